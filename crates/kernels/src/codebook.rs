@@ -1,0 +1,103 @@
+//! Search of the nearest code, and the sums that move a codebook.
+
+use crate::product::{Matrix, TILE, Threads, multiply, transpose};
+use crate::rows::with_scratch;
+use crate::simd::{simd, sum_by};
+use rayon::prelude::*;
+
+/// Codes compared at a time: distances of a tile stay in cache, and those of all rows to all codes never exist.
+const CODES: usize = 512;
+
+/// Index of the nearest of `codes [k, d]` for each row of `h [rows, d]`, by squared distance; ties go to the lowest index.
+///
+/// Compares `‖e‖² − 2 h·e`, which orders codes as the distance does.
+pub fn nearest(h: &[f32], codes: &[f32], d: usize) -> Vec<i32> {
+    let k = codes.len() / d;
+    // −2 e as columns, so that the product alone needs the norms added.
+    let scaled: Vec<f32> = codes.iter().map(|v| -2.0 * v).collect();
+    let blocks: Vec<_> = scaled.chunks(CODES * d).map(|block| transpose(block, block.len() / d, d)).collect();
+    let norms: Vec<f32> = codes.chunks_exact(d).map(|e| sum_by(d, |i| e[i] * e[i])).collect();
+
+    let mut index = vec![0; h.len() / d];
+    index.par_chunks_mut(TILE).zip(h.par_chunks(TILE * d)).for_each(|(index, h)| {
+        with_scratch([TILE * d, TILE * CODES.min(k), TILE], |[rows, scores, best]| {
+            rows[..h.len()].copy_from_slice(h);
+            rows[h.len()..].fill(0.0);
+            best.fill(f32::INFINITY);
+            for (block, (columns, norms)) in blocks.iter().zip(norms.chunks(CODES)).enumerate() {
+                let width = norms.len();
+                let scores = &mut scores[..TILE * width];
+                scores.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(norms));
+                multiply(scores, Matrix::new(rows, TILE, d), Matrix::new(columns, d, width), true, Threads::One);
+                keep_nearest(scores, width, block * CODES, best, index);
+            }
+        });
+    });
+    index
+}
+
+simd! {
+    /// Lowers `best` and its `index` where a row of `scores` holds something smaller; `first` is the code of column 0.
+    fn keep_nearest[FMA](scores: &[f32], width: usize, first: usize, best: &mut [f32], index: &mut [i32]) {
+        for ((row, best), index) in scores.chunks_exact(width).zip(best).zip(index) {
+            let smallest = row.iter().fold(f32::INFINITY, |least, &score| if score < least { score } else { least });
+            if smallest < *best {
+                *best = smallest;
+                let column = row.iter().position(|&score| score == smallest).unwrap_or_default();
+                *index = (first + column) as i32;
+            }
+        }
+    }
+}
+
+/// How often each of `k` codes was chosen and the sum of the rows that chose it: `counts [k]`, `sums [k, d]`.
+/// Rows with `weight` 0 do not count (padding); others count as much as their weight.
+///
+/// # Panics
+/// If an index is not below `k`.
+pub fn statistics(h: &[f32], index: &[i32], weight: &[f32], k: usize, d: usize) -> (Vec<f32>, Vec<f32>) {
+    let (mut counts, mut sums) = (vec![0.0; k], vec![0.0; k * d]);
+    for ((row, &code), &weight) in h.chunks_exact(d).zip(index).zip(weight) {
+        if weight != 0.0 {
+            let code = code as usize;
+            counts[code] += weight;
+            sums[code * d..(code + 1) * d].iter_mut().zip(row).for_each(|(s, v)| *s += weight * v);
+        }
+    }
+    (counts, sums)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::test::noise;
+
+    fn distance(a: &[f32], b: &[f32]) -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum()
+    }
+
+    #[test]
+    fn finds_the_nearest_code() {
+        for (rows, k, d) in [(1, 1, 1), (5, 3, 2), (300, 700, 16), (TILE, CODES, 8)] {
+            let (h, codes) = (noise(rows * d, 1), noise(k * d, 2));
+            for (row, &found) in h.chunks(d).zip(&nearest(&h, &codes, d)) {
+                let found = distance(row, &codes[found as usize * d..][..d]);
+                let least = codes.chunks(d).map(|e| distance(row, e)).fold(f64::INFINITY, f64::min);
+                assert!(found <= least + 1e-5, "{found} is not {least}");
+            }
+        }
+    }
+
+    #[test]
+    fn ties_go_to_the_lowest_index() {
+        let codes: Vec<f32> = std::iter::repeat_n([1.0, -1.0], 2 * CODES + 5).flatten().collect();
+        assert_eq!(nearest(&noise(40, 1), &codes, 2), vec![0; 20]);
+        assert_eq!(nearest(&[0.0], &[-1.0, 1.0], 1), [0]);
+    }
+
+    #[test]
+    fn counts_and_sums_leave_out_weight_zero() {
+        let (counts, sums) = statistics(&[1., 2., 3., 4., 5., 6.], &[1, 1, 0], &[1., 0., 2.], 2, 2);
+        assert_eq!((counts, sums), (vec![2., 1.], vec![10., 12., 1., 2.]));
+    }
+}

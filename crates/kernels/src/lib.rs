@@ -1,0 +1,23 @@
+//! Fused CPU kernels on slices, forward and backward; no tensors, no Burn.
+//!
+//! Every matrix is row-major `f32`; weights keep the layout `[d_out, d_in]` in which they are published. A *row* is one
+//! position of one sequence. Three promises hold for all kernels, and tests guard them:
+//!
+//! * **A row never depends on its neighbours in memory.** Forward kernels work in tiles of [`product::TILE`] rows, the last
+//!   one padded, so that every product has the same shape and a row is summed in the same order wherever it stands.
+//!   Codes of a chromosome are therefore the same for any chunk, batch and thread count.
+//! * **Results do not depend on the number of threads.** Sums over rows run over a fixed number of parts.
+//! * **SIMD is chosen at run time** ([`simd::level`]); one binary runs on any machine.
+
+#![warn(missing_docs)]
+
+pub mod adamw;
+pub mod codebook;
+pub mod conv_block;
+pub mod gelu;
+pub mod linear;
+pub mod norm;
+pub mod product;
+mod rows;
+pub mod simd;
+pub mod stem;

@@ -1,0 +1,166 @@
+//! Layer normalisation of rows (Ba et al. 2016), alone inside other kernels and fused with GELU as an operation.
+
+use crate::gelu::{value, value_and_slope};
+use crate::rows::{sum_over_rows, with_scratch};
+use crate::simd::{fma, simd, sum_by};
+use rayon::prelude::*;
+
+/// Rows handled by one task.
+const ROWS: usize = 64;
+
+/// Gain, bias and ε of a layer norm; gain and bias are as wide as a row.
+#[derive(Clone, Copy)]
+pub struct Norm<'a> {
+    /// Factor of each channel.
+    pub gain: &'a [f32],
+    /// Offset of each channel.
+    pub bias: &'a [f32],
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+/// Mean and reciprocal standard deviation of a row.
+#[inline(always)]
+fn moments(x: &[f32], eps: f32) -> (f32, f32) {
+    let width = x.len() as f32;
+    let mean = sum_by(x.len(), |i| x[i]) / width;
+    let variance = sum_by(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / width;
+    (mean, 1.0 / (variance + eps).sqrt())
+}
+
+simd! {
+    /// `y = norm(x)`, row by row.
+    pub fn forward_rows[FMA](norm: Norm, x: &[f32], y: &mut [f32]) {
+        let width = norm.gain.len();
+        for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
+            let (mean, scale) = moments(x, norm.eps);
+            for (((y, &x), &g), &b) in y.iter_mut().zip(x).zip(norm.gain).zip(norm.bias) {
+                *y = fma::<FMA>((x - mean) * scale, g, b);
+            }
+        }
+    }
+}
+
+simd! {
+    /// Gradient of the rows in `dx`; those of gain and bias are added to `dgain` and `dbias`.
+    pub fn backward_rows[FMA](norm: Norm, x: &[f32], dy: &[f32], dx: &mut [f32], dgain: &mut [f32], dbias: &mut [f32]) {
+        let width = norm.gain.len();
+        for ((x, dy), dx) in x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width)) {
+            let (mean, scale) = moments(x, norm.eps);
+            for i in 0..width {
+                dgain[i] = fma::<FMA>(dy[i], (x[i] - mean) * scale, dgain[i]);
+                dbias[i] += dy[i];
+            }
+            let average = sum_by(width, |i| dy[i] * norm.gain[i]) / width as f32;
+            let along = sum_by(width, |i| dy[i] * norm.gain[i] * ((x[i] - mean) * scale)) / width as f32;
+            for i in 0..width {
+                dx[i] = scale * (dy[i] * norm.gain[i] - average - (x[i] - mean) * scale * along);
+            }
+        }
+    }
+}
+
+simd! {
+    /// `x ← gelu(x)`.
+    fn gelu_rows[FMA](x: &mut [f32]) {
+        for x in x {
+            *x = value::<FMA>(*x);
+        }
+    }
+}
+
+simd! {
+    /// `slope ← dy · gelu'(slope)`.
+    fn gelu_backward_rows[FMA](slope: &mut [f32], dy: &[f32]) {
+        for (slope, &dy) in slope.iter_mut().zip(dy) {
+            *slope = dy * value_and_slope::<FMA>(*slope).1;
+        }
+    }
+}
+
+/// `gelu(norm(x))` for rows as wide as the gain.
+pub fn gelu_forward(norm: Norm, x: &[f32]) -> Vec<f32> {
+    let mut y = vec![0.0; x.len()];
+    let chunk = ROWS * norm.gain.len();
+    y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(y, x)| {
+        forward_rows(norm, x, y);
+        gelu_rows(y);
+    });
+    y
+}
+
+/// Gradients of [`gelu_forward`].
+pub struct Gradients {
+    /// Of the rows.
+    pub x: Vec<f32>,
+    /// Of the gain.
+    pub gain: Vec<f32>,
+    /// Of the bias.
+    pub bias: Vec<f32>,
+}
+
+/// Gradients of [`gelu_forward`] at `x` for the output gradient `dy`; the norm is computed again, nothing is kept.
+pub fn gelu_backward(norm: Norm, x: &[f32], dy: &[f32]) -> Gradients {
+    let width = norm.gain.len();
+    let mut dx = vec![0.0; x.len()];
+    let chunk = ROWS * width;
+    // The gradient of the norm's output, first in the place of dx.
+    dx.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).zip(dy.par_chunks(chunk)).for_each(|((dx, x), dy)| {
+        forward_rows(norm, x, dx);
+        gelu_backward_rows(dx, dy);
+    });
+    let sums = sum_over_rows(x.len() / width, 2 * width, |rows, sums| {
+        let (dgain, dbias) = sums.split_at_mut(width);
+        let at = rows.start * width..rows.end * width;
+        with_scratch([at.len()], |[unused]| backward_rows(norm, &x[at.clone()], &dx[at], unused, dgain, dbias));
+    });
+    dx.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(dx, x)| {
+        with_scratch([dx.len(), width, width], |[dy, dgain, dbias]| {
+            dy.copy_from_slice(dx);
+            backward_rows(norm, x, dy, dx, dgain, dbias);
+        });
+    });
+    let (gain, bias) = sums.split_at(width);
+    Gradients { x: dx, gain: gain.to_vec(), bias: bias.to_vec() }
+}
+
+#[cfg(test)]
+pub(crate) mod test {
+    /// Layer norm of one row in double precision.
+    pub(crate) fn reference(x: &[f64], gain: &[f64], bias: &[f64], eps: f64) -> Vec<f64> {
+        let n = x.len() as f64;
+        let mean = x.iter().sum::<f64>() / n;
+        let variance = x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+        x.iter().zip(gain).zip(bias).map(|((v, g), b)| (v - mean) / (variance + eps).sqrt() * g + b).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::test::{assert_close, assert_gradient, noise};
+
+    #[test]
+    fn forward_and_gradients_match_the_definition() {
+        let (width, rows, eps) = (5, 3, 1e-3);
+        let (x, gain, bias, dy) = (noise(rows * width, 1), noise(width, 2), noise(width, 3), noise(rows * width, 4));
+        let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+        let run = |x: &[f64], gain: &[f64], bias: &[f64]| -> Vec<f64> {
+            x.chunks(width)
+                .flat_map(|r| test::reference(r, gain, bias, eps))
+                .map(crate::gelu::test::reference)
+                .collect()
+        };
+        let loss =
+            |x: &[f64], g: &[f64], b: &[f64]| run(x, g, b).iter().zip(&dy).map(|(y, &d)| y * f64::from(d)).sum::<f64>();
+        let norm = Norm { gain: &gain, bias: &bias, eps: eps as f32 };
+        let (xw, gw, bw) = (wide(&x), wide(&gain), wide(&bias));
+
+        let want: Vec<f32> = run(&xw, &gw, &bw).iter().map(|&v| v as f32).collect();
+        assert_close(&gelu_forward(norm, &x), &want);
+        let gradients = gelu_backward(norm, &x, &dy);
+        assert_gradient(&gradients.x, &x, |x| loss(x, &gw, &bw));
+        assert_gradient(&gradients.gain, &gain, |g| loss(&xw, g, &bw));
+        assert_gradient(&gradients.bias, &bias, |b| loss(&xw, &gw, b));
+    }
+}

@@ -1,0 +1,86 @@
+//! Work on rows in parallel, in parts whose number does not depend on the threads.
+
+use rayon::prelude::*;
+use std::cell::RefCell;
+use std::ops::Range;
+
+/// Parts of a sum over rows. Fixed, so that the order of additions is.
+const PARTS: usize = 16;
+
+/// Sums `length` numbers over all rows: each part adds its rows into its own buffer, the buffers are added in order.
+pub(crate) fn sum_over_rows(rows: usize, length: usize, add: impl Fn(Range<usize>, &mut [f32]) + Sync) -> Vec<f32> {
+    let size = rows.div_ceil(PARTS).max(1);
+    let parts: Vec<Vec<f32>> = (0..rows.div_ceil(size))
+        .into_par_iter()
+        .map(|part| {
+            let mut sum = vec![0.0; length];
+            add(part * size..((part + 1) * size).min(rows), &mut sum);
+            sum
+        })
+        .collect();
+    parts
+        .into_iter()
+        .reduce(|mut total, part| {
+            total.iter_mut().zip(&part).for_each(|(t, p)| *t += p);
+            total
+        })
+        .unwrap_or_else(|| vec![0.0; length])
+}
+
+/// Buffers of a thread, kept between calls: fresh pages cost more than the work done in them.
+pub(crate) fn with_scratch<const N: usize, R>(lengths: [usize; N], work: impl FnOnce([&mut [f32]; N]) -> R) -> R {
+    thread_local! {
+        static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    }
+    SCRATCH.with_borrow_mut(|buffer| {
+        let total = lengths.iter().sum();
+        if buffer.len() < total {
+            buffer.resize(total, 0.0);
+        }
+        let mut rest = buffer.as_mut_slice();
+        work(lengths.map(|length| rest.split_off_mut(..length).unwrap_or_default()))
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod test {
+    /// Reproducible numbers in −1..1.
+    pub(crate) fn noise(length: usize, seed: u64) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        (0..length)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    /// Equal within 2e-6 of the largest value: rounding of f32 sums over some hundred terms.
+    #[track_caller]
+    pub(crate) fn assert_close(got: &[f32], want: &[f32]) {
+        assert_eq!(got.len(), want.len());
+        let largest = want.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
+        for (i, (g, w)) in got.iter().zip(want).enumerate() {
+            assert!((g - w).abs() <= 2e-6 * largest, "at {i}: {g}, not {w} (largest {largest})");
+        }
+    }
+
+    /// Compares a gradient with central differences of `loss` in double precision.
+    #[track_caller]
+    pub(crate) fn assert_gradient(gradient: &[f32], at: &[f32], loss: impl Fn(&[f64]) -> f64) {
+        let largest = gradient.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
+        let mut x: Vec<f64> = at.iter().map(|&v| f64::from(v)).collect();
+        for i in 0..x.len() {
+            let keep = x[i];
+            x[i] = keep + 1e-5;
+            let above = loss(&x);
+            x[i] = keep - 1e-5;
+            let below = loss(&x);
+            x[i] = keep;
+            let want = ((above - below) / 2e-5) as f32;
+            assert!((gradient[i] - want).abs() <= 1e-5 * largest, "gradient {i}: {}, not {want}", gradient[i]);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Run-time choice of the SIMD level, and the few vector primitives that kernels share.
+//!
+//! A kernel's inner loop is written once as plain Rust; [`simd!`] compiles it for each level and picks one when called.
+
+use std::sync::OnceLock;
+
+/// What the processor offers, as far as the kernels use it. The matrix products of the `gemm` crate choose for themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// What the target guarantees: SSE2 on x86-64, NEON on aarch64.
+    Baseline,
+    /// AVX2 with fused multiply-add.
+    Avx2,
+    /// AVX-512 F, VL, DQ and BW.
+    Avx512,
+}
+
+/// The level in use: the best one of this processor, or a lower one asked for by `VQDNA_SIMD=baseline|avx2|avx512`.
+pub fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(|| {
+        let wanted = match std::env::var("VQDNA_SIMD").as_deref() {
+            Ok("baseline") => Level::Baseline,
+            Ok("avx2") => Level::Avx2,
+            _ => Level::Avx512,
+        };
+        wanted.min(best())
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn best() -> Level {
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512bw");
+    match (avx2, avx512) {
+        (true, true) => Level::Avx512,
+        (true, false) => Level::Avx2,
+        _ => Level::Baseline,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn best() -> Level {
+    Level::Baseline
+}
+
+/// Whether the baseline of this target multiplies and adds in one instruction; elsewhere `mul_add` would be a library call.
+pub(crate) const BASELINE_FMA: bool = cfg!(target_arch = "aarch64");
+
+/// Defines a function whose body is compiled for every [`Level`]. The identifier in brackets is a constant in the body:
+/// whether fused multiply-add is an instruction.
+macro_rules! simd {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident[$fma:ident]($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name($($arg: $type),*) $(-> $out)? {
+            #[inline(always)]
+            fn body<const $fma: bool>($($arg: $type),*) $(-> $out)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+            fn avx512($($arg: $type),*) $(-> $out)? { body::<true>($($arg),*) }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($arg: $type),*) $(-> $out)? { body::<true>($($arg),*) }
+
+            #[cfg(target_arch = "x86_64")]
+            match $crate::simd::level() {
+                // SAFETY: `level` has found these features on this processor.
+                $crate::simd::Level::Avx512 => return unsafe { avx512($($arg),*) },
+                // SAFETY: as above.
+                $crate::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
+                $crate::simd::Level::Baseline => {}
+            }
+            body::<{ $crate::simd::BASELINE_FMA }>($($arg),*)
+        }
+    };
+}
+pub(crate) use simd;
+
+/// `a * b + c`, in one rounding where the processor can.
+#[inline(always)]
+pub(crate) fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// Independent partial sums of a reduction; their number fixes its order, whatever the vector width.
+const LANES: usize = 32;
+
+/// Sum of `f(i)` over a row, in an order that depends on its length only.
+#[inline(always)]
+pub(crate) fn sum_by(length: usize, f: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let whole = length / LANES * LANES;
+    let mut i = 0;
+    while i < whole {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += f(i + lane);
+        }
+        i += LANES;
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
+        }
+        width /= 2;
+    }
+    (whole..length).fold(lanes[0], |sum, i| sum + f(i))
+}
+
+/// `e^x` for finite `x`, relative error below 2e-7; 0 below −87.3 in effect, capped above 88.
+///
+/// Range reduction to `|r| ≤ ln 2 / 2` and the degree-5 polynomial of the Cephes library (Moshier).
+#[inline(always)]
+pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
+    // Adding 1.5 · 2²³ rounds to the nearest integer and leaves it in the low bits of the mantissa.
+    const ROUND: f32 = 12_582_912.0;
+    let x = x.clamp(-87.3, 88.0);
+    let shifted = fma::<FMA>(x, std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = fma::<FMA>(n, -0.693_359_375, x);
+    let r = fma::<FMA>(n, 2.121_944_4e-4, r);
+    let mut p = 1.987_569_1e-4;
+    for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+        p = fma::<FMA>(p, r, c);
+    }
+    let y = fma::<FMA>(p, r * r, r) + 1.0;
+    let two_to_n = (shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127)) << 23;
+    y * f32::from_bits(two_to_n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_close_to_the_library() {
+        for i in -8700..8800i16 {
+            let x = f32::from(i) * 0.01;
+            let (got, want) = (f64::from(exp::<true>(x)), f64::from(x).exp());
+            assert!((got - want).abs() <= 3e-7 * want, "exp({x}) = {got}, not {want}");
+            assert!((f64::from(exp::<false>(x)) - want).abs() <= 3e-7 * want);
+        }
+    }
+
+    #[test]
+    fn sums_of_any_length() {
+        for n in [0usize, 1, 31, 32, 33, 100] {
+            assert_eq!(sum_by(n, |i| i as f32), (0..n).sum::<usize>() as f32);
+        }
+    }
+}
