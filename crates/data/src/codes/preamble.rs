@@ -1,0 +1,64 @@
+//! The first line of the text files: what the codes are and where they come from.
+
+use super::error::Fault;
+use super::{FORMAT_VERSION, Header};
+
+const MARK: &str = "#vqdna codes v";
+
+/// The line for a header, without its end.
+pub(super) fn format(header: &Header) -> String {
+    let sizes: Vec<String> = header.codebook_sizes.iter().map(ToString::to_string).collect();
+    format!("{MARK}{FORMAT_VERSION} model={} codebook_sizes={}", header.model, sizes.join(","))
+}
+
+/// The header that a first line states.
+pub(super) fn parse(line: &[u8]) -> Result<Header, Fault> {
+    let damaged = || Fault::NotCodes { missing: "the first line, `#vqdna codes v1 model=… codebook_sizes=…`," };
+    let text = str::from_utf8(line).map_err(|_| damaged())?;
+    let mut words = text.strip_prefix(MARK).ok_or_else(damaged)?.split(' ');
+    let version = words.next().ok_or_else(damaged)?;
+    if version != FORMAT_VERSION {
+        return Err(Fault::Version { found: version.into() });
+    }
+    let mut value = |key: &str| words.next().and_then(|word| word.strip_prefix(key)).ok_or_else(damaged);
+    let model = value("model=")?.to_owned();
+    let sizes = value("codebook_sizes=")?.split(',').map(str::parse);
+    let codebook_sizes = sizes.collect::<Result<_, _>>().map_err(|_| damaged())?;
+    if words.next().is_some() {
+        return Err(damaged());
+    }
+    let header = Header { model, codebook_sizes };
+    header.check()?;
+    Ok(header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_survives_its_line() {
+        let header = Header { model: "6f1e".into(), codebook_sizes: vec![256, 512] };
+        assert_eq!(format(&header), "#vqdna codes v1 model=6f1e codebook_sizes=256,512");
+        assert_eq!(parse(format(&header).as_bytes()), Ok(header));
+    }
+
+    #[test]
+    fn other_lines_are_refused() {
+        let version = parse(b"#vqdna codes v2 model=m codebook_sizes=4");
+        assert_eq!(version, Err(Fault::Version { found: "2".into() }));
+        for line in [
+            "",
+            ">chr1",
+            "#vqdna codes v1",
+            "#vqdna codes v1 model=m",
+            "#vqdna codes v1 model= codebook_sizes=4",
+            "#vqdna codes v1 model=m codebook_sizes=4,",
+            "#vqdna codes v1 model=m codebook_sizes=0",
+            "#vqdna codes v1 model=m codebook_sizes=4 more",
+        ] {
+            assert!(parse(line.as_bytes()).is_err(), "{line}");
+        }
+        assert!(parse(&[b'#', 0xff]).is_err());
+    }
+}

@@ -1,0 +1,187 @@
+//! Everything that can be wrong with a sequence file, each said in one sentence.
+
+use std::{io, sync::Arc};
+
+use super::Compression;
+use crate::span::RegionError;
+
+/// Why sequences could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FastaError {
+    /// There is no such file.
+    #[error("{file}: no such file")]
+    Missing {
+        /// The file.
+        file: Arc<str>,
+    },
+    /// A folder was named.
+    #[error("{file}: is a folder, not a sequence file")]
+    Folder {
+        /// The folder.
+        file: Arc<str>,
+    },
+    /// The operating system refused.
+    #[error("{file}: cannot be read")]
+    Read {
+        /// The file.
+        file: Arc<str>,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// There is no text in the file.
+    #[error("{file}: is empty")]
+    Empty {
+        /// The file.
+        file: Arc<str>,
+    },
+    /// The compressed data ends too early.
+    #[error("{file}: the {compression} data is cut off; was it copied or downloaded completely?")]
+    Truncated {
+        /// The file.
+        file: Arc<str>,
+        /// How it is compressed.
+        compression: Compression,
+    },
+    /// The compressed data cannot be decoded.
+    #[error("{file}: the {compression} data is damaged")]
+    Corrupt {
+        /// The file.
+        file: Arc<str>,
+        /// How it is compressed.
+        compression: Compression,
+        /// What the decoder said.
+        source: io::Error,
+    },
+    /// The text starts with something else than a record.
+    #[error("{file}, line {line}: neither FASTA nor FASTQ: expected `>` or `@` but found `{}`", .found.escape_ascii())]
+    UnknownFormat {
+        /// The file.
+        file: Arc<str>,
+        /// Line of the first text, counted from 1.
+        line: u64,
+        /// The byte found in place of `>` or `@`.
+        found: u8,
+    },
+    /// A record is malformed.
+    #[error("{file}, line {line}: record{} {fault}", quoted(.record.as_deref()))]
+    Record {
+        /// The file.
+        file: Arc<str>,
+        /// Line where the record starts, counted from 1.
+        line: u64,
+        /// Name of the record, if it can be told.
+        record: Option<String>,
+        /// What is wrong with it.
+        fault: RecordFault,
+    },
+    /// Two records have one name, so results could not be told apart.
+    #[error(
+        "{file}, line {line}: record `{record}` has the name of an earlier record ({first_file}, line {first_line})"
+    )]
+    Duplicate {
+        /// The name.
+        record: String,
+        /// File of the later record.
+        file: Arc<str>,
+        /// Line where the later record starts, counted from 1.
+        line: u64,
+        /// File of the earlier record.
+        first_file: Arc<str>,
+        /// Line where the earlier record starts, counted from 1.
+        first_line: u64,
+    },
+    /// A letter of a sequence cannot be used.
+    #[error("{file}: record `{record}`, base {position}: `{}` {fault}", .letter.escape_ascii())]
+    Letter {
+        /// The file.
+        file: Arc<str>,
+        /// Name of the record.
+        record: String,
+        /// Place of the letter in its sequence, counted from 1.
+        position: u64,
+        /// The letter.
+        letter: u8,
+        /// Why it cannot be used.
+        fault: LetterFault,
+    },
+    /// A region cannot be found in the file.
+    #[error("{file}: {fault}")]
+    Region {
+        /// The file.
+        file: Arc<str>,
+        /// What is wrong with the region.
+        fault: RegionError,
+    },
+    /// An index beside the file cannot be used.
+    #[error("{index}: {fault}; delete it, and it will be made anew")]
+    Index {
+        /// The index file.
+        index: Arc<str>,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// The temporary file for sequences that exceed the memory limit failed.
+    #[error("{folder}: cannot hold the temporary copy of the sequences; set TMPDIR to another folder")]
+    Spool {
+        /// The folder of temporary files.
+        folder: Arc<str>,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+/// What is wrong with a record; completes the sentence "record `x` …".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordFault {
+    /// The header holds no word.
+    #[error("has no name")]
+    NoName,
+    /// The header holds control characters.
+    #[error("has a name that is not text; is this a sequence file?")]
+    NotText,
+    /// Lines end in a carriage return alone.
+    #[error("has a carriage return within its header; convert the line ends of this file to Unix")]
+    CarriageReturn,
+    /// The file ends within the record.
+    #[error("is cut off: the file ends within it")]
+    CutOff,
+    /// A FASTQ record starts with this, escaped, in place of `@`.
+    #[error("should start with `@` but starts with `{0}`")]
+    Start(String),
+    /// The third line of a FASTQ record starts with this, escaped, in place of `+`.
+    #[error("should have `+` on its third line but has `{0}` (a FASTQ record has exactly four lines)")]
+    Separator(String),
+    /// The name is repeated after the `+` of a FASTQ record, differently.
+    #[error("has another name after its `+`")]
+    SeparatorName,
+    /// A FASTQ record has not one quality per base.
+    #[error("has {bases} bases but {qualities} qualities")]
+    QualityCount {
+        /// Number of bases.
+        bases: usize,
+        /// Number of qualities.
+        qualities: usize,
+    },
+    /// A quality is not a printable character.
+    #[error("has `{}` among its qualities", .0.escape_ascii())]
+    Quality(u8),
+}
+
+/// Why a letter cannot be used; completes the sentence "`x` …".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LetterFault {
+    /// It stands for a gap of an alignment.
+    #[error("is a gap; remove gaps from aligned sequences")]
+    Gap,
+    /// It stands for no nucleotide.
+    #[error("is no nucleotide; is this a protein?")]
+    NotNucleotide,
+    /// It stands for several nucleotides, and the policy forbids those.
+    #[error("is ambiguous, which the policy for ambiguous letters makes an error")]
+    Ambiguous,
+}
+
+fn quoted(name: Option<&str>) -> String {
+    // A name comes from the file; control characters in it must not reach a terminal.
+    name.map(|name| format!(" `{}`", name.escape_debug())).unwrap_or_default()
+}

@@ -1,0 +1,60 @@
+//! Reads FASTA and FASTQ: plain, gzip, bgzip, zstd, xz or bzip2, told apart by content, from files or standard input.
+//!
+//! [`read`] streams one input and [`read_all`] several, one record in memory at a time. [`fetch`] and [`fetch_padded`] read a
+//! region, through the `.fai` and `.gzi` index where the file allows it. The parser crates stay behind this wall; errors carry
+//! file, record and line.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use vqdna_data::fasta;
+//!
+//! let genome = Path::new("genome.fa.gz");
+//! let mut records = fasta::read(genome)?;
+//! for record in records.by_ref() {
+//!     let fasta::Record { name, bases, .. } = record?;
+//!     assert!(bases.len() < 1_000_000_000, "{name} is longer than any chromosome");
+//! }
+//! assert_eq!(records.digests().len(), 1);
+//!
+//! let (promoter, _) = fasta::fetch(genome, "chr1:1,000-2,000")?;
+//! assert_eq!((promoter.start, promoter.bases.len()), (999, 1001));
+//! # Ok::<(), fasta::FastaError>(())
+//! ```
+
+mod compression;
+mod error;
+mod fai;
+mod gzi;
+mod index;
+mod reader;
+mod region;
+mod source;
+
+use std::sync::Arc;
+
+pub use compression::Compression;
+pub use error::{FastaError, LetterFault, RecordFault};
+pub use reader::{Records, read, read_all};
+pub use region::{Fetched, fetch, fetch_padded};
+pub use source::InputDigest;
+
+/// One sequence of a file, or a part of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// First word of the header.
+    pub name: String,
+    /// The letters as read: case kept; line ends and blanks removed.
+    pub bases: Vec<u8>,
+    /// Where `bases` begins in the whole sequence, counted from 0; 0 unless a region was asked for.
+    pub start: u64,
+    /// The file it was read from, as named in messages.
+    pub file: Arc<str>,
+}
+
+impl Record {
+    /// A whole record that comes from no file.
+    #[must_use]
+    pub fn in_memory(name: impl Into<String>, bases: impl Into<Vec<u8>>) -> Self {
+        Self { name: name.into(), bases: bases.into(), start: 0, file: "memory".into() }
+    }
+}

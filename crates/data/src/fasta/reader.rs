@@ -1,0 +1,196 @@
+//! The stream of records of one or several inputs.
+
+use std::{
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use needletail::{
+    errors::{ParseError, ParseErrorKind},
+    parser::SequenceRecord,
+};
+
+use super::{
+    FastaError, InputDigest, Record, RecordFault,
+    source::{Format, Source, check_exists},
+};
+
+/// The records of one or several inputs, in order, one in memory at a time.
+///
+/// Ends after the first error. Two records of one name are an error, within a file and across files; for that, the names of
+/// all records so far are kept.
+pub struct Records {
+    waiting: VecDeque<PathBuf>,
+    current: Option<Current>,
+    /// File and line of every record so far, by name.
+    names: HashMap<String, (Arc<str>, u64)>,
+    digests: Vec<InputDigest>,
+}
+
+/// The input being read, and what came from it so far.
+struct Current {
+    source: Source,
+    records: u64,
+    bases: u64,
+}
+
+/// Opens one input; `-` is standard input.
+///
+/// # Errors
+/// If the input cannot be opened, is empty, or does not start like FASTA or FASTQ. The iterator yields the errors of its records.
+pub fn read(path: &Path) -> Result<Records, FastaError> {
+    read_all(&[path])
+}
+
+/// Opens several inputs, to be read one after the other; `-` is standard input.
+///
+/// # Errors
+/// As [`read`] for the first input; for the others, if they do not exist.
+pub fn read_all<P: AsRef<Path>>(paths: &[P]) -> Result<Records, FastaError> {
+    // A mistyped third name should not show only after the first two genomes are read.
+    paths.iter().try_for_each(|path| check_exists(path.as_ref()))?;
+    let waiting = paths.iter().map(|path| path.as_ref().to_owned()).collect();
+    let mut records = Records { waiting, current: None, names: HashMap::new(), digests: Vec::new() };
+    records.open_next()?;
+    Ok(records)
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, FastaError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.next_record().transpose();
+        if matches!(next, Some(Err(_))) {
+            self.waiting.clear();
+            self.current = None;
+        }
+        next
+    }
+}
+
+impl Records {
+    /// What was read from each input, in order; an input is added when its last record has been read.
+    #[must_use]
+    pub fn digests(&self) -> &[InputDigest] {
+        &self.digests
+    }
+
+    fn open_next(&mut self) -> Result<(), FastaError> {
+        self.current = match self.waiting.pop_front() {
+            Some(path) => Some(Current { source: Source::open(&path)?, records: 0, bases: 0 }),
+            None => None,
+        };
+        Ok(())
+    }
+
+    fn next_record(&mut self) -> Result<Option<Record>, FastaError> {
+        while let Some(current) = &mut self.current {
+            if let Some((line, record)) = current.next_record()? {
+                self.check_name(&record, line)?;
+                return Ok(Some(record));
+            }
+            if let Some(Current { source, records, bases }) = self.current.take() {
+                self.digests.push(source.finish(records, bases)?);
+            }
+            self.open_next()?;
+        }
+        Ok(None)
+    }
+
+    fn check_name(&mut self, record: &Record, line: u64) -> Result<(), FastaError> {
+        match self.names.entry(record.name.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert((record.file.clone(), line));
+                Ok(())
+            }
+            Entry::Occupied(entry) => {
+                let (record, file) = (record.name.clone(), record.file.clone());
+                let (first_file, first_line) = entry.get().clone();
+                Err(FastaError::Duplicate { record, file, line, first_file, first_line })
+            }
+        }
+    }
+}
+
+impl Current {
+    /// The next record and the line it starts on, counted from 1.
+    fn next_record(&mut self) -> Result<Option<(u64, Record)>, FastaError> {
+        let Source { file, format, parser, lines_skipped, .. } = &mut self.source;
+        let parsed = match parser.next() {
+            None => return Ok(None),
+            Some(Ok(parsed)) => parsed,
+            Some(Err(error)) => return Err(self.explain(&error)),
+        };
+        let line = *lines_skipped + parsed.start_line_number();
+        let (name, bases) = match format {
+            Format::Fasta => name_of(parsed.id()).map(|name| (name, without_blanks(parsed.raw_seq()))),
+            Format::Fastq => name_of(parsed.id()).and_then(|name| {
+                check_fastq(&parsed).map_err(|fault| (Some(name.clone()), fault))?;
+                Ok((name, parsed.raw_seq().to_vec()))
+            }),
+        }
+        .map_err(|(record, fault)| FastaError::Record { file: file.clone(), line, record, fault })?;
+        self.records += 1;
+        self.bases += bases.len() as u64;
+        Ok(Some((line, Record { name, bases, start: 0, file: file.clone() })))
+    }
+
+    /// The parser's error in our words.
+    fn explain(&self, error: &ParseError) -> FastaError {
+        // The parser gives the bytes and counts of an error in its message only.
+        let found = || error.msg.split_once("found '").map(|(_, found)| found.to_owned()).unwrap_or_default();
+        let number = |word: usize| error.msg.split(' ').filter_map(|word| word.parse().ok()).nth(word).unwrap_or(0);
+        let fault = match error.kind {
+            ParseErrorKind::Io | ParseErrorKind::EmptyFile | ParseErrorKind::UnknownFormat => {
+                return self.source.read_error(&error.msg);
+            }
+            ParseErrorKind::InvalidStart => RecordFault::Start(found()),
+            ParseErrorKind::InvalidSeparator => RecordFault::Separator(found()),
+            ParseErrorKind::UnequalLengths => RecordFault::QualityCount { bases: number(0), qualities: number(1) },
+            ParseErrorKind::UnexpectedEnd => RecordFault::CutOff,
+        };
+        let line = self.source.lines_skipped + error.position.line;
+        let record =
+            error.position.id.as_deref().and_then(|header| header.split_whitespace().next()).map(str::to_owned);
+        FastaError::Record { file: self.source.file.clone(), line, record, fault }
+    }
+}
+
+/// The first word of a header, or what is wrong with it.
+pub(super) fn name_of(header: &[u8]) -> Result<String, (Option<String>, RecordFault)> {
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    if header.contains(&b'\r') {
+        return Err((None, RecordFault::CarriageReturn));
+    }
+    let name = header.split(is_blank).find(|word| !word.is_empty()).ok_or((None, RecordFault::NoName))?;
+    if name.iter().any(u8::is_ascii_control) {
+        return Err((None, RecordFault::NotText));
+    }
+    Ok(String::from_utf8_lossy(name).into_owned())
+}
+
+/// A FASTA sequence without line ends, and without the blanks some programs write every ten bases.
+fn without_blanks(lines: &[u8]) -> Vec<u8> {
+    let mut bases = Vec::with_capacity(lines.len());
+    for line in lines.split(|&byte| byte == b'\n') {
+        for word in line.trim_ascii().split(|byte| matches!(byte, b' ' | b'\t')) {
+            bases.extend_from_slice(word);
+        }
+    }
+    bases
+}
+
+/// Checks what the parser leaves out, for speed: the name after the `+`, and that qualities are printable.
+fn check_fastq(record: &SequenceRecord<'_>) -> Result<(), RecordFault> {
+    let separator = record.all().splitn(4, |&byte| byte == b'\n').nth(2).unwrap_or_default().trim_ascii_end();
+    match separator {
+        [b'+'] => {}
+        [b'+', name @ ..] if name == record.id().trim_ascii_end() => {}
+        _ => return Err(RecordFault::SeparatorName),
+    }
+    match record.qual().unwrap_or_default().iter().find(|quality| !quality.is_ascii_graphic()) {
+        Some(&quality) => Err(RecordFault::Quality(quality)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,45 @@
+//! Genomes in, numbers out: reading sequences, cutting them into windows and splitting those, without any tensor.
+//!
+//! The rooms, lowest floor first; a room imports only from lower floors:
+//!
+//! | floor | rooms |
+//! | --- | --- |
+//! | 0 | [`words`], [`nearest`] |
+//! | 1 | [`alphabet`], [`span`], [`metric`] |
+//! | 2 | [`fasta`], [`codes`], [`synthetic`] |
+//! | 3 | [`segment`], [`window`], [`split`] |
+//! | 4 | [`corpus`] |
+//! | 5 | [`sampler`] |
+//!
+//! Coordinates are 0-based and half-open everywhere; region strings (`chr1:1,000-2,000`) are 1-based and inclusive and are
+//! converted where they are parsed and printed, in [`span`].
+//!
+//! ```
+//! use vqdna_data::{fasta::Record, segment::{Counts, Policy, segments}, window::Windowing};
+//!
+//! let record = Record::in_memory("chr1", b"ACGTnnACGTACGT");
+//! let mut counts = Counts::default();
+//! let segments = segments(&record, Policy::default(), &mut counts)?;
+//! let windowing = Windowing { length: 8, stride: 8, halo: 2 };
+//! let cores: Vec<_> = windowing.windows(segments[0].bases.len()).map(|window| window.core).collect();
+//! assert_eq!(cores, [0..8, 8..14]);
+//! assert_eq!(counts.ambiguous, 2);
+//! # Ok::<(), vqdna_data::fasta::FastaError>(())
+//! ```
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod alphabet;
+pub mod codes;
+pub mod corpus;
+pub mod fasta;
+pub mod metric;
+pub mod nearest;
+pub mod sampler;
+pub mod segment;
+pub mod span;
+pub mod split;
+pub mod synthetic;
+pub mod window;
+pub mod words;

@@ -1,0 +1,6 @@
+//! Tests of the crate through its public face.
+
+mod compressed;
+mod edge_cases;
+mod laws;
+mod malformed;
