@@ -1,0 +1,430 @@
+//! The fused CPU kernels as operations of Burn's Flex backend, with hand-written backward passes.
+
+use super::{AdamwStep, ConvBlockWeights};
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::NodeId;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::prelude::*;
+use burn::tensor::{Bytes, DType};
+use burn_flex::{FlexTensor, Layout};
+use vqdna_kernels::conv_block::{self, Input, Weights};
+use vqdna_kernels::norm::{self, Norm};
+use vqdna_kernels::{adamw as adamw_kernel, codebook, linear as linear_kernel, stem as stem_kernel};
+
+pub(super) fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
+    wrap(Dispatch::vqdna_linear(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()))
+}
+
+pub(super) fn norm_gelu(x: Tensor<3>, gain: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<3> {
+    wrap(Dispatch::vqdna_norm_gelu(x.into_dispatch(), gain.into_dispatch(), bias.into_dispatch(), eps as f32))
+}
+
+pub(super) fn stem(bases: Tensor<2, Int>, weight: Tensor<3>, bias: Tensor<1>) -> Tensor<3> {
+    wrap(Dispatch::vqdna_stem(bases.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()))
+}
+
+pub(super) fn conv_block(x: Tensor<3>, mask: Tensor<2>, w: ConvBlockWeights) -> Tensor<3> {
+    wrap(Dispatch::vqdna_conv_block(
+        x.into_dispatch(),
+        mask.into_dispatch(),
+        w.conv.into_dispatch(),
+        w.conv_bias.into_dispatch(),
+        w.gain.into_dispatch(),
+        w.bias.into_dispatch(),
+        w.up.into_dispatch(),
+        w.up_bias.into_dispatch(),
+        w.down.into_dispatch(),
+        w.down_bias.into_dispatch(),
+        w.eps as f32,
+    ))
+}
+
+pub(super) fn nearest(h: Tensor<2>, codes: Tensor<2>) -> Tensor<1, Int> {
+    Tensor::from_dispatch(Dispatch::vqdna_nearest(h.into_dispatch(), codes.into_dispatch()))
+}
+
+pub(super) fn code_statistics(
+    h: Tensor<2>,
+    index: Tensor<1, Int>,
+    weight: Tensor<1>,
+    codebook_size: usize,
+) -> (Tensor<1>, Tensor<2>) {
+    let (counts, sums) = Dispatch::vqdna_code_statistics(
+        h.into_dispatch(),
+        index.into_dispatch(),
+        weight.into_dispatch(),
+        codebook_size,
+    );
+    (Tensor::from_dispatch(counts), Tensor::from_dispatch(sums))
+}
+
+pub(super) fn adamw<const D: usize>(
+    parameter: Tensor<D>,
+    gradient: Tensor<D>,
+    [first, second]: [Tensor<D>; 2],
+    step: AdamwStep,
+) -> (Tensor<D>, [Tensor<D>; 2]) {
+    let (parameter, first, second) = Dispatch::vqdna_adamw(
+        parameter.into_dispatch(),
+        gradient.into_dispatch(),
+        first.into_dispatch(),
+        second.into_dispatch(),
+        step,
+    );
+    (Tensor::from_dispatch(parameter), [Tensor::from_dispatch(first), Tensor::from_dispatch(second)])
+}
+
+fn wrap(output: FloatTensor<Dispatch>) -> Tensor<3> {
+    Tensor::from_dispatch(output)
+}
+
+/// Operations that take part in a backward pass.
+#[backend_extension(Flex, Autodiff)]
+pub(super) trait NetworkOps: Backend {
+    fn vqdna_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn vqdna_norm_gelu(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        eps: f32,
+    ) -> FloatTensor<Self>;
+    fn vqdna_stem(bases: IntTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn vqdna_conv_block(
+        x: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        conv: FloatTensor<Self>,
+        conv_bias: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        up_bias: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        down_bias: FloatTensor<Self>,
+        eps: f32,
+    ) -> FloatTensor<Self>;
+}
+
+/// Operations outside the graph.
+#[backend_extension(Flex)]
+pub(super) trait PlainOps: Backend {
+    fn vqdna_nearest(h: FloatTensor<Self>, codes: FloatTensor<Self>) -> IntTensor<Self>;
+    fn vqdna_code_statistics(
+        h: FloatTensor<Self>,
+        index: IntTensor<Self>,
+        weight: FloatTensor<Self>,
+        codebook_size: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    fn vqdna_adamw(
+        parameter: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        step: AdamwStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+}
+
+// ---------------------------------------------------------------- forward
+
+impl NetworkOps for Flex {
+    fn vqdna_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        let [x, weight, bias] = contiguous([x, weight, bias]);
+        let y = linear_kernel::forward(floats(&x), floats(&weight), floats(&bias));
+        let [batch, bases, _] = dims(&x);
+        tensor(y, [batch, bases, floats(&bias).len()])
+    }
+
+    fn vqdna_norm_gelu(x: FlexTensor, gain: FlexTensor, bias: FlexTensor, eps: f32) -> FlexTensor {
+        let [x, gain, bias] = contiguous([x, gain, bias]);
+        let norm = Norm { gain: floats(&gain), bias: floats(&bias), eps };
+        tensor(norm::gelu_forward(norm, floats(&x)), dims::<3>(&x))
+    }
+
+    fn vqdna_stem(bases: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        let [bases, weight, bias] = contiguous([bases, weight, bias]);
+        let [batch, length] = dims(&bases);
+        let y = stem_kernel::forward(&integers(&bases), length, floats(&weight), floats(&bias));
+        tensor(y, [batch, length, floats(&bias).len()])
+    }
+
+    fn vqdna_conv_block(
+        x: FlexTensor,
+        mask: FlexTensor,
+        conv: FlexTensor,
+        conv_bias: FlexTensor,
+        gain: FlexTensor,
+        bias: FlexTensor,
+        up: FlexTensor,
+        up_bias: FlexTensor,
+        down: FlexTensor,
+        down_bias: FlexTensor,
+        eps: f32,
+    ) -> FlexTensor {
+        let tensors = contiguous([x, mask, conv, conv_bias, gain, bias, up, up_bias, down, down_bias]);
+        let block = Block { tensors, eps };
+        tensor(conv_block::forward(block.input(), block.weights()), dims::<3>(&block.tensors[0]))
+    }
+}
+
+/// The contiguous tensors of a block, in the order of the operation's arguments.
+#[derive(Clone, Debug)]
+struct Block {
+    tensors: [FlexTensor; 10],
+    eps: f32,
+}
+
+impl Block {
+    fn input(&self) -> Input<'_> {
+        let [_, length, _] = dims(&self.tensors[0]);
+        Input { x: floats(&self.tensors[0]), mask: floats(&self.tensors[1]), length }
+    }
+
+    fn weights(&self) -> Weights<'_> {
+        let [_, _, conv, conv_bias, gain, bias, up, up_bias, down, down_bias] = &self.tensors;
+        Weights {
+            conv: floats(conv),
+            conv_bias: floats(conv_bias),
+            norm: Norm { gain: floats(gain), bias: floats(bias), eps: self.eps },
+            up: floats(up),
+            up_bias: floats(up_bias),
+            down: floats(down),
+            down_bias: floats(down_bias),
+        }
+    }
+}
+
+impl PlainOps for Flex {
+    fn vqdna_nearest(h: FlexTensor, codes: FlexTensor) -> FlexTensor {
+        let [h, codes] = contiguous([h, codes]);
+        let [rows, d] = dims(&h);
+        let index = codebook::nearest(floats(&h), floats(&codes), d);
+        FlexTensor::new(Bytes::from_elems(index), Layout::contiguous([rows].into()), DType::I32)
+    }
+
+    fn vqdna_code_statistics(
+        h: FlexTensor,
+        index: FlexTensor,
+        weight: FlexTensor,
+        codebook_size: usize,
+    ) -> (FlexTensor, FlexTensor) {
+        let [h, index, weight] = contiguous([h, index, weight]);
+        let [_, d] = dims(&h);
+        let (counts, sums) =
+            codebook::statistics(floats(&h), &integers(&index), floats(&weight), codebook_size, d);
+        (tensor(counts, [codebook_size]), tensor(sums, [codebook_size, d]))
+    }
+
+    fn vqdna_adamw(
+        parameter: FlexTensor,
+        gradient: FlexTensor,
+        first: FlexTensor,
+        second: FlexTensor,
+        step: AdamwStep,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        let [mut parameter, gradient, mut first, mut second] = contiguous([parameter, gradient, first, second]);
+        let correction = |beta: f64| (1.0 - beta.powf(step.time as f64)) as f32;
+        let step = adamw_kernel::Step {
+            rate: step.rate as f32,
+            beta1: step.betas.0 as f32,
+            beta2: step.betas.1 as f32,
+            eps: step.eps as f32,
+            weight_decay: step.weight_decay as f32,
+            correction1: correction(step.betas.0),
+            correction2: correction(step.betas.1),
+            scale: step.scale as f32,
+        };
+        adamw_kernel::update(
+            step,
+            parameter.storage_mut(),
+            floats(&gradient),
+            first.storage_mut(),
+            second.storage_mut(),
+        );
+        (parameter, first, second)
+    }
+}
+
+/// Contiguous from the start of their storage, as kernels read them.
+fn contiguous<const N: usize>(tensors: [FlexTensor; N]) -> [FlexTensor; N] {
+    tensors.map(|tensor| {
+        let whole = tensor.layout().contiguous_offsets().is_some_and(|(start, end)| {
+            start == 0 && end * tensor.dtype().size() == tensor.bytes().len()
+        });
+        if whole { tensor } else { tensor.to_contiguous() }
+    })
+}
+
+fn floats(tensor: &FlexTensor) -> &[f32] {
+    tensor.storage()
+}
+
+/// Values of an integer tensor; Flex makes them 32 bits wide unless told otherwise.
+fn integers(tensor: &FlexTensor) -> std::borrow::Cow<'_, [i32]> {
+    match tensor.dtype() {
+        DType::I32 => tensor.storage::<i32>().into(),
+        DType::I64 => tensor.storage::<i64>().iter().map(|&v| v as i32).collect::<Vec<_>>().into(),
+        other => panic!("integer tensors are 32 or 64 bits wide, not {other:?}"),
+    }
+}
+
+fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
+    tensor.layout().shape().dims()
+}
+
+fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape.into()), DType::F32)
+}
+
+// --------------------------------------------------------------- backward
+
+impl<C: CheckpointStrategy> NetworkOps for Autodiff<Flex, C> {
+    fn vqdna_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node(), bias.node()];
+        let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+        let [x, weight] = contiguous([x, weight]);
+        let y = Flex::vqdna_linear(x.clone(), weight.clone(), bias);
+        match LinearBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish((x, weight), y),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
+    }
+
+    fn vqdna_norm_gelu(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        eps: f32,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), gain.node(), bias.node()];
+        let [x, gain, bias] = contiguous([x.into_primitive(), gain.into_primitive(), bias.into_primitive()]);
+        let y = Flex::vqdna_norm_gelu(x.clone(), gain.clone(), bias.clone(), eps);
+        match NormGeluBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(([x, gain, bias], eps), y),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
+    }
+
+    fn vqdna_stem(bases: IntTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        let nodes = [weight.node(), bias.node()];
+        let [bases, weight] = contiguous([bases, weight.into_primitive()]);
+        let y = Flex::vqdna_stem(bases.clone(), weight.clone(), bias.into_primitive());
+        match StemBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish((bases, dims::<3>(&weight)), y),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
+    }
+
+    fn vqdna_conv_block(
+        x: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        conv: FloatTensor<Self>,
+        conv_bias: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        up_bias: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        down_bias: FloatTensor<Self>,
+        eps: f32,
+    ) -> FloatTensor<Self> {
+        let differentiated = [&x, &conv, &conv_bias, &gain, &bias, &up, &up_bias, &down, &down_bias];
+        let nodes = differentiated.map(|tensor| tensor.node());
+        let tensors = [x, mask, conv, conv_bias, gain, bias, up, up_bias, down, down_bias];
+        let block = Block { tensors: contiguous(tensors.map(|tensor| tensor.into_primitive())), eps };
+        let y = tensor(conv_block::forward(block.input(), block.weights()), dims::<3>(&block.tensors[0]));
+        match ConvBlockBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(block, y),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LinearBackward;
+
+impl Backward<Flex, 3> for LinearBackward {
+    type State = (FlexTensor, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let [dy] = contiguous([gradients.consume::<Flex>(&ops.node)]);
+        let (x, weight) = &ops.state;
+        let [d_out, d_in] = dims(weight);
+        let g = linear_kernel::backward(floats(x), floats(weight), d_out, floats(&dy));
+        register(
+            gradients,
+            ops.parents.map(|parent| parent.map(|node| node.id)),
+            [tensor(g.x, dims::<3>(x)), tensor(g.w, [d_out, d_in]), tensor(g.b, [d_out])],
+        );
+    }
+}
+
+#[derive(Debug)]
+struct NormGeluBackward;
+
+impl Backward<Flex, 3> for NormGeluBackward {
+    type State = ([FlexTensor; 3], f32);
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let [dy] = contiguous([gradients.consume::<Flex>(&ops.node)]);
+        let ([x, gain, bias], eps) = &ops.state;
+        let norm = Norm { gain: floats(gain), bias: floats(bias), eps: *eps };
+        let g = norm::gelu_backward(norm, floats(x), floats(&dy));
+        let d = norm.gain.len();
+        register(gradients, ops.parents.map(|parent| parent.map(|node| node.id)), [tensor(g.x, dims::<3>(x)), tensor(g.gain, [d]), tensor(g.bias, [d])]);
+    }
+}
+
+#[derive(Debug)]
+struct StemBackward;
+
+impl Backward<Flex, 2> for StemBackward {
+    type State = (FlexTensor, [usize; 3]);
+
+    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let [dy] = contiguous([gradients.consume::<Flex>(&ops.node)]);
+        let (bases, shape) = ops.state;
+        let ([_, length], [d, _, kernel]) = (dims(&bases), shape);
+        let (weight, bias) = stem_kernel::backward(&integers(&bases), length, d, kernel, floats(&dy));
+        register(gradients, ops.parents.map(|parent| parent.map(|node| node.id)), [tensor(weight, shape), tensor(bias, [d])]);
+    }
+}
+
+#[derive(Debug)]
+struct ConvBlockBackward;
+
+impl Backward<Flex, 9> for ConvBlockBackward {
+    type State = Block;
+
+    fn backward(self, ops: Ops<Self::State, 9>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let [dy] = contiguous([gradients.consume::<Flex>(&ops.node)]);
+        let g = conv_block::backward(ops.state.input(), ops.state.weights(), floats(&dy));
+        let ([d, d_inner], [_, _, kernel]) = (dims(&ops.state.tensors[8]), dims(&ops.state.tensors[2]));
+        let found = [
+            tensor(g.x, dims::<3>(&dy)),
+            tensor(g.conv, [d, 1, kernel]),
+            tensor(g.conv_bias, [d]),
+            tensor(g.gain, [d]),
+            tensor(g.bias, [d]),
+            tensor(g.up, [d_inner, d]),
+            tensor(g.up_bias, [d_inner]),
+            tensor(g.down, [d, d_inner]),
+            tensor(g.down_bias, [d]),
+        ];
+        register(gradients, ops.parents.map(|parent| parent.map(|node| node.id)), found);
+    }
+}
+
+/// Hands each gradient to its argument, where that argument is tracked.
+fn register<const N: usize>(
+    gradients: &mut Gradients,
+    parents: [Option<NodeId>; N],
+    found: [FlexTensor; N],
+) {
+    for (parent, gradient) in parents.into_iter().zip(found) {
+        if let Some(id) = parent {
+            gradients.register::<Flex>(id, gradient);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The operations that networks are made of, each in two forms: a fused CPU kernel with a hand-written backward pass
+//! ([`vqdna_kernels`]), and a composition of Burn's own operations for every other device.
+//!
+//! This file is the only place that chooses between them. Layout of activations: `[batch, bases, channels]`; weights keep
+//! PyTorch's layout, `[d_out, d_in]` and `[d_out, d_in / groups, tap]`, in which they are published.
+
+mod composed;
+#[cfg(feature = "cpu")]
+mod flex;
+
+use burn::prelude::*;
+use std::cell::Cell;
+
+/// Weights of a [`conv_block`].
+#[derive(Clone, Debug)]
+pub struct ConvBlockWeights {
+    /// Depth-wise convolution, `[d, 1, kernel]`, odd kernel.
+    pub conv: Tensor<3>,
+    /// `[d]`.
+    pub conv_bias: Tensor<1>,
+    /// Gain of the layer norm, `[d]`.
+    pub gain: Tensor<1>,
+    /// Bias of the layer norm, `[d]`.
+    pub bias: Tensor<1>,
+    /// ε of the layer norm.
+    pub eps: f64,
+    /// `[d_inner, d]`.
+    pub up: Tensor<2>,
+    /// `[d_inner]`.
+    pub up_bias: Tensor<1>,
+    /// `[d, d_inner]`.
+    pub down: Tensor<2>,
+    /// `[d]`.
+    pub down_bias: Tensor<1>,
+}
+
+/// One step of AdamW; see [`adamw`].
+#[derive(Clone, Copy, Debug)]
+pub struct AdamwStep {
+    /// Learning rate.
+    pub rate: f64,
+    /// Decays of the two moments.
+    pub betas: (f64, f64),
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// The step, counted from 1.
+    pub time: u64,
+    /// Factor of the gradient, from clipping by global norm.
+    pub scale: f64,
+}
+
+thread_local! {
+    static COMPOSED_ONLY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work` with Burn's own operations on every device, for tests that compare the two forms.
+pub fn with_composed_ops<R>(work: impl FnOnce() -> R) -> R {
+    let before = COMPOSED_ONLY.replace(true);
+    let result = work();
+    COMPOSED_ONLY.set(before);
+    result
+}
+
+/// Whether operations on this device run as fused kernels.
+#[must_use]
+pub fn is_fused(device: &Device) -> bool {
+    #[cfg(feature = "cpu")]
+    {
+        use burn::backend::DispatchDevice;
+        let plain = device.clone().without_autodiff();
+        matches!(plain.as_dispatch(), DispatchDevice::Flex(_)) && !COMPOSED_ONLY.get()
+    }
+    #[cfg(not(feature = "cpu"))]
+    {
+        let _ = device;
+        false
+    }
+}
+
+macro_rules! dispatch {
+    ($device:expr, $operation:ident($($argument:expr),* $(,)?)) => {{
+        #[cfg(feature = "cpu")]
+        if is_fused(&$device) {
+            return flex::$operation($($argument),*);
+        }
+        composed::$operation($($argument),*)
+    }};
+}
+
+/// `x · weightᵀ + bias`.
+///
+/// # Shapes
+/// - `x`: `[batch, bases, d_in]`; `weight`: `[d_out, d_in]`; `bias`: `[d_out]`
+/// - output: `[batch, bases, d_out]`
+pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
+    dispatch!(x.device(), linear(x, weight, bias))
+}
+
+/// `gelu(layer_norm(x))` over the last axis, with the exact GELU.
+///
+/// # Shapes
+/// - `x`, output: `[batch, bases, d]`; `gain`, `bias`: `[d]`
+pub fn norm_gelu(x: Tensor<3>, gain: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<3> {
+    dispatch!(x.device(), norm_gelu(x, gain, bias, eps))
+}
+
+/// `x + down(gelu(up(layer_norm(conv(x · mask)))))`, the ConvNeXt block in one dimension.
+///
+/// # Shapes
+/// - `x`, output: `[batch, bases, d]`
+/// - `mask`: `[batch, bases]`, 1 for a real base and 0 for padding; not differentiated
+pub fn conv_block(x: Tensor<3>, mask: Tensor<2>, weights: ConvBlockWeights) -> Tensor<3> {
+    dispatch!(x.device(), conv_block(x, mask, weights))
+}
+
+/// Convolution of one-hot bases; ids of 4 and more (N and padding) are all-zero.
+///
+/// # Shapes
+/// - `bases`: `[batch, bases]`; `weight`: `[d, 4, kernel]`, odd kernel; `bias`: `[d]`
+/// - output: `[batch, bases, d]`
+pub fn stem(bases: Tensor<2, Int>, weight: Tensor<3>, bias: Tensor<1>) -> Tensor<3> {
+    dispatch!(bias.device(), stem(bases, weight, bias))
+}
+
+/// Index of the nearest code by squared distance, in f32; ties go to the lowest index. Not differentiated.
+///
+/// # Shapes
+/// - `h`: `[rows, d_code]`; `codes`: `[codebook_size, d_code]`, both without autodiff
+/// - output: `[rows]`
+pub fn nearest(h: Tensor<2>, codes: Tensor<2>) -> Tensor<1, Int> {
+    dispatch!(h.device(), nearest(h, codes))
+}
+
+/// How often each code was chosen and the sum of the vectors that chose it, each row counted with its weight.
+///
+/// # Shapes
+/// - `h`: `[rows, d_code]`; `index`, `weight`: `[rows]`, all without autodiff
+/// - output: `[codebook_size]` and `[codebook_size, d_code]`
+pub fn code_statistics(
+    h: Tensor<2>,
+    index: Tensor<1, Int>,
+    weight: Tensor<1>,
+    codebook_size: usize,
+) -> (Tensor<1>, Tensor<2>) {
+    dispatch!(h.device(), code_statistics(h, index, weight, codebook_size))
+}
+
+/// A parameter and its two moments after one step of AdamW (Loshchilov and Hutter 2019); all four without autodiff.
+pub fn adamw<const D: usize>(
+    parameter: Tensor<D>,
+    gradient: Tensor<D>,
+    moments: [Tensor<D>; 2],
+    step: AdamwStep,
+) -> (Tensor<D>, [Tensor<D>; 2]) {
+    dispatch!(parameter.device(), adamw(parameter, gradient, moments, step))
+}

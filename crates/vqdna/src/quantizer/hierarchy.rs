@@ -1,0 +1,190 @@
+//! Codebooks one after another, with three rules for what a level searches and what the codes so far stand for.
+//!
+//! With `e(j)` the code of level `j` and `Z(n)` the tap of level `n`:
+//!
+//! | rule | searched `H(n)` | mean `Ẑ(n)` | is |
+//! | --- | --- | --- | --- |
+//! | `Sum` | `Z − Σ_{j<n} e(j)` | `Σ_{j≤n} e(j)` | VQ with one level, classical RQ (Lee et al. 2022) with more |
+//! | `Mean` | `n Z(n) − Σ_{j<n} e(j)` | `Σ_{j≤n} e(j) / n` | HRQ; VQDNA's eq. 6 and 8 for two levels, and consistent beyond |
+//! | `Paper` | `2 Z(n) − e(n−1)` | `Σ_{j≤n} e(j) / n` | HRQ with eq. 6 as printed for every level |
+//!
+//! The printed base case of eq. 6 is circular; the first level searches `Z(1)`, as the paper's figure shows. Gradients pass
+//! once, on the last mean; the encoder's stream itself is never replaced.
+
+use burn::prelude::*;
+use rand::seq::index;
+
+use super::Quantized;
+use super::codebook::{Codebook, CodebookConfig, Statistics, level_stream};
+use crate::seed::Stream;
+use crate::weights::plain;
+
+/// What a level searches; see the table above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Residuals that add up.
+    Sum,
+    /// Running mean.
+    Mean,
+    /// Running mean, searched as printed in the paper.
+    Paper,
+}
+
+impl Rule {
+    /// The vector that level `n` (from 1) searches, from its tap, the sum of the codes before it and the last of them.
+    fn searched<const D: usize>(self, n: usize, tap: Tensor<D>, before: Option<&(Tensor<D>, Tensor<D>)>) -> Tensor<D> {
+        match (self, before) {
+            (_, None) => tap,
+            (Self::Sum, Some((sum, _))) => tap - sum.clone(),
+            (Self::Mean, Some((sum, _))) => tap.mul_scalar(n as f64) - sum.clone(),
+            (Self::Paper, Some((_, last))) => tap.mul_scalar(2.0) - last.clone(),
+        }
+    }
+
+    /// What the codes of `n` levels stand for, from their sum.
+    fn mean(self, n: usize, sum: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Sum => sum,
+            Self::Mean | Self::Paper => sum.div_scalar(n as f64),
+        }
+    }
+}
+
+/// Codebooks and the rule that joins them.
+#[derive(Module, Debug)]
+pub struct Hierarchy {
+    /// Coarse to fine.
+    pub codebooks: Vec<Codebook>,
+    #[module(skip)]
+    rule: Rule,
+    #[module(skip)]
+    config: CodebookConfig,
+}
+
+impl Hierarchy {
+    /// Fresh codebooks of the given sizes.
+    #[must_use]
+    pub fn new(
+        sizes: &[usize],
+        d_code: usize,
+        rule: Rule,
+        config: &CodebookConfig,
+        random: &mut Stream,
+        device: &Device,
+    ) -> Self {
+        let codebooks = sizes.iter().map(|&size| Codebook::new(size, d_code, random, device)).collect();
+        Self { codebooks, rule, config: config.clone() }
+    }
+
+    /// The tap of each level: its own where there are several, else the one.
+    fn tap_of<'a, T>(&self, taps: &'a [T], level: usize) -> &'a T {
+        match self.rule {
+            Rule::Sum => {
+                assert_eq!(taps.len(), 1, "this quantizer reads one tap");
+                &taps[0]
+            }
+            Rule::Mean | Rule::Paper => {
+                assert_eq!(taps.len(), self.codebooks.len(), "one tap a level");
+                &taps[level]
+            }
+        }
+    }
+
+    /// See [`super::Quantizer::forward`].
+    pub(super) fn forward(&self, taps: &[Tensor<3>], mask: &Tensor<2>) -> Quantized {
+        let (mut codes, mut means, mut searched) = (Vec::new(), Vec::new(), Vec::new());
+        let mut before: Option<(Tensor<3>, Tensor<3>)> = None;
+        for (level, book) in self.codebooks.iter().enumerate() {
+            let n = level + 1;
+            let h = self.rule.searched(n, plain(self.tap_of(taps, level).clone()), before.as_ref());
+            let index = book.search(h.clone());
+            let last = book.look_up(index.clone());
+            let sum = before.map_or_else(|| last.clone(), |(sum, _)| sum + last.clone());
+            means.push(self.rule.mean(n, sum.clone()));
+            codes.push(index);
+            searched.push(h);
+            before = Some((sum, last));
+        }
+        let final_mean = means.last().expect("at least one codebook").clone();
+        let output = self.config.gradient.apply(taps.last().expect("at least one tap").clone(), final_mean);
+        Quantized { commitment: self.commitment(taps, &means, mask), codes, means, searched, output }
+    }
+
+    /// `Σ_n mean ‖Z(n) − sg Ẑ(n)‖²` over real positions and channels.
+    fn commitment(&self, taps: &[Tensor<3>], means: &[Tensor<3>], mask: &Tensor<2>) -> Tensor<1> {
+        let real = mask.clone().unsqueeze_dim::<3>(2);
+        let count = mask.clone().sum().clamp_min(1.0);
+        let terms = means.iter().enumerate().map(|(level, mean)| {
+            let d_code = mean.dims()[2];
+            let difference = (self.tap_of(taps, level).clone() - mean.clone()).square() * real.clone();
+            difference.sum() / count.clone().mul_scalar(d_code as f64)
+        });
+        terms.reduce(|sum, term| sum + term).expect("at least one codebook")
+    }
+
+    /// See [`super::Quantizer::decode`].
+    pub(super) fn decode(&self, codes: &[Tensor<2, Int>]) -> Tensor<3> {
+        assert_eq!(codes.len(), self.codebooks.len(), "one code a level");
+        let vectors = self.codebooks.iter().zip(codes).map(|(book, index)| book.look_up(index.clone()));
+        let sum = vectors.reduce(|sum, vector| sum + vector).expect("at least one codebook");
+        self.rule.mean(codes.len(), sum)
+    }
+
+    /// See [`super::Quantizer::statistics`].
+    pub(super) fn statistics(&self, quantized: &Quantized, mask: &Tensor<2>) -> Vec<Statistics> {
+        let levels = self.codebooks.iter().zip(&quantized.searched).zip(&quantized.codes);
+        levels.map(|((book, h), index)| book.statistics(h, index, mask)).collect()
+    }
+
+    /// See [`super::Quantizer::update`].
+    pub(super) fn update(mut self, statistics: Vec<Statistics>, seed: u64, step: u64) -> Self {
+        let revive = self.config.revive_below > 0.0 && step % self.config.revive_every.max(1) == 0;
+        let levels = self.codebooks.into_iter().zip(&statistics).enumerate();
+        self.codebooks = levels
+            .map(|(level, (book, new))| {
+                let book = book.update(new, &self.config);
+                if !revive {
+                    return book;
+                }
+                book.revive(new, &self.config, &mut level_stream(seed, "revive dead codes", step, level))
+            })
+            .collect();
+        self
+    }
+
+    /// See [`super::Quantizer::initialise`].
+    pub(super) fn initialise(mut self, taps: &[Tensor<2>], rows_per_step: usize, seed: u64) -> Self {
+        if self.config.kmeans_iterations == 0 {
+            return self;
+        }
+        let mut before: Option<(Tensor<2>, Tensor<2>)> = None;
+        for level in 0..self.codebooks.len() {
+            let h = self.rule.searched(level + 1, plain(self.tap_of(taps, level).clone()), before.as_ref());
+            let mut random = level_stream(seed, "k-means", 0, level);
+            let book = self.codebooks[level].clone().from_kmeans(
+                sample(&h, KMEANS_ROWS, &mut random),
+                self.config.kmeans_iterations,
+                rows_per_step,
+                &mut random,
+            );
+            let [rows, d_code] = h.dims();
+            let index = book.search(h.unsqueeze_dim(0));
+            let last = book.look_up(index).reshape([rows, d_code]);
+            self.codebooks[level] = book;
+            before = Some((before.map_or_else(|| last.clone(), |(sum, _)| sum + last.clone()), last));
+        }
+        self
+    }
+}
+
+/// Rows that k-means sees at most.
+const KMEANS_ROWS: usize = 65_536;
+
+fn sample(rows: &Tensor<2>, most: usize, random: &mut Stream) -> Tensor<2> {
+    let n = rows.dims()[0];
+    if n <= most {
+        return rows.clone();
+    }
+    let chosen: Vec<i32> = index::sample(random, n, most).into_iter().map(|row| row as i32).collect();
+    rows.clone().select(0, Tensor::from_data(TensorData::new(chosen, [most]), &rows.device()))
+}

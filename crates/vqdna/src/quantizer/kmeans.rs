@@ -1,0 +1,75 @@
+//! k-means on rows (Lloyd 1982), to start a codebook where the data are.
+
+use burn::prelude::*;
+use rand::seq::index;
+
+use crate::ops;
+use crate::seed::Stream;
+use crate::weights::to_array;
+
+/// `size` means of `rows [n, d]` and how many rows each stands for. Starts from distinct random rows; an empty cluster keeps
+/// its mean between iterations, and at the end takes a random row with a count of one, so that no code starts dead.
+pub fn kmeans(rows: Tensor<2>, size: usize, iterations: usize, random: &mut Stream) -> (Tensor<2>, Tensor<1>) {
+    let start = choose(&rows, size, random);
+    let (means, counts) = lloyd(&rows, start, iterations);
+    let empty: Vec<f32> = to_array(counts.clone()).values.iter().map(|&n| f32::from(n == 0.0)).collect();
+    let empty = Tensor::<1>::from_data(TensorData::new(empty, [size]), &rows.device());
+    let column = empty.clone().unsqueeze_dim::<2>(1);
+    let means = means * column.clone().neg().add_scalar(1.0) + choose(&rows, size, random) * column;
+    (means, counts + empty)
+}
+
+/// `size` rows, distinct as long as there are enough.
+fn choose(rows: &Tensor<2>, size: usize, random: &mut Stream) -> Tensor<2> {
+    let n = rows.dims()[0];
+    let mut chosen: Vec<i32> = Vec::with_capacity(size);
+    while chosen.len() < size {
+        let more = index::sample(random, n, n.min(size - chosen.len()));
+        chosen.extend(more.into_iter().map(|row| row as i32));
+    }
+    rows.clone().select(0, Tensor::from_data(TensorData::new(chosen, [size]), &rows.device()))
+}
+
+/// Means after `iterations` from `start`, and their counts in the last one.
+fn lloyd(rows: &Tensor<2>, start: Tensor<2>, iterations: usize) -> (Tensor<2>, Tensor<1>) {
+    let (n, size) = (rows.dims()[0], start.dims()[0]);
+    let weight = Tensor::ones([n], &rows.device());
+    let mut means = start;
+    let mut counts = Tensor::ones([size], &rows.device());
+    for _ in 0..iterations {
+        let index = ops::nearest(rows.clone(), means.clone());
+        let (new_counts, sums) = ops::code_statistics(rows.clone(), index, weight.clone(), size);
+        let used = new_counts.clone().greater_scalar(0.0).float().unsqueeze_dim::<2>(1);
+        let mean = sums / new_counts.clone().clamp_min(1.0).unsqueeze_dim(1);
+        means = mean * used.clone() + means * used.neg().add_scalar(1.0);
+        counts = new_counts;
+    }
+    (means, counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::stream;
+
+    fn rows(values: &[f32]) -> Tensor<2> {
+        Tensor::from_data(TensorData::new(values.to_vec(), [values.len(), 1]), &Device::flex())
+    }
+
+    /// T3 of `vq_techniques.md`, from the start that it names.
+    #[test]
+    fn two_clusters_on_a_line() {
+        let (means, counts) = lloyd(&rows(&[0.0, 0.2, 1.0, 1.2]), rows(&[0.0, 0.2]), 3);
+        let means = to_array(means).values;
+        assert!((means[0] - 0.1).abs() < 1e-6 && (means[1] - 1.1).abs() < 1e-6, "{means:?}");
+        assert_eq!(to_array(counts).values, [2.0, 2.0]);
+    }
+
+    /// T3: equal data leave a cluster empty, which is seeded from the data again and counts.
+    #[test]
+    fn an_empty_cluster_takes_a_row_of_the_data() {
+        let (means, counts) = kmeans(rows(&[5.0, 5.0, 5.0]), 2, 3, &mut stream(1, "test", &[]));
+        assert_eq!(to_array(means).values, [5.0, 5.0]);
+        assert_eq!(to_array(counts).values, [3.0, 1.0]);
+    }
+}
