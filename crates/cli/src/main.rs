@@ -1,1 +1,51 @@
-fn main() {}
+//! The program `vqdna`: learned vocabularies for genomes, from FASTA to codes and back.
+//!
+//! Data go to stdout, messages to stderr. Exit code 0: done; 1: it ran but failed its own check; 2: it could not run.
+
+mod arguments;
+mod commands;
+mod progress;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Exit code of a run that finished but failed its own check.
+const FAILED_CHECK: u8 = 1;
+/// Exit code of a run that could not start or go on; clap uses the same for wrong arguments.
+const COULD_NOT_RUN: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = commands::Cli::parse();
+    match commands::run(cli) {
+        Ok(commands::Verdict::Passed) => ExitCode::SUCCESS,
+        Ok(commands::Verdict::Failed) => ExitCode::from(FAILED_CHECK),
+        // The reader of our output has seen enough: `vqdna tokenize … | head`.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", chain(&error));
+            ExitCode::from(COULD_NOT_RUN)
+        }
+    }
+}
+
+/// The chain of causes on one line, leaving out what a cause repeats of its effect.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>();
+        io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}

@@ -200,7 +200,7 @@ pub fn write(path: &Path, arrays: &Arrays, metadata: HashMap<String, String>) ->
     });
     let file = safetensors::serialize(views, Some(metadata))
         .map_err(|e| WeightError::Format { path: path.to_owned(), reason: e.to_string() })?;
-    crate::run::write_aside(path, &file).map_err(io)
+    crate::aside::write_aside(path, &file).map_err(io)
 }
 
 /// Reads the f32 (and integer, converted) arrays of a safetensors file and its metadata.

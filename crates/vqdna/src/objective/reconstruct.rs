@@ -46,6 +46,13 @@ pub fn cross_entropy(logits: Tensor<3>, batch: &Batch) -> Tensor<1> {
     (log_p * batch.weight.clone()).sum().neg() / total
 }
 
+/// Share of bases (those with weight) whose largest logit is their own, `[1]`.
+fn accuracy(logits: Tensor<3>, batch: &Batch) -> Tensor<1> {
+    let counted = plain(batch.weight.clone()).greater_scalar(0.0).float();
+    let right = logits.argmax(2).squeeze_dim::<2>(2).equal(batch.bases.clone().inner()).float() * counted.clone();
+    right.sum() / counted.sum().clamp_min(1.0)
+}
+
 impl Objective for Reconstruct {
     type Model = Vqdna;
     type Batch = Batch;
@@ -74,12 +81,14 @@ impl Objective for Reconstruct {
 
     fn forward(&self, model: &Vqdna, batch: &Batch) -> Outcome<Carry> {
         let made = model.forward(batch);
+        let accuracy = accuracy(plain(made.logits.clone()), batch);
         let reconstruction = cross_entropy(made.logits, batch);
         let commitment = made.quantized.commitment.clone();
         Outcome {
             parts: vec![
                 ("cross_entropy_nats", plain(reconstruction.clone())),
                 ("commitment", plain(commitment.clone())),
+                ("reconstruction", accuracy),
             ],
             loss: reconstruction + commitment.mul_scalar(self.beta()),
             carry: Carry(model.quantizer.statistics(&made.quantized, &batch.mask())),

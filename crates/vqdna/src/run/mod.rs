@@ -1,4 +1,6 @@
-//! stub
-use std::path::Path;
-/// write aside
-pub fn write_aside(path: &Path, bytes: &[u8]) -> std::io::Result<()> { std::fs::write(path, bytes) }
+//! A run: its configuration, its data, its folder.
+
+pub mod config;
+pub mod folder;
+pub mod learn;
+pub mod source;

@@ -1,3 +1,392 @@
-//! stub
+//! The only training loop: micro-batches, gradients, one optimiser step, one update outside it, logs, evaluation on held-out
+//! batches, checkpoints, exact resume.
+//!
+//! A run is a pure function of its config and data: the micro-batches of step *n* depend on the seed and *n* alone, the
+//! learning rate on *n*, and a checkpoint holds everything else. Resumed runs are therefore equal to uninterrupted ones, bit
+//! for bit on the CPU.
+
+pub mod checkpoint;
 pub mod optimizer;
+pub mod record;
 pub mod schedule;
+pub mod tensorboard;
+
+use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crate::objective::{Measures, Objective};
+use crate::weights::{WeightError, to_array};
+use checkpoint::Checkpoint;
+use optimizer::{Adamw, AdamwConfig, Gradients};
+use record::Recorder;
+use schedule::ScheduleConfig;
+
+/// Settings of the loop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Windows in a micro-batch.
+    pub batch: usize,
+    /// Micro-batches in a step.
+    pub accumulate: u64,
+    /// Learning rate.
+    pub schedule: ScheduleConfig,
+    /// AdamW and clipping.
+    pub optimizer: AdamwConfig,
+    /// Steps between log entries.
+    pub log_every: u64,
+    /// Steps between evaluations on held-out windows; 0 evaluates at the end only.
+    pub evaluate_every: u64,
+    /// Windows of an evaluation on the way; the last one takes all.
+    pub evaluate_windows: usize,
+    /// Steps between checkpoints; 0 writes one at the end only.
+    pub checkpoint_every: u64,
+    /// Share of codes in use, at any level, below which an alarm is given; 0 never.
+    pub usage_alarm: f64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            steps: 2000,
+            batch: 16,
+            accumulate: 1,
+            schedule: ScheduleConfig::default(),
+            optimizer: AdamwConfig::default(),
+            log_every: 20,
+            evaluate_every: 500,
+            evaluate_windows: 128,
+            checkpoint_every: 500,
+            usage_alarm: 0.5,
+        }
+    }
+}
+
+/// Log entries in a row with low usage before the alarm.
+const ALARM_PATIENCE: u32 = 5;
+/// Share of the steps before the alarm listens: codebooks need a while to spread.
+const ALARM_AFTER: f64 = 0.1;
+
+/// Where micro-batches come from.
+pub trait Source {
+    /// What a forward pass takes.
+    type Batch;
+
+    /// A micro-batch of a step, and how many real bases it holds. A pure function of its arguments.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn micro_batch(&self, step: u64, micro: u64) -> std::io::Result<(Self::Batch, usize)>;
+
+    /// Held-out batches without autodiff, at most `windows` windows; an empty list if nothing is held out.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn held_out(&self, windows: usize) -> std::io::Result<Box<dyn Iterator<Item = Self::Batch> + '_>>;
+}
+
+/// Why a run stopped short.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The loss or a gradient is not a number.
+    #[error(
+        "the loss is not finite at step {step} (learning rate {rate:e}; {parts}). Try a lower `train.schedule.rate`; \
+         the last checkpoint is unharmed"
+    )]
+    Diverged {
+        /// The step, counted from 1.
+        step: u64,
+        /// Its learning rate.
+        rate: f64,
+        /// Parts of its loss, and the gradient norm.
+        parts: String,
+    },
+    /// Training data could not be read.
+    #[error("training data: {0}")]
+    Data(std::io::Error),
+    /// A file of the run could not be written or read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// A checkpoint that does not fit.
+    #[error("checkpoint {}: {source}", path.display())]
+    Checkpoint {
+        /// The folder of the checkpoint.
+        path: PathBuf,
+        /// What does not fit.
+        source: WeightError,
+    },
+    /// A checkpoint of another run.
+    #[error("{} belongs to a run with other settings ({what}); resume with the same config, or choose another folder", path.display())]
+    OtherRun {
+        /// The folder of the checkpoint.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All steps are done.
+    Finished,
+    /// Asked to stop; a checkpoint holds this many steps.
+    Interrupted(u64),
+}
+
+/// What the loop tells a person.
+pub trait Observer {
+    /// After each step: steps done, real bases of the step, named numbers (only in steps that are logged).
+    fn step(&mut self, done: u64, bases: usize, logged: Option<&Measures>);
+    /// After an evaluation on held-out windows.
+    fn evaluated(&mut self, done: u64, measures: &Measures);
+    /// Something that needs attention.
+    fn alarm(&mut self, message: &str);
+}
+
+/// Tells nobody.
+pub struct Silent;
+
+impl Observer for Silent {
+    fn step(&mut self, _: u64, _: usize, _: Option<&Measures>) {}
+    fn evaluated(&mut self, _: u64, _: &Measures) {}
+    fn alarm(&mut self, _: &str) {}
+}
+
+/// A training run.
+pub struct Training<'a, O: Objective, S: Source<Batch = O::Batch>> {
+    /// What is learned.
+    pub objective: &'a O,
+    /// From what.
+    pub source: &'a S,
+    /// How.
+    pub config: &'a TrainConfig,
+    /// Names the run: a checkpoint with another fingerprint is refused.
+    pub fingerprint: String,
+    /// Where logs and checkpoints go.
+    pub folder: &'a Path,
+    /// Set by another thread to end the run after the current step.
+    pub stop: &'a AtomicBool,
+}
+
+impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
+    /// Trains a fresh model, or goes on from the checkpoint of the folder if `resume`.
+    ///
+    /// # Errors
+    /// See [`TrainError`]. After an error the last checkpoint is unharmed.
+    pub fn run(
+        &self,
+        model: O::Model,
+        resume: bool,
+        device: &Device,
+        observer: &mut dyn Observer,
+    ) -> Result<(O::Model, Ending), TrainError> {
+        let found = if resume { Checkpoint::open(self.folder, &self.fingerprint)? } else { None };
+        let mut state = match found {
+            Some(checkpoint) => self.restore(model, &checkpoint, device)?,
+            None => self.start(model)?,
+        };
+        let mut recorder = Recorder::open(self.folder, state.done)?;
+        let mut alarm = UsageAlarm::default();
+        let begun = Instant::now();
+        while state.done < self.config.steps {
+            if self.stop.load(Ordering::Relaxed) {
+                self.save(&state)?;
+                return Ok((state.model, Ending::Interrupted(state.done)));
+            }
+            let (next, taken) = self.step(state)?;
+            state = next;
+            let done = state.done;
+            let logged = (done.is_multiple_of(self.config.log_every.max(1)) || done == self.config.steps)
+                .then(|| self.log(&state, &taken, begun, &mut recorder))
+                .transpose()?;
+            observer.step(done, taken.bases, logged.as_ref());
+            if let Some(measures) = &logged {
+                if let Some(message) = alarm.hear(self.config, done, measures) {
+                    observer.alarm(&message);
+                }
+            }
+            let due = |every: u64| every > 0 && done.is_multiple_of(every) && done < self.config.steps;
+            if due(self.config.evaluate_every) {
+                let measures = self.evaluate(&state.model, self.config.evaluate_windows)?;
+                if !measures.is_empty() {
+                    recorder.write(done, "valid", &measures)?;
+                    observer.evaluated(done, &measures);
+                }
+            }
+            if due(self.config.checkpoint_every) {
+                self.save(&state)?;
+            }
+        }
+        self.save(&state)?;
+        Ok((state.model, Ending::Finished))
+    }
+
+    /// Measures on held-out windows; empty if nothing is held out.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    pub fn evaluate(&self, model: &O::Model, windows: usize) -> Result<Measures, TrainError> {
+        let mut batches = self.source.held_out(windows).map_err(TrainError::Data)?.peekable();
+        if batches.peek().is_none() {
+            return Ok(Measures::new());
+        }
+        Ok(self.objective.evaluate(&model.valid(), &mut batches))
+    }
+
+    fn start(&self, model: O::Model) -> Result<State<O::Model>, TrainError> {
+        let mut failure = None;
+        let mut batches = (0..).map_while(|step| match self.source.micro_batch(step, 0) {
+            Ok((batch, _)) => Some(batch),
+            Err(error) => {
+                failure = Some(error);
+                None
+            }
+        });
+        let model = self.objective.start(model, &mut batches);
+        match failure {
+            Some(error) => Err(TrainError::Data(error)),
+            None => Ok(State { model, optimizer: Adamw::new(&self.config.optimizer), done: 0 }),
+        }
+    }
+
+    fn restore(&self, model: O::Model, from: &Checkpoint, device: &Device) -> Result<State<O::Model>, TrainError> {
+        let misfit = |source| TrainError::Checkpoint { path: from.path.clone(), source };
+        let plain = device.clone().without_autodiff();
+        Ok(State {
+            model: crate::weights::assign(model, &from.model).map_err(misfit)?,
+            optimizer: Adamw::from_arrays(&self.config.optimizer, &from.optimizer, from.steps, &plain).map_err(misfit)?,
+            done: from.steps,
+        })
+    }
+
+    fn step(&self, state: State<O::Model>) -> Result<(State<O::Model>, Taken), TrainError> {
+        let State { model, mut optimizer, done } = state;
+        let rate = self.config.schedule.rate_at(done, self.config.steps);
+        let mut taken = Taken { rate, ..Taken::default() };
+        let (mut gradients, mut carries) = (Gradients::default(), Vec::new());
+        for micro in 0..self.config.accumulate.max(1) {
+            let (batch, bases) = self.source.micro_batch(done, micro).map_err(TrainError::Data)?;
+            let outcome = self.objective.forward(&model, &batch);
+            taken.bases += bases;
+            taken.add_part("loss", outcome.loss.clone());
+            outcome.parts.into_iter().for_each(|(name, part)| taken.add_part(name, part));
+            gradients.accumulate(Gradients::of(&model, &outcome.loss.backward()));
+            carries.push(outcome.carry);
+        }
+        let share = 1.0 / carries.len() as f64;
+        taken.parts.iter_mut().for_each(|(_, value)| *value *= share);
+        let (model, norm) = optimizer.step(model, gradients, rate, share);
+        taken.parts.push(("gradient_norm".to_owned(), norm));
+        if taken.parts.iter().any(|(_, value)| !value.is_finite()) {
+            let parts: Vec<_> = taken.parts.iter().map(|(name, value)| format!("{name} {value}")).collect();
+            return Err(TrainError::Diverged { step: done + 1, rate, parts: parts.join(", ") });
+        }
+        let done = done + 1;
+        let model = self.objective.after_step(model, carries, done);
+        Ok((State { model, optimizer, done }, taken))
+    }
+
+    fn log(
+        &self,
+        state: &State<O::Model>,
+        taken: &Taken,
+        begun: Instant,
+        recorder: &mut Recorder,
+    ) -> Result<Measures, TrainError> {
+        let mut measures = taken.parts.clone();
+        measures.push(("learning_rate".to_owned(), taken.rate));
+        measures.extend(self.objective.observe(&state.model));
+        measures.push(("wall_s".to_owned(), begun.elapsed().as_secs_f64()));
+        recorder.write(state.done, "train", &measures)?;
+        Ok(measures)
+    }
+
+    fn save(&self, state: &State<O::Model>) -> Result<(), TrainError> {
+        let arrays = (crate::weights::collect(&state.model), state.optimizer.to_arrays());
+        Checkpoint::write(self.folder, &self.fingerprint, state.done, &arrays.0, &arrays.1)
+    }
+}
+
+/// Everything that a step changes.
+struct State<M> {
+    model: M,
+    optimizer: Adamw,
+    done: u64,
+}
+
+/// What one step was made of.
+#[derive(Default)]
+struct Taken {
+    rate: f64,
+    bases: usize,
+    parts: Measures,
+}
+
+impl Taken {
+    fn add_part(&mut self, name: &str, value: Tensor<1>) {
+        let value = f64::from(to_array(value).values[0]);
+        match self.parts.iter_mut().find(|(known, _)| known == name) {
+            Some((_, sum)) => *sum += value,
+            None => self.parts.push((name.to_owned(), value)),
+        }
+    }
+}
+
+/// Listens for codebooks that stay mostly unused.
+#[derive(Default)]
+struct UsageAlarm {
+    low: u32,
+}
+
+impl UsageAlarm {
+    /// A message when usage has been low for a while; then quiet until it recovers.
+    fn hear(&mut self, config: &TrainConfig, done: u64, measures: &Measures) -> Option<String> {
+        if (done as f64) < ALARM_AFTER * config.steps as f64 {
+            return None;
+        }
+        let usage = measures.iter().filter(|(name, _)| name.starts_with("usage_"));
+        let lowest = usage.min_by(|a, b| a.1.total_cmp(&b.1))?;
+        if lowest.1 >= config.usage_alarm {
+            self.low = 0;
+            return None;
+        }
+        self.low += 1;
+        (self.low == ALARM_PATIENCE).then(|| {
+            let level = lowest.0.trim_start_matches("usage_");
+            format!(
+                "only {:.0} % of the codes of level {level} are in use after {done} steps; try a smaller codebook, \
+                 a larger `revive_below`, or `--quantizer fsq`",
+                100.0 * lowest.1
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_alarm_waits_rings_once_and_rearms() {
+        let config = TrainConfig { steps: 100, usage_alarm: 0.5, ..TrainConfig::default() };
+        let low = vec![("usage_1".to_owned(), 0.9), ("usage_2".to_owned(), 0.1)];
+        let fine = vec![("usage_1".to_owned(), 0.9)];
+        let mut alarm = UsageAlarm::default();
+        let mut rings = |measures: &Measures, done| alarm.hear(&config, done, measures).is_some();
+        assert!(!(0..9).any(|done| rings(&low, done)), "too early");
+        assert_eq!((10..30).filter(|&done| rings(&low, done)).count(), 1);
+        assert!(!rings(&fine, 30));
+        assert_eq!((31..40).filter(|&done| rings(&low, done)).count(), 1);
+    }
+}

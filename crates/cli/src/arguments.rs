@@ -1,0 +1,118 @@
+//! Arguments that several commands share, and what they stand for.
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+use vqdna::device;
+use vqdna::run::config::RunConfig;
+use vqdna::tokenizer::vqdna::{Kind, Preset};
+
+/// Size of a network.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum PresetName {
+    /// Stem 32, width 64, codebooks of 64 and 128: for tests.
+    Tiny,
+    /// Stem 64, width 128, codebooks of 256 and 512: for a laptop.
+    Small,
+    /// Stem 256, width 384, codebooks of 1024 and 2048: the paper's.
+    Base,
+}
+
+impl From<PresetName> for Preset {
+    fn from(name: PresetName) -> Self {
+        match name {
+            PresetName::Tiny => Self::Tiny,
+            PresetName::Small => Self::Small,
+            PresetName::Base => Self::Base,
+        }
+    }
+}
+
+/// Kind of quantizer.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum QuantizerName {
+    /// One codebook at the last block.
+    Vq,
+    /// Hierarchical residual quantization: coarse codes after block 3, fine ones after block 6.
+    Hrq,
+    /// Classical residual quantization at the last block.
+    Rq,
+    /// Finite scalar quantization: no codebook, cannot collapse.
+    Fsq,
+}
+
+impl From<QuantizerName> for Kind {
+    fn from(name: QuantizerName) -> Self {
+        match name {
+            QuantizerName::Vq => Self::Vq,
+            QuantizerName::Hrq => Self::Hrq,
+            QuantizerName::Rq => Self::Rq,
+            QuantizerName::Fsq => Self::Fsq,
+        }
+    }
+}
+
+/// Where to compute.
+#[derive(Args, Clone, Debug)]
+pub struct Compute {
+    /// Device: cpu, or cuda[:N] or wgpu where built in.
+    #[arg(long, default_value = "cpu", env = "VQDNA_DEVICE")]
+    pub device: String,
+    /// Threads for CPU work. Default: what Slurm grants, else all cores.
+    #[arg(long, short = 't')]
+    pub threads: Option<usize>,
+}
+
+impl Compute {
+    /// Opens the device and starts the threads. Must be called once, before any work.
+    pub fn open(&self) -> Result<burn::prelude::Device> {
+        let threads = self.threads()?;
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("starting threads")?;
+        Ok(device::open(&self.device)?)
+    }
+
+    /// Number of threads that will be used; never more than a job scheduler grants.
+    pub fn threads(&self) -> Result<usize> {
+        let granted = std::env::var("SLURM_CPUS_PER_TASK").ok().and_then(|n| n.parse().ok());
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.threads.or(granted).unwrap_or(cores);
+        anyhow::ensure!(threads > 0, "--threads must be at least 1");
+        Ok(threads)
+    }
+}
+
+/// How a config is put together.
+#[derive(Args, Clone, Debug)]
+pub struct Configure {
+    /// Size of the network; sets the defaults of the config.
+    #[arg(long, value_enum, default_value_t = PresetName::Small)]
+    pub preset: PresetName,
+    /// How vectors become codes.
+    #[arg(long, value_enum, default_value_t = QuantizerName::Hrq)]
+    pub quantizer: QuantizerName,
+    /// TOML file whose fields replace the defaults.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One field of the config, such as `data.length=1024`; may be repeated.
+    #[arg(long, value_name = "FIELD=VALUE")]
+    pub set: Vec<String>,
+    /// Optimiser steps (`train.steps`).
+    #[arg(long)]
+    pub steps: Option<u64>,
+    /// Seed of everything random.
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+impl Configure {
+    /// The config: preset, then file, then single fields.
+    pub fn resolve(&self) -> Result<RunConfig> {
+        let mut assignments = self.set.clone();
+        assignments.extend(self.steps.map(|steps| format!("train.steps={steps}")));
+        assignments.extend(self.seed.map(|seed| format!("seed={seed}")));
+        let preset = RunConfig::preset(self.preset.into(), self.quantizer.into());
+        let config = preset.with_changes(self.config.as_deref(), &assignments)?;
+        config.check()?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,127 @@
+//! Progress on stderr: a bar on a terminal, quiet lines elsewhere.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::time::{Duration, Instant};
+use vqdna::objective::Measures;
+use vqdna::run::learn::LearnObserver;
+use vqdna::train::Observer;
+use vqdna_data::segment::Counts;
+
+/// A bar over bases; hidden when stderr is not a terminal.
+pub fn bases_bar(total: Option<u64>, label: &str) -> ProgressBar {
+    let target = ProgressDrawTarget::stderr_with_hz(5);
+    let bar = ProgressBar::with_draw_target(total, target).with_prefix(label.to_owned());
+    let template = match total {
+        Some(_) => "{prefix} [{bar:30}] {human_pos}/{human_len} bases, {per_sec}, {eta} left {msg}",
+        None => "{prefix} {human_pos} bases, {per_sec} {msg}",
+    };
+    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+    bar
+}
+
+/// Shows the training of a vocabulary.
+pub struct LearnProgress {
+    steps: u64,
+    bar: ProgressBar,
+    begun: Instant,
+    first: Option<u64>,
+    bases: u64,
+    shown: String,
+}
+
+impl LearnProgress {
+    /// For a run of `steps`.
+    pub fn new(steps: u64) -> Self {
+        let bar = bases_bar(None, "reading");
+        Self { steps, bar, begun: Instant::now(), first: None, bases: 0, shown: String::new() }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn message(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+
+    fn start_training(&mut self, done_before: u64) {
+        let style = "learning [{bar:24}] {pos}/{len} steps, {eta} left{msg}";
+        self.bar = ProgressBar::with_draw_target(Some(self.steps), ProgressDrawTarget::stderr_with_hz(4));
+        self.bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+        self.bar.set_position(done_before);
+        self.bar.reset_eta();
+        self.begun = Instant::now();
+        self.first = Some(done_before);
+    }
+
+    fn bases_per_second(&self) -> f64 {
+        self.bases as f64 / self.begun.elapsed().max(Duration::from_millis(1)).as_secs_f64()
+    }
+}
+
+impl LearnObserver for LearnProgress {
+    fn reading(&mut self, bases: u64) {
+        self.bar.set_position(bases);
+    }
+
+    fn read(&mut self, counts: &Counts, (train, held_out): (usize, usize)) {
+        self.bar.finish_and_clear();
+        self.message(&describe(counts));
+        self.message(&format!("{train} windows to train on, {held_out} held out for validation"));
+    }
+
+    fn evaluating(&mut self, windows: usize) {
+        self.bar.set_message(format!("; evaluating {windows} held-out windows"));
+    }
+}
+
+impl Observer for LearnProgress {
+    fn step(&mut self, done: u64, bases: usize, logged: Option<&Measures>) {
+        if self.first.is_none() {
+            self.start_training(done - 1);
+        }
+        self.bases += bases as u64;
+        self.bar.set_position(done);
+        if let Some(measures) = logged {
+            self.shown = summary(measures);
+        }
+        self.bar.set_message(format!(", {:.0} bases/s{}", self.bases_per_second(), self.shown));
+    }
+
+    fn evaluated(&mut self, done: u64, measures: &Measures) {
+        self.message(&format!("step {done}: held out{}", summary(measures)));
+    }
+
+    fn alarm(&mut self, message: &str) {
+        self.message(&format!("warning: {message}"));
+    }
+}
+
+/// What the letter policies did, in one line.
+pub fn describe(counts: &Counts) -> String {
+    let mut text = format!("{} bases in {} records", counts.bases, counts.records);
+    let mut add = |n: u64, what: &str| {
+        if n > 0 {
+            text += &format!(", {n} {what}");
+        }
+    };
+    add(counts.empty_records, "records empty");
+    add(counts.ambiguous, "letters ambiguous");
+    add(counts.soft_masked, "bases soft-masked");
+    add(counts.dropped, "bases dropped");
+    text
+}
+
+fn summary(measures: &Measures) -> String {
+    let shown = measures.iter().filter_map(|(name, value)| {
+        let text = match name.as_str() {
+            "loss" => format!("loss {value:.4}"),
+            "reconstruction" => format!("reconstruction {:.2} %", 100.0 * value),
+            name if name.starts_with("usage_") => format!("{} {:.0} %", name.replace('_', " "), 100.0 * value),
+            _ => return None,
+        };
+        Some(format!(", {text}"))
+    });
+    shown.collect()
+}

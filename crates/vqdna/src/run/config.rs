@@ -1,0 +1,292 @@
+//! The configuration of a run: defaults of a preset, then a TOML file, then single fields, then checked as a whole.
+
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+use vqdna_data::segment::Policy;
+use vqdna_data::span::StrandPolicy;
+use vqdna_data::split::SplitPolicy;
+use vqdna_data::window::Windowing;
+
+use crate::tokenizer::vqdna::{Kind, Preset, VqdnaConfig, VqdnaConfigError};
+use crate::train::TrainConfig;
+
+/// Everything that a run of `learn` depends on, but its inputs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunConfig {
+    /// The one seed, from which all others are derived.
+    pub seed: u64,
+    /// What becomes of letters, and which windows are seen.
+    pub data: DataConfig,
+    /// The network.
+    pub tokenizer: VqdnaConfig,
+    /// The loop.
+    pub train: TrainConfig,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self::preset(Preset::Small, Kind::Hrq)
+    }
+}
+
+/// From records to windows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// Ambiguous letters and soft-masked bases.
+    pub letters: Policy,
+    /// Weight of soft-masked bases in the loss; others weigh 1.
+    pub soft_masked_weight: f32,
+    /// Which strand a training window is read from.
+    pub strand: StrandPolicy,
+    /// Bases of a window.
+    pub length: usize,
+    /// Bases from the start of a window to that of the next; the length if 0.
+    pub stride: usize,
+    /// Which windows are held out.
+    pub split: SplitPolicy,
+    /// Bases kept in memory, in millions; beyond, they go to a temporary file.
+    pub memory_megabases: u64,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            letters: Policy::default(),
+            soft_masked_weight: 1.0,
+            strand: StrandPolicy::Random,
+            length: 512,
+            stride: 0,
+            split: SplitPolicy::default(),
+            memory_megabases: 2000,
+        }
+    }
+}
+
+impl DataConfig {
+    /// Windows as the data crate cuts them.
+    #[must_use]
+    pub fn windowing(&self) -> Windowing {
+        let stride = if self.stride == 0 { self.length } else { self.stride };
+        Windowing { length: self.length, stride, halo: 0 }
+    }
+}
+
+/// A config that cannot be used; each message names the file or the field.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{}: {reason}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says, with the line.
+        reason: String,
+    },
+    /// An assignment without `=`.
+    #[error("`--set {0}`: expected `field=value`, such as `train.steps=100`")]
+    Assignment(String),
+    /// A field that does not exist, or a value of another type.
+    #[error("config field `{field}`: {reason}")]
+    Field {
+        /// Path of the field.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A contradiction in the network.
+    #[error("config: {0}")]
+    Tokenizer(#[from] VqdnaConfigError),
+    /// A number outside its range, or two fields that contradict each other.
+    #[error("config field `{field}` must be {must}")]
+    Range {
+        /// Path of the field.
+        field: &'static str,
+        /// What it may be.
+        must: &'static str,
+    },
+}
+
+impl RunConfig {
+    /// The defaults of a size and a quantizer.
+    #[must_use]
+    pub fn preset(preset: Preset, kind: Kind) -> Self {
+        let batch = match preset {
+            Preset::Tiny | Preset::Small => 16,
+            Preset::Base => 4,
+        };
+        let train = TrainConfig { batch, ..TrainConfig::default() };
+        Self { seed: 1, data: DataConfig::default(), tokenizer: preset.config(kind), train }
+    }
+
+    /// This config with the fields of a TOML file, then with single assignments `path.to.field=value`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or a field is unknown or of another type.
+    pub fn with_changes(&self, file: Option<&Path>, assignments: &[String]) -> Result<Self, ConfigError> {
+        let mut table = Table::try_from(self).map_err(|e| field_error(String::new(), &e))?;
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+            let changes: Table =
+                text.parse().map_err(|e| ConfigError::Syntax { path: path.to_owned(), reason: format!("{e}") })?;
+            merge(&mut table, changes);
+        }
+        for assignment in assignments {
+            merge(&mut table, parse_assignment(assignment)?);
+        }
+        serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
+            let path = e.path().to_string();
+            field_error(path, e.inner())
+        })
+    }
+
+    /// Checks everything that spans fields. After this, a run fails on its data only.
+    ///
+    /// # Errors
+    /// The first contradiction, naming its field.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.tokenizer.check()?;
+        let (data, train) = (&self.data, &self.train);
+        let require = |holds: bool, field, must| if holds { Ok(()) } else { Err(ConfigError::Range { field, must }) };
+        let share = |x: f64| (0.0..=1.0).contains(&x);
+        require(data.length > 0, "data.length", "at least 1")?;
+        require(data.stride <= data.length, "data.stride", "at most `data.length`, or bases would be skipped")?;
+        let overlap = data.stride != 0 && data.stride < data.length;
+        let hashed = matches!(data.split, SplitPolicy::Hash { valid, test } if valid + test > 0.0);
+        require(
+            !(overlap && hashed),
+            "data.stride",
+            "`data.length` when windows are split by hash, or held-out windows would share bases with training windows; \
+             use `data.split.kind = \"contig\"`",
+        )?;
+        require(
+            data.soft_masked_weight >= 0.0 && data.soft_masked_weight.is_finite(),
+            "data.soft_masked_weight",
+            "0 or more",
+        )?;
+        require(train.steps > 0, "train.steps", "at least 1")?;
+        require(train.batch > 0, "train.batch", "at least 1")?;
+        require(train.accumulate > 0, "train.accumulate", "at least 1")?;
+        require(train.schedule.rate > 0.0 && train.schedule.rate.is_finite(), "train.schedule.rate", "above 0")?;
+        require(share(train.schedule.warmup), "train.schedule.warmup", "a share of the steps, 0 to 1")?;
+        require(share(train.schedule.floor), "train.schedule.floor", "a share of the rate, 0 to 1")?;
+        let optimizer = &train.optimizer;
+        require((0.0..1.0).contains(&optimizer.beta1), "train.optimizer.beta1", "at least 0 and below 1")?;
+        require((0.0..1.0).contains(&optimizer.beta2), "train.optimizer.beta2", "at least 0 and below 1")?;
+        require(optimizer.eps > 0.0, "train.optimizer.eps", "above 0")?;
+        require(optimizer.weight_decay >= 0.0, "train.optimizer.weight_decay", "0 or more")?;
+        require(optimizer.clip >= 0.0, "train.optimizer.clip", "0 or more")?;
+        require(share(train.usage_alarm), "train.usage_alarm", "a share of the codes, 0 to 1")
+    }
+}
+
+/// The first line of an error, without the snippet of a document the user never wrote.
+fn field_error(field: String, error: &dyn std::fmt::Display) -> ConfigError {
+    let text = error.to_string();
+    let reason = text.lines().filter(|line| !line.trim().is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
+    ConfigError::Field { field, reason }
+}
+
+/// `a.b.c=1` as the table `{ a = { b = { c = 1 } } }`. A value that is not TOML is taken as a string.
+fn parse_assignment(text: &str) -> Result<Table, ConfigError> {
+    let wrong = || ConfigError::Assignment(text.to_owned());
+    let (path, value) = text.split_once('=').ok_or_else(wrong)?;
+    let value = value.trim();
+    let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+    let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
+    let mut fields = path.trim().split('.').rev();
+    let last = fields.next().filter(|field| !field.is_empty()).ok_or_else(wrong)?;
+    let innermost = Table::from_iter([(last.to_owned(), value)]);
+    Ok(fields.fold(innermost, |inner, field| Table::from_iter([(field.to_owned(), Value::Table(inner))])))
+}
+
+/// Puts the fields of `changes` over those of `table`. Where the `kind` of a choice changes, the fields of the former kind go.
+fn merge(table: &mut Table, changes: Table) {
+    for (key, change) in changes {
+        match (table.get_mut(&key), change) {
+            (Some(Value::Table(old)), Value::Table(new)) => {
+                if new.get("kind").is_some_and(|kind| old.get("kind") != Some(kind)) {
+                    old.clear();
+                }
+                merge(old, new);
+            }
+            (_, change) => {
+                table.insert(key, change);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantizer::QuantizerConfig;
+
+    fn set(assignments: &[&str]) -> Result<RunConfig, ConfigError> {
+        let assignments: Vec<String> = assignments.iter().map(|&a| a.to_owned()).collect();
+        RunConfig::default().with_changes(None, &assignments)
+    }
+
+    #[test]
+    fn presets_are_consistent_and_survive_toml() {
+        for preset in [Preset::Tiny, Preset::Small, Preset::Base] {
+            for kind in [Kind::Vq, Kind::Hrq, Kind::Rq, Kind::Fsq] {
+                let config = RunConfig::preset(preset, kind);
+                config.check().unwrap_or_else(|e| panic!("{preset:?} {kind:?}: {e}"));
+                let text = toml::to_string(&config).expect("serialises");
+                assert_eq!(toml::from_str::<RunConfig>(&text).expect("parses"), config);
+            }
+        }
+    }
+
+    #[test]
+    fn single_fields_change() {
+        let config = set(&["train.steps=7", "data.strand=both", "tokenizer.quantizer.codebook.decay=0.8"]).expect("known");
+        assert_eq!((config.train.steps, config.data.strand), (7, StrandPolicy::Both));
+        assert_eq!(config.tokenizer.quantizer.codebook().map(|c| c.decay), Some(0.8));
+        let config = set(&["tokenizer.quantizer.kind=vq", "tokenizer.quantizer.codebook_size=64"]).expect("known");
+        assert!(matches!(config.tokenizer.quantizer, QuantizerConfig::Vq(vq) if vq.codebook_size == 64));
+    }
+
+    #[test]
+    fn mistakes_name_their_field() {
+        for (assignment, parts) in [
+            ("train.stepz=7", ["train", "unknown field `stepz`"]),
+            ("train.steps=many", ["train.steps", "invalid type"]),
+            ("tokenizer.quantizer.codebook.decya=1", ["quantizer", "decya"]),
+            ("tokenizer.quantizer.kind=vqq", ["quantizer", "vqq"]),
+            ("steps", ["steps", "field=value"]),
+        ] {
+            let message = set(&[assignment]).expect_err(assignment).to_string();
+            assert!(parts.iter().all(|part| message.contains(part)), "{assignment}: {message}");
+        }
+    }
+
+    #[test]
+    fn contradictions_name_their_field() {
+        for (assignment, part) in [
+            ("data.stride=600", "data.stride"),
+            ("data.stride=100", "data.stride"),
+            ("train.batch=0", "train.batch"),
+            ("train.schedule.rate=0", "train.schedule.rate"),
+            ("tokenizer.kernel=4", "tokenizer.kernel"),
+            ("tokenizer.taps=[3]", "tokenizer.taps"),
+            ("tokenizer.taps=[6]", "tokenizer.taps"),
+            ("tokenizer.quantizer.codebook_sizes=[256, 70000]", "70000"),
+            ("tokenizer.quantizer.codebook.decay=1.5", "codebook.decay"),
+        ] {
+            let message = set(&[assignment]).expect(assignment).check().expect_err(assignment).to_string();
+            assert!(message.contains(part), "{assignment}: {message}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The state of a run on disk: `checkpoint/{model,optimizer}.safetensors` and `state.json`.
+//!
+//! Written into a folder beside it and swapped in by renames; if the swap is cut short, the former state is found again.
+
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::TrainError;
+use crate::weights::{self, Arrays};
+
+/// A checkpoint as read.
+pub struct Checkpoint {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Steps it holds.
+    pub steps: u64,
+    /// Weights and buffers by module path.
+    pub model: Arrays,
+    /// Moments of the optimiser.
+    pub optimizer: Arrays,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    format_version: u32,
+    fingerprint: String,
+    steps: u64,
+}
+
+const FORMAT_VERSION: u32 = 1;
+
+impl Checkpoint {
+    /// The checkpoint of a run folder, or none if there is none yet.
+    ///
+    /// # Errors
+    /// If it cannot be read, or belongs to a run with another fingerprint.
+    pub fn open(folder: &Path, fingerprint: &str) -> Result<Option<Self>, TrainError> {
+        let [current, _, former] = places(folder);
+        let Some(path) = [current, former].into_iter().find(|path| path.join("state.json").is_file()) else {
+            return Ok(None);
+        };
+        let file = path.join("state.json");
+        let text = std::fs::read_to_string(&file).map_err(|source| TrainError::Io { path: file.clone(), source })?;
+        let other = |what: String| TrainError::OtherRun { path: path.clone(), what };
+        let state: State = serde_json::from_str(&text).map_err(|e| other(e.to_string()))?;
+        if state.format_version != FORMAT_VERSION {
+            return Err(other(format!("its format is {}, this program reads {FORMAT_VERSION}", state.format_version)));
+        }
+        if state.fingerprint != fingerprint {
+            return Err(other("its config or its input differs".to_owned()));
+        }
+        let arrays = |name: &str| {
+            let read = weights::read(&path.join(name));
+            read.map(|(arrays, _)| arrays).map_err(|source| TrainError::Checkpoint { path: path.clone(), source })
+        };
+        let (model, optimizer) = (arrays("model.safetensors")?, arrays("optimizer.safetensors")?);
+        Ok(Some(Self { path, steps: state.steps, model, optimizer }))
+    }
+
+    /// Replaces the checkpoint of a run folder.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write(
+        folder: &Path,
+        fingerprint: &str,
+        steps: u64,
+        model: &Arrays,
+        optimizer: &Arrays,
+    ) -> Result<(), TrainError> {
+        let [current, next, former] = places(folder);
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| TrainError::Io { path, source }
+        };
+        remove(&next).map_err(io(&next))?;
+        std::fs::create_dir_all(&next).map_err(io(&next))?;
+        for (name, arrays) in [("model.safetensors", model), ("optimizer.safetensors", optimizer)] {
+            weights::write(&next.join(name), arrays, HashMap::new())
+                .map_err(|source| TrainError::Checkpoint { path: next.clone(), source })?;
+        }
+        let state = State { format_version: FORMAT_VERSION, fingerprint: fingerprint.to_owned(), steps };
+        let text = serde_json::to_vec_pretty(&state).expect("plain fields");
+        std::fs::write(next.join("state.json"), text).map_err(io(&next))?;
+        if current.exists() {
+            remove(&former).map_err(io(&former))?;
+            std::fs::rename(&current, &former).map_err(io(&former))?;
+        }
+        std::fs::rename(&next, &current).map_err(io(&current))?;
+        remove(&former).map_err(io(&former))
+    }
+}
+
+/// The checkpoint, the one being written, and the one before it while the two are swapped.
+fn places(folder: &Path) -> [PathBuf; 3] {
+    ["checkpoint", "checkpoint.next", "checkpoint.former"].map(|name| folder.join(name))
+}
+
+fn remove(folder: &Path) -> std::io::Result<()> {
+    if folder.exists() { std::fs::remove_dir_all(folder) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::Array;
+
+    #[test]
+    fn the_last_whole_state_is_found() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let arrays = |value| Arrays::from([("a".to_owned(), Array { shape: vec![1], values: vec![value] })]);
+        let write = |steps, value| Checkpoint::write(folder.path(), "f", steps, &arrays(value), &arrays(0.0)).expect("written");
+        assert!(Checkpoint::open(folder.path(), "f").expect("readable").is_none());
+        write(1, 1.0);
+        write(2, 2.0);
+        let open = || Checkpoint::open(folder.path(), "f").expect("readable").expect("there");
+        assert_eq!((open().steps, open().model), (2, arrays(2.0)));
+
+        // Cut short between the two renames.
+        std::fs::rename(folder.path().join("checkpoint"), folder.path().join("checkpoint.former")).expect("renamed");
+        assert_eq!(open().steps, 2);
+        write(3, 3.0);
+        assert_eq!(open().steps, 3);
+        assert!(matches!(Checkpoint::open(folder.path(), "other"), Err(TrainError::OtherRun { .. })));
+    }
+}
