@@ -52,6 +52,15 @@ impl From<QuantizerName> for Kind {
     }
 }
 
+/// Strands to tokenize.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Strands {
+    /// As the records read.
+    Forward,
+    /// Each record, then its reverse complement.
+    Both,
+}
+
 /// Where to compute.
 #[derive(Args, Clone, Debug)]
 pub struct Compute {

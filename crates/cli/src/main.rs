@@ -2,6 +2,8 @@
 //!
 //! Data go to stdout, messages to stderr. Exit code 0: done; 1: it ran but failed its own check; 2: it could not run.
 
+#![allow(clippy::exit, clippy::print_stderr, clippy::print_stdout, reason = "the program prints; libraries return")]
+
 mod arguments;
 mod commands;
 mod progress;

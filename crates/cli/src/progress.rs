@@ -15,7 +15,9 @@ pub fn bases_bar(total: Option<u64>, label: &str) -> ProgressBar {
         Some(_) => "{prefix} [{bar:30}] {human_pos}/{human_len} bases, {per_sec}, {eta} left {msg}",
         None => "{prefix} {human_pos} bases, {per_sec} {msg}",
     };
-    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+    bar.set_style(
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "),
+    );
     bar
 }
 
@@ -48,7 +50,9 @@ impl LearnProgress {
     fn start_training(&mut self, done_before: u64) {
         let style = "learning [{bar:24}] {pos}/{len} steps, {eta} left{msg}";
         self.bar = ProgressBar::with_draw_target(Some(self.steps), ProgressDrawTarget::stderr_with_hz(4));
-        self.bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+        self.bar.set_style(
+            ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "),
+        );
         self.bar.set_position(done_before);
         self.bar.reset_eta();
         self.begun = Instant::now();
@@ -100,7 +104,8 @@ impl Observer for LearnProgress {
 
 /// What the letter policies did, in one line.
 pub fn describe(counts: &Counts) -> String {
-    let mut text = format!("{} bases in {} records", counts.bases, counts.records);
+    let records = if counts.records == 1 { "record" } else { "records" };
+    let mut text = format!("{} bases in {} {records}", counts.bases, counts.records);
     let mut add = |n: u64, what: &str| {
         if n > 0 {
             text += &format!(", {n} {what}");

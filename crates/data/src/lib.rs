@@ -28,7 +28,13 @@
 //! ```
 
 #![forbid(unsafe_code)]
-#![warn(missing_docs)]
+#![warn(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "a wrong cast would corrupt coordinates or codes, so each one says why it is right"
+)]
 
 pub mod alphabet;
 pub mod codes;

@@ -9,7 +9,8 @@
 //! * **Results do not depend on the number of threads.** Sums over rows run over a fixed number of parts.
 //! * **SIMD is chosen at run time** ([`simd::level`]); one binary runs on any machine.
 
-#![warn(missing_docs)]
+#![allow(unsafe_code, reason = "SIMD and matrix products; each block says why it is sound")]
+#![allow(clippy::inline_always, reason = "a body must end up inside the function that has the SIMD features")]
 
 pub mod adamw;
 pub mod codebook;

@@ -45,14 +45,21 @@ impl Batch {
     #[must_use]
     pub fn with_width(windows: &[HostWindow], width: usize, soft_masked_weight: f32, device: &Device) -> Self {
         let size = windows.len() * width;
-        let (mut bases, mut padding, mut weight) = (vec![i32::from(alphabet::N); size], vec![true; size], vec![0.0f32; size]);
+        let (mut bases, mut padding, mut weight) =
+            (vec![i32::from(alphabet::N); size], vec![true; size], vec![0.0f32; size]);
         for (row, window) in windows.iter().enumerate() {
             for (i, &base) in window.bases.iter().enumerate() {
                 let at = row * width + i;
                 bases[at] = i32::from(base);
                 padding[at] = false;
                 let soft = window.soft_masked.get(i).copied().unwrap_or(false);
-                weight[at] = if base == alphabet::N { 0.0 } else if soft { soft_masked_weight } else { 1.0 };
+                weight[at] = if base == alphabet::N {
+                    0.0
+                } else if soft {
+                    soft_masked_weight
+                } else {
+                    1.0
+                };
             }
         }
         let shape = [windows.len(), width];

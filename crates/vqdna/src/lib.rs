@@ -5,20 +5,23 @@
 //!
 //! | floor | rooms |
 //! | --- | --- |
-//! | 0 | [`aside`], [`ops`], [`device`], [`seed`], [`batch`], [`weights`] |
-//! | 1 | [`layers`] |
-//! | 2 | [`quantizer`] |
-//! | 3 | [`tokenizer`] |
-//! | 4 | [`objective`] |
-//! | 5 | [`train`] |
-//! | 6 | [`run`] |
-//! | 7 | [`transcode`], [`benchmark`] |
+//! | 0 | [`aside`], [`ops`], [`device`], [`seed`], [`batch`] |
+//! | 1 | [`weights`] |
+//! | 2 | [`layers`] |
+//! | 3 | [`quantizer`] |
+//! | 4 | [`tokenizer`] |
+//! | 5 | [`objective`] |
+//! | 6 | [`train`] |
+//! | 7 | [`run`] |
+//! | 8 | [`transcode`] |
+//! | 9 | [`benchmark`] |
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod aside;
 pub mod batch;
+pub mod benchmark;
 pub mod device;
 pub mod layers;
 pub mod objective;
@@ -28,4 +31,5 @@ pub mod run;
 pub mod seed;
 pub mod tokenizer;
 pub mod train;
+pub mod transcode;
 pub mod weights;

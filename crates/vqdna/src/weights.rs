@@ -70,7 +70,12 @@ pub enum WeightError {
 /// A parameter drawn uniformly from ±`bound`, as PyTorch initialises its layers with `bound = 1/√fan_in`.
 ///
 /// Drawn on the host, so that initial weights depend on the seed alone and not on the device.
-pub(crate) fn uniform<const D: usize>(shape: [usize; D], bound: f64, random: &mut Stream, device: &Device) -> Param<Tensor<D>> {
+pub(crate) fn uniform<const D: usize>(
+    shape: [usize; D],
+    bound: f64,
+    random: &mut Stream,
+    device: &Device,
+) -> Param<Tensor<D>> {
     let values: Vec<f32> =
         (0..shape.iter().product()).map(|_| ((random.random::<f64>() * 2.0 - 1.0) * bound) as f32).collect();
     Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device))
@@ -102,11 +107,6 @@ impl NamePath {
     pub(crate) fn name(&self) -> String {
         self.0.iter().flatten().map(String::as_str).collect::<Vec<_>>().join(".")
     }
-}
-
-/// The module without autodiff around a tensor, if there was any.
-pub(crate) fn plain<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
-    if tensor.is_autodiff() { tensor.inner() } else { tensor }
 }
 
 /// All weights and buffers of a module.
@@ -178,7 +178,10 @@ pub fn assign<M: Module>(module: M, arrays: &Arrays) -> Result<M, WeightError> {
 }
 
 /// Replaces the value of a parameter and keeps its id and whether it learns.
-pub(crate) fn replace<const D: usize>(param: Param<Tensor<D>>, new: impl FnOnce(Tensor<D>) -> Tensor<D>) -> Param<Tensor<D>> {
+pub(crate) fn replace<const D: usize>(
+    param: Param<Tensor<D>>,
+    new: impl FnOnce(Tensor<D>) -> Tensor<D>,
+) -> Param<Tensor<D>> {
     let learns = param.is_require_grad();
     param.map(|old| {
         let new = new(old).detach();
@@ -192,8 +195,10 @@ pub(crate) fn replace<const D: usize>(param: Param<Tensor<D>>, new: impl FnOnce(
 /// If the file cannot be written.
 pub fn write(path: &Path, arrays: &Arrays, metadata: HashMap<String, String>) -> Result<(), WeightError> {
     let io = |source| WeightError::Io { path: path.to_owned(), source };
-    let bytes: BTreeMap<&str, Vec<u8>> =
-        arrays.iter().map(|(name, a)| (name.as_str(), a.values.iter().flat_map(|v| v.to_le_bytes()).collect())).collect();
+    let bytes: BTreeMap<&str, Vec<u8>> = arrays
+        .iter()
+        .map(|(name, a)| (name.as_str(), a.values.iter().flat_map(|v| v.to_le_bytes()).collect()))
+        .collect();
     let views = arrays.iter().map(|(name, array)| {
         let view = TensorView::new(Dtype::F32, array.shape.clone(), &bytes[name.as_str()]);
         (name, view.expect("four bytes an element"))

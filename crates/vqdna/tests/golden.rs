@@ -37,8 +37,12 @@ struct PeerConfig {
 
 impl PeerConfig {
     fn ours(&self) -> VqdnaConfig {
-        let codebook =
-            CodebookConfig { decay: self.ema_decay, commitment: self.beta, revive_below: 0.0, ..CodebookConfig::default() };
+        let codebook = CodebookConfig {
+            decay: self.ema_decay,
+            commitment: self.beta,
+            revive_below: 0.0,
+            ..CodebookConfig::default()
+        };
         let quantizer = HrqConfig { codebook_sizes: self.codebook_sizes.clone(), codebook, ..HrqConfig::default() };
         VqdnaConfig {
             d_stem: self.d_stem,

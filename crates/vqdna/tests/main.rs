@@ -1,3 +1,9 @@
 //! All integration tests of the library in one binary, because each binary links Burn again.
 
+mod floors;
 mod golden;
+mod host;
+mod laws;
+mod learns;
+mod resume;
+mod vectors;

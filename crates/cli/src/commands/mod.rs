@@ -1,6 +1,13 @@
 //! One subcommand a file: its arguments and what it does.
 
+mod bench;
+mod decode;
+mod doctor;
+mod inspect;
 mod learn;
+mod merge;
+mod quickstart;
+mod tokenize;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -16,6 +23,13 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Learn(learn::Args),
+    Tokenize(tokenize::Args),
+    Decode(decode::Args),
+    Merge(merge::Args),
+    Inspect(inspect::Args),
+    Doctor(doctor::Args),
+    Quickstart(quickstart::Args),
+    Bench(bench::Args),
 }
 
 /// Whether a finished run passed its own check.
@@ -30,5 +44,12 @@ pub enum Verdict {
 pub fn run(cli: Cli) -> Result<Verdict> {
     match cli.command {
         Command::Learn(args) => learn::run(&args),
+        Command::Tokenize(args) => tokenize::run(&args),
+        Command::Decode(args) => decode::run(&args),
+        Command::Merge(args) => merge::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Quickstart(args) => quickstart::run(&args),
+        Command::Bench(args) => bench::run(&args),
     }
 }

@@ -9,9 +9,9 @@ use super::{Measures, Objective, Outcome};
 use crate::batch::Batch;
 use crate::quantizer::codebook::Statistics;
 use crate::tokenizer::vqdna::{Vqdna, VqdnaConfig};
-use crate::weights::{plain, to_array};
+use crate::weights::to_array;
 
-/// A code counts as in use at a step if its running count is at least this share of the mean count.
+/// A code counts as in use at a step if its recent count is at least this share of the mean count.
 const IN_USE: f64 = 0.01;
 
 /// Learns a [`Vqdna`].
@@ -48,7 +48,7 @@ pub fn cross_entropy(logits: Tensor<3>, batch: &Batch) -> Tensor<1> {
 
 /// Share of bases (those with weight) whose largest logit is their own, `[1]`.
 fn accuracy(logits: Tensor<3>, batch: &Batch) -> Tensor<1> {
-    let counted = plain(batch.weight.clone()).greater_scalar(0.0).float();
+    let counted = batch.weight.clone().inner().greater_scalar(0.0).float();
     let right = logits.argmax(2).squeeze_dim::<2>(2).equal(batch.bases.clone().inner()).float() * counted.clone();
     right.sum() / counted.sum().clamp_min(1.0)
 }
@@ -81,13 +81,13 @@ impl Objective for Reconstruct {
 
     fn forward(&self, model: &Vqdna, batch: &Batch) -> Outcome<Carry> {
         let made = model.forward(batch);
-        let accuracy = accuracy(plain(made.logits.clone()), batch);
+        let accuracy = accuracy(made.logits.clone().inner(), batch);
         let reconstruction = cross_entropy(made.logits, batch);
         let commitment = made.quantized.commitment.clone();
         Outcome {
             parts: vec![
-                ("cross_entropy_nats", plain(reconstruction.clone())),
-                ("commitment", plain(commitment.clone())),
+                ("cross_entropy_nats", reconstruction.clone().inner()),
+                ("commitment", commitment.clone().inner()),
                 ("reconstruction", accuracy),
             ],
             loss: reconstruction + commitment.mul_scalar(self.beta()),
@@ -96,15 +96,16 @@ impl Objective for Reconstruct {
     }
 
     fn after_step(&self, model: Vqdna, carries: Vec<Carry>, step: u64) -> Vqdna {
-        let joined = carries.into_iter().map(|carry| carry.0).reduce(|all, new| {
-            all.into_iter().zip(new).map(|(earlier, later)| earlier.merge(later)).collect()
-        });
+        let joined = carries
+            .into_iter()
+            .map(|carry| carry.0)
+            .reduce(|all, new| all.into_iter().zip(new).map(|(earlier, later)| earlier.merge(later)).collect());
         Vqdna { quantizer: model.quantizer.update(joined.unwrap_or_default(), self.seed, step), ..model }
     }
 
     fn observe(&self, model: &Vqdna) -> Measures {
         let mut measures = Measures::new();
-        for (level, counts) in model.quantizer.counts().into_iter().enumerate() {
+        for (level, counts) in model.quantizer.recent_counts().into_iter().enumerate() {
             let counts: Vec<f64> = to_array(counts).values.iter().map(|&n| f64::from(n)).collect();
             let (total, size) = (counts.iter().sum::<f64>(), counts.len() as f64);
             let used = counts.iter().filter(|&&n| n >= IN_USE * total / size).count() as f64;
@@ -133,13 +134,13 @@ fn real_positions(batch: &Batch) -> Vec<i32> {
 /// Per tap, the vectors of the real positions, `[rows, d_code]`.
 fn real_rows(model: &Vqdna, batch: &Batch, real: Vec<i32>) -> Vec<Tensor<2>> {
     let bases = batch.bases.clone();
-    let taps = model.encoder.forward(bases, plain(batch.mask()));
+    let taps = model.encoder.forward(bases, batch.mask().inner());
     let count = real.len();
     taps.into_iter()
         .map(|tap| {
             let [batch, bases, d] = tap.dims();
             let index = Tensor::from_data(TensorData::new(real.clone(), [count]), &tap.device());
-            plain(tap).reshape([batch * bases, d]).select(0, index)
+            tap.inner().reshape([batch * bases, d]).select(0, index)
         })
         .collect()
 }

@@ -1,8 +1,8 @@
 //! The fused CPU kernels as operations of Burn's Flex backend, with hand-written backward passes.
 
 use super::{AdamwStep, ConvBlockWeights};
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::NodeId;
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -211,8 +211,7 @@ impl PlainOps for Flex {
     ) -> (FlexTensor, FlexTensor) {
         let [h, index, weight] = contiguous([h, index, weight]);
         let [_, d] = dims(&h);
-        let (counts, sums) =
-            codebook::statistics(floats(&h), &integers(&index), floats(&weight), codebook_size, d);
+        let (counts, sums) = codebook::statistics(floats(&h), &integers(&index), floats(&weight), codebook_size, d);
         (tensor(counts, [codebook_size]), tensor(sums, [codebook_size, d]))
     }
 
@@ -249,9 +248,10 @@ impl PlainOps for Flex {
 /// Contiguous from the start of their storage, as kernels read them.
 fn contiguous<const N: usize>(tensors: [FlexTensor; N]) -> [FlexTensor; N] {
     tensors.map(|tensor| {
-        let whole = tensor.layout().contiguous_offsets().is_some_and(|(start, end)| {
-            start == 0 && end * tensor.dtype().size() == tensor.bytes().len()
-        });
+        let whole = tensor
+            .layout()
+            .contiguous_offsets()
+            .is_some_and(|(start, end)| start == 0 && end * tensor.dtype().size() == tensor.bytes().len());
         if whole { tensor } else { tensor.to_contiguous() }
     })
 }
@@ -372,7 +372,11 @@ impl Backward<Flex, 3> for NormGeluBackward {
         let norm = Norm { gain: floats(gain), bias: floats(bias), eps: *eps };
         let g = norm::gelu_backward(norm, floats(x), floats(&dy));
         let d = norm.gain.len();
-        register(gradients, ops.parents.map(|parent| parent.map(|node| node.id)), [tensor(g.x, dims::<3>(x)), tensor(g.gain, [d]), tensor(g.bias, [d])]);
+        register(
+            gradients,
+            ops.parents.map(|parent| parent.map(|node| node.id)),
+            [tensor(g.x, dims::<3>(x)), tensor(g.gain, [d]), tensor(g.bias, [d])],
+        );
     }
 }
 
@@ -387,7 +391,11 @@ impl Backward<Flex, 2> for StemBackward {
         let (bases, shape) = ops.state;
         let ([_, length], [d, _, kernel]) = (dims(&bases), shape);
         let (weight, bias) = stem_kernel::backward(&integers(&bases), length, d, kernel, floats(&dy));
-        register(gradients, ops.parents.map(|parent| parent.map(|node| node.id)), [tensor(weight, shape), tensor(bias, [d])]);
+        register(
+            gradients,
+            ops.parents.map(|parent| parent.map(|node| node.id)),
+            [tensor(weight, shape), tensor(bias, [d])],
+        );
     }
 }
 
@@ -417,11 +425,7 @@ impl Backward<Flex, 9> for ConvBlockBackward {
 }
 
 /// Hands each gradient to its argument, where that argument is tracked.
-fn register<const N: usize>(
-    gradients: &mut Gradients,
-    parents: [Option<NodeId>; N],
-    found: [FlexTensor; N],
-) {
+fn register<const N: usize>(gradients: &mut Gradients, parents: [Option<NodeId>; N], found: [FlexTensor; N]) {
     for (parent, gradient) in parents.into_iter().zip(found) {
         if let Some(id) = parent {
             gradients.register::<Flex>(id, gradient);

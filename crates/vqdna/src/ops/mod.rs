@@ -79,6 +79,22 @@ pub fn is_fused(device: &Device) -> bool {
     }
 }
 
+/// SIMD level of the fused kernels, for people.
+#[must_use]
+pub fn simd_level() -> &'static str {
+    #[cfg(feature = "cpu")]
+    {
+        use vqdna_kernels::simd::{Level, level};
+        match level() {
+            Level::Avx512 => "AVX-512",
+            Level::Avx2 => "AVX2",
+            Level::Baseline => "baseline of the target",
+        }
+    }
+    #[cfg(not(feature = "cpu"))]
+    "no CPU kernels in this build"
+}
+
 macro_rules! dispatch {
     ($device:expr, $operation:ident($($argument:expr),* $(,)?)) => {{
         #[cfg(feature = "cpu")]

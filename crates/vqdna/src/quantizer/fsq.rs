@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::Quantized;
 use crate::layers::Linear;
 use crate::seed::Stream;
-use crate::weights::plain;
 
 /// Numbers of values per channel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,16 +48,22 @@ impl Fsq {
     pub(super) fn forward(&self, taps: &[Tensor<3>], mask: &Tensor<2>) -> Quantized {
         assert_eq!(taps.len(), 1, "this quantizer reads one tap");
         let bounded = bound(self.narrow.forward(taps[0].clone()), &self.levels);
-        let rounded = plain(bounded.clone()).round();
+        let rounded = bounded.clone().inner().round();
         let digits = bounded.clone() + (rounded.clone() - bounded.detach());
         let output = self.widen.forward(scale(digits, &self.levels));
         Quantized {
             codes: vec![index(rounded, &self.levels)],
-            means: vec![plain(output.clone())],
+            means: vec![output.clone().inner()],
             searched: Vec::new(),
             commitment: Tensor::zeros([1], &mask.device()),
             output,
         }
+    }
+
+    /// See [`super::Quantizer::encode`].
+    pub(super) fn encode(&self, taps: &[Tensor<3>]) -> Vec<Tensor<2, Int>> {
+        let bounded = bound(self.narrow.forward(taps[0].clone()), &self.levels);
+        vec![index(bounded.inner().round(), &self.levels)]
     }
 
     /// See [`super::Quantizer::decode`].
@@ -67,7 +72,9 @@ impl Fsq {
         let mut rest = codes[0].clone();
         let mut digits = Vec::new();
         for &values in &self.levels {
-            digits.push(rest.clone().remainder_scalar(values as i32).float().sub_scalar((values / 2) as f64).unsqueeze_dim(2));
+            digits.push(
+                rest.clone().remainder_scalar(values as i32).float().sub_scalar((values / 2) as f64).unsqueeze_dim(2),
+            );
             rest = rest.div_scalar(values as i32);
         }
         self.widen.forward(scale(Tensor::cat(digits, 2), &self.levels))

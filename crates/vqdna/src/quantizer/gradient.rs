@@ -40,7 +40,8 @@ fn rotate(z: Tensor<3>, quantized: Tensor<3>) -> Tensor<3> {
     let q_unit = quantized.clone() / q_norm.clone().clamp_min(DEGENERATE);
     let between = z_unit.clone() + q_unit.clone();
     let w = between.clone() / norm(between).clamp_min(DEGENERATE);
-    let turned = z.clone() - (w.clone() * dot(&w, &z)).mul_scalar(2.0) + (q_unit.clone() * dot(&z_unit, &z)).mul_scalar(2.0);
+    let turned =
+        z.clone() - (w.clone() * dot(&w, &z)).mul_scalar(2.0) + (q_unit.clone() * dot(&z_unit, &z)).mul_scalar(2.0);
     let turned = turned * (q_norm.clone() / z_norm.clone().clamp_min(DEGENERATE));
     // Rounding of the rotation must not move the decoder's input: the value is exactly the quantized vector.
     let turned = turned.clone() + (quantized.clone() - turned.detach());

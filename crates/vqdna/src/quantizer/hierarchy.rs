@@ -17,7 +17,6 @@ use rand::seq::index;
 use super::Quantized;
 use super::codebook::{Codebook, CodebookConfig, Statistics, level_stream};
 use crate::seed::Stream;
-use crate::weights::plain;
 
 /// What a level searches; see the table above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,21 +92,35 @@ impl Hierarchy {
     /// See [`super::Quantizer::forward`].
     pub(super) fn forward(&self, taps: &[Tensor<3>], mask: &Tensor<2>) -> Quantized {
         let (mut codes, mut means, mut searched) = (Vec::new(), Vec::new(), Vec::new());
-        let mut before: Option<(Tensor<3>, Tensor<3>)> = None;
-        for (level, book) in self.codebooks.iter().enumerate() {
-            let n = level + 1;
-            let h = self.rule.searched(n, plain(self.tap_of(taps, level).clone()), before.as_ref());
-            let index = book.search(h.clone());
-            let last = book.look_up(index.clone());
-            let sum = before.map_or_else(|| last.clone(), |(sum, _)| sum + last.clone());
-            means.push(self.rule.mean(n, sum.clone()));
-            codes.push(index);
+        self.walk(taps, |level, h, index, sum| {
+            means.push(self.rule.mean(level + 1, sum.clone()));
             searched.push(h);
-            before = Some((sum, last));
-        }
+            codes.push(index);
+        });
         let final_mean = means.last().expect("at least one codebook").clone();
         let output = self.config.gradient.apply(taps.last().expect("at least one tap").clone(), final_mean);
         Quantized { commitment: self.commitment(taps, &means, mask), codes, means, searched, output }
+    }
+
+    /// See [`super::Quantizer::encode`].
+    pub(super) fn encode(&self, taps: &[Tensor<3>]) -> Vec<Tensor<2, Int>> {
+        let mut codes = Vec::new();
+        self.walk(taps, |_, _, index, _| codes.push(index));
+        codes
+    }
+
+    /// Searches level after level, outside the graph, and shows each level: its number from 0, the searched vector, its codes
+    /// and the sum of the code vectors so far.
+    fn walk(&self, taps: &[Tensor<3>], mut show: impl FnMut(usize, Tensor<3>, Tensor<2, Int>, &Tensor<3>)) {
+        let mut before: Option<(Tensor<3>, Tensor<3>)> = None;
+        for (level, book) in self.codebooks.iter().enumerate() {
+            let h = self.rule.searched(level + 1, self.tap_of(taps, level).clone().inner(), before.as_ref());
+            let index = book.search(h.clone());
+            let last = book.look_up(index.clone());
+            let sum = before.map_or_else(|| last.clone(), |(sum, _)| sum + last.clone());
+            show(level, h, index, &sum);
+            before = Some((sum, last));
+        }
     }
 
     /// `Σ_n mean ‖Z(n) − sg Ẑ(n)‖²` over real positions and channels.
@@ -159,7 +172,7 @@ impl Hierarchy {
         }
         let mut before: Option<(Tensor<2>, Tensor<2>)> = None;
         for level in 0..self.codebooks.len() {
-            let h = self.rule.searched(level + 1, plain(self.tap_of(taps, level).clone()), before.as_ref());
+            let h = self.rule.searched(level + 1, self.tap_of(taps, level).clone().inner(), before.as_ref());
             let mut random = level_stream(seed, "k-means", 0, level);
             let book = self.codebooks[level].clone().from_kmeans(
                 sample(&h, KMEANS_ROWS, &mut random),

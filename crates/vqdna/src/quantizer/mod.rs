@@ -187,6 +187,18 @@ impl Quantizer {
         }
     }
 
+    /// The codes alone, without what learning needs.
+    ///
+    /// # Shapes
+    /// - `taps`: each `[batch, bases, d_code]`
+    /// - output: per level `[batch, bases]`
+    pub fn encode(&self, taps: &[Tensor<3>]) -> Vec<Tensor<2, Int>> {
+        match self {
+            Self::Hierarchy(hierarchy) => hierarchy.encode(taps),
+            Self::Fsq(fsq) => fsq.encode(taps),
+        }
+    }
+
     /// The vectors that codes stand for, as the decoder sees them.
     ///
     /// # Shapes
@@ -230,10 +242,10 @@ impl Quantizer {
         }
     }
 
-    /// The running counts of each codebook, `[codebook_size]` per level; empty for `fsq`.
-    pub fn counts(&self) -> Vec<Tensor<1>> {
+    /// How often each code was chosen lately, `[codebook_size]` per level; empty for `fsq`.
+    pub fn recent_counts(&self) -> Vec<Tensor<1>> {
         match self {
-            Self::Hierarchy(hierarchy) => hierarchy.codebooks.iter().map(|book| book.counts.val()).collect(),
+            Self::Hierarchy(hierarchy) => hierarchy.codebooks.iter().map(|book| book.recent.val()).collect(),
             Self::Fsq(_) => Vec::new(),
         }
     }

@@ -136,7 +136,8 @@ impl RunConfig {
     pub fn with_changes(&self, file: Option<&Path>, assignments: &[String]) -> Result<Self, ConfigError> {
         let mut table = Table::try_from(self).map_err(|e| field_error(String::new(), &e))?;
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+            let text =
+                std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
             let changes: Table =
                 text.parse().map_err(|e| ConfigError::Syntax { path: path.to_owned(), reason: format!("{e}") })?;
             merge(&mut table, changes);
@@ -251,7 +252,8 @@ mod tests {
 
     #[test]
     fn single_fields_change() {
-        let config = set(&["train.steps=7", "data.strand=both", "tokenizer.quantizer.codebook.decay=0.8"]).expect("known");
+        let config =
+            set(&["train.steps=7", "data.strand=both", "tokenizer.quantizer.codebook.decay=0.8"]).expect("known");
         assert_eq!((config.train.steps, config.data.strand), (7, StrandPolicy::Both));
         assert_eq!(config.tokenizer.quantizer.codebook().map(|c| c.decay), Some(0.8));
         let config = set(&["tokenizer.quantizer.kind=vq", "tokenizer.quantizer.codebook_size=64"]).expect("known");

@@ -157,7 +157,11 @@ impl Vocabulary {
         let config = read_config(folder)?;
         let path = folder.join("model.safetensors");
         if !path.is_file() {
-            return Err(FolderError::NoModel { folder: folder.to_owned(), missing: "model.safetensors", hint: UNFINISHED });
+            return Err(FolderError::NoModel {
+                folder: folder.to_owned(),
+                missing: "model.safetensors",
+                hint: UNFINISHED,
+            });
         }
         let bytes = std::fs::read(&path).map_err(|source| FolderError::Io { path: path.clone(), source })?;
         let digest = blake3::hash(&bytes).to_string();
@@ -222,7 +226,8 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 
 /// The model card.
 fn card(config: &ModelConfig, manifest: &Manifest) -> String {
-    let mut card = String::from("---\nlibrary_name: vqdna\ntags: [dna, genomics, tokenizer, vector-quantization]\n---\n\n");
+    let mut card =
+        String::from("---\nlibrary_name: vqdna\ntags: [dna, genomics, tokenizer, vector-quantization]\n---\n\n");
     let sizes: Vec<String> = config.tokenizer.quantizer.codebook_sizes().iter().map(usize::to_string).collect();
     let _ = writeln!(
         card,
@@ -232,7 +237,8 @@ fn card(config: &ModelConfig, manifest: &Manifest) -> String {
     );
     let _ = writeln!(card, "## Learned from\n\n| file | bases | BLAKE3 |\n| --- | --- | --- |");
     for input in &manifest.inputs {
-        let name = Path::new(&input.path).file_name().map_or(input.path.as_str().into(), std::ffi::OsStr::to_string_lossy);
+        let name =
+            Path::new(&input.path).file_name().map_or(input.path.as_str().into(), std::ffi::OsStr::to_string_lossy);
         let _ = writeln!(card, "| {name} | {} | {} |", input.bases, input.blake3);
     }
     let _ = writeln!(card, "\n{} steps in {:.0} s on `{}`.", manifest.steps, manifest.wall_s, manifest.device);
@@ -244,8 +250,12 @@ fn card(config: &ModelConfig, manifest: &Manifest) -> String {
     card
 }
 
-/// Measures as a JSON object, in their order.
+/// Measures as a JSON object, in their order; counts as whole numbers.
 #[must_use]
 pub fn measures_json(measures: &Measures) -> Value {
-    Value::Object(measures.iter().map(|(name, value)| (name.clone(), Value::from(*value))).collect())
+    let number = |value: f64| {
+        let whole = value.fract() == 0.0 && value.abs() < 1e15;
+        if whole { Value::from(value as i64) } else { Value::from(value) }
+    };
+    Value::Object(measures.iter().map(|(name, value)| (name.clone(), number(*value))).collect())
 }

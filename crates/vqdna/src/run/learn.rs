@@ -12,7 +12,7 @@ use vqdna_data::split::{Split, SplitError};
 use super::config::{ConfigError, RunConfig};
 use super::folder::{self, FolderError, Manifest, ModelConfig, measures_json};
 use super::source::WindowSource;
-use crate::aside::write_aside;
+use crate::aside::{AsideFile, write_aside};
 use crate::objective::{Measures, reconstruct::Reconstruct};
 use crate::train::{Ending, Observer, TrainError, Training};
 
@@ -114,17 +114,13 @@ impl Learn<'_> {
         self.prepare_folder()?;
         let memory = self.config.data.memory_megabases * 1_000_000;
         let letters = self.config.data.letters;
-        let corpus = Corpus::read_with_progress(self.inputs, letters, memory, &mut |bases| observer.reading(bases))?;
-        self.config.data.split.check(corpus.contigs().iter().map(|name| &**name))?;
-
+        let read = Corpus::read_with_progress(self.inputs, letters, memory, &mut |bases| observer.reading(bases));
+        let corpus = read.inspect_err(|_| self.leave_no_trace())?;
         let training_device = self.device.clone().autodiff();
         let source = WindowSource::new(&corpus, self.config, &training_device);
+        self.check_data(&corpus, &source).inspect_err(|_| self.leave_no_trace())?;
         observer.read(&corpus.counts(), source.sizes());
-        if source.sizes().0 == 0 {
-            let bases = corpus.counts().bases;
-            let reason = if bases == 0 { "no record holds any" } else { "all are dropped by a letter policy or held out" };
-            return Err(LearnError::NothingToLearn { bases, reason });
-        }
+        self.write_config()?;
 
         let objective =
             Reconstruct { config: self.config.tokenizer.clone(), seed: self.config.seed, start_windows: START_WINDOWS };
@@ -144,7 +140,8 @@ impl Learn<'_> {
             let test = WindowSource::new(&corpus, self.config, &training_device).holding_out(Split::Test);
             let (name, held_out) = if test.sizes().1 > 0 { ("test", &test) } else { ("valid", &source) };
             observer.evaluating(held_out.sizes().1);
-            measures = Training { source: held_out, fingerprint: String::new(), ..training }.evaluate(&model, usize::MAX)?;
+            measures =
+                Training { source: held_out, fingerprint: String::new(), ..training }.evaluate(&model, usize::MAX)?;
             if !measures.is_empty() {
                 evaluated_on = name;
             }
@@ -154,7 +151,7 @@ impl Learn<'_> {
         Ok(Learned { ending, evaluated_on, measures, wall_s: begun.elapsed().as_secs_f64() })
     }
 
-    /// Makes the folder and writes the resolved config, so that an unwritable place is known before any work.
+    /// Makes the folder, so that an unwritable place is known before any work.
     fn prepare_folder(&self) -> Result<(), LearnError> {
         let taken = |what| LearnError::Taken { folder: self.folder.to_owned(), what };
         let holds = |name: &str| self.folder.join(name).exists();
@@ -166,10 +163,38 @@ impl Learn<'_> {
                 return Err(taken("checkpoint"));
             }
         }
+        std::fs::create_dir_all(self.folder).map_err(self.output_error())?;
+        // Dropped at once: only whether it can be made matters.
+        AsideFile::create(&self.folder.join("config.toml")).map(drop).map_err(self.output_error())
+    }
+
+    /// Removes the folder again if it is empty, after data that cannot be used.
+    fn leave_no_trace(&self) {
+        let _ = std::fs::remove_dir(self.folder);
+    }
+
+    /// Writes the resolved config. A folder with a checkpoint keeps its own: the run goes on only if the two are equal.
+    fn write_config(&self) -> Result<(), LearnError> {
+        if self.resume && (self.folder.join("checkpoint").exists() || self.folder.join("checkpoint.former").exists()) {
+            return Ok(());
+        }
         let config = toml::to_string_pretty(self.config).expect("a checked config is TOML");
-        let output = |source| LearnError::Output { folder: self.folder.to_owned(), source };
-        std::fs::create_dir_all(self.folder).map_err(output)?;
-        write_aside(&self.folder.join("config.toml"), config.as_bytes()).map_err(output)
+        write_aside(&self.folder.join("config.toml"), config.as_bytes()).map_err(self.output_error())
+    }
+
+    fn output_error(&self) -> impl Fn(std::io::Error) -> LearnError {
+        let folder = self.folder.to_owned();
+        move |source| LearnError::Output { folder: folder.clone(), source }
+    }
+
+    fn check_data(&self, corpus: &Corpus, source: &WindowSource) -> Result<(), LearnError> {
+        self.config.data.split.check(corpus.contigs().iter().map(|name| &**name))?;
+        if source.sizes().0 > 0 {
+            return Ok(());
+        }
+        let bases = corpus.counts().bases;
+        let reason = if bases == 0 { "no record holds any" } else { "all are dropped by a letter policy or held out" };
+        Err(LearnError::NothingToLearn { bases, reason })
     }
 
     /// Names what the run depends on: the config and the contents of the inputs.

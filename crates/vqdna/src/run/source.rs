@@ -88,7 +88,8 @@ impl Source for WindowSource<'_> {
     fn micro_batch(&self, step: u64, micro: u64) -> io::Result<(Batch, usize)> {
         let config = &self.config.train;
         let first = (step * config.accumulate.max(1) + micro) * config.batch as u64;
-        let windows = (first..first + config.batch as u64).map(|i| self.training_window(i)).collect::<io::Result<Vec<_>>>()?;
+        let windows =
+            (first..first + config.batch as u64).map(|i| self.training_window(i)).collect::<io::Result<Vec<_>>>()?;
         let bases = windows.iter().map(|window| window.bases.len()).sum();
         Ok((Batch::new(&windows, self.config.data.soft_masked_weight, &self.device), bases))
     }

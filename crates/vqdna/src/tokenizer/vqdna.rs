@@ -132,7 +132,8 @@ impl VqdnaConfig {
     /// The first contradiction, naming its field.
     pub fn check(&self) -> Result<(), VqdnaConfigError> {
         use VqdnaConfigError as E;
-        let sizes = [("d_stem", self.d_stem), ("d_code", self.d_code), ("blocks", self.blocks), ("kernel", self.kernel)];
+        let sizes =
+            [("d_stem", self.d_stem), ("d_code", self.d_code), ("blocks", self.blocks), ("kernel", self.kernel)];
         if let Some((field, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(E::Zero(field));
         }
@@ -237,11 +238,15 @@ impl Vqdna {
         Reconstruction { logits, quantized }
     }
 
-    /// Codes and vectors of a batch; values at padding mean nothing.
+    /// Codes of a batch, per level `[batch, bases]`; those at padding mean nothing.
+    pub fn encode(&self, batch: &Batch) -> Vec<Tensor<2, Int>> {
+        self.quantizer.encode(&self.encoder.forward(batch.bases.clone(), batch.mask()))
+    }
+
+    /// Tokens of a batch, with the vectors that their codes stand for.
     pub fn tokenize(&self, batch: &Batch) -> Tokens {
-        let mask = batch.mask();
-        let quantized = self.quantizer.forward(&self.encoder.forward(batch.bases.clone(), mask.clone()), &mask);
-        Tokens { vectors: quantized.output, padding: batch.padding.clone(), codes: quantized.codes }
+        let codes = self.encode(batch);
+        Tokens { vectors: self.quantizer.decode(&codes), padding: batch.padding.clone(), codes }
     }
 
     /// Logits of the bases that codes stand for.
@@ -258,10 +263,16 @@ impl Vqdna {
 const MODULE_PREFIX: &str = "quantizer.codebooks.";
 const PUBLISHED_PREFIX: &str = "codebooks.";
 
+/// What only training needs: left out when published, taken from the counts when loaded.
+const RECENT: &str = ".recent";
+const COUNTS: &str = ".counts";
+
 /// Weights under their published names: those of the PyTorch definition of the network.
 #[must_use]
 pub fn publish(model: &Vqdna) -> Arrays {
-    rename(weights::collect(model), MODULE_PREFIX, PUBLISHED_PREFIX)
+    let mut arrays = rename(weights::collect(model), MODULE_PREFIX, PUBLISHED_PREFIX);
+    arrays.retain(|name, _| !(name.starts_with(PUBLISHED_PREFIX) && name.ends_with(RECENT)));
+    arrays
 }
 
 /// The model with weights that carry published names.
@@ -269,7 +280,12 @@ pub fn publish(model: &Vqdna) -> Arrays {
 /// # Errors
 /// If a name is missing, unknown, or has another shape.
 pub fn load_published(model: Vqdna, arrays: Arrays) -> Result<Vqdna, WeightError> {
-    weights::assign(model, &rename(arrays, PUBLISHED_PREFIX, MODULE_PREFIX))
+    let mut arrays = rename(arrays, PUBLISHED_PREFIX, MODULE_PREFIX);
+    let counts = arrays.iter().filter(|(name, _)| name.starts_with(MODULE_PREFIX));
+    let recent =
+        counts.filter_map(|(name, array)| Some((name.strip_suffix(COUNTS)?.to_owned() + RECENT, array.clone())));
+    arrays.extend(recent.collect::<Arrays>());
+    weights::assign(model, &arrays)
 }
 
 fn rename(arrays: Arrays, from: &str, to: &str) -> Arrays {

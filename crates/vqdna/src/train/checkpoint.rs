@@ -111,7 +111,8 @@ mod tests {
     fn the_last_whole_state_is_found() {
         let folder = tempfile::tempdir().expect("a folder");
         let arrays = |value| Arrays::from([("a".to_owned(), Array { shape: vec![1], values: vec![value] })]);
-        let write = |steps, value| Checkpoint::write(folder.path(), "f", steps, &arrays(value), &arrays(0.0)).expect("written");
+        let write =
+            |steps, value| Checkpoint::write(folder.path(), "f", steps, &arrays(value), &arrays(0.0)).expect("written");
         assert!(Checkpoint::open(folder.path(), "f").expect("readable").is_none());
         write(1, 1.0);
         write(2, 2.0);

@@ -265,7 +265,8 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
         let plain = device.clone().without_autodiff();
         Ok(State {
             model: crate::weights::assign(model, &from.model).map_err(misfit)?,
-            optimizer: Adamw::from_arrays(&self.config.optimizer, &from.optimizer, from.steps, &plain).map_err(misfit)?,
+            optimizer: Adamw::from_arrays(&self.config.optimizer, &from.optimizer, from.steps, &plain)
+                .map_err(misfit)?,
             done: from.steps,
         })
     }

@@ -128,7 +128,12 @@ impl Adamw {
     ///
     /// # Errors
     /// If a second moment is missing or its length differs from the first.
-    pub fn from_arrays(config: &AdamwConfig, arrays: &Arrays, steps: u64, device: &Device) -> Result<Self, WeightError> {
+    pub fn from_arrays(
+        config: &AdamwConfig,
+        arrays: &Arrays,
+        steps: u64,
+        device: &Device,
+    ) -> Result<Self, WeightError> {
         let mut moments = BTreeMap::new();
         for (key, first) in arrays {
             let Some(name) = key.strip_prefix("first.") else { continue };

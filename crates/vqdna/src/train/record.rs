@@ -30,7 +30,7 @@ impl Recorder {
         };
         let kept = if done > 0 && path.exists() {
             let text = std::fs::read_to_string(&path).map_err(io(&path))?;
-            text.lines().filter(|line| step_of(line).is_some_and(|step| step <= done)).map(|line| format!("{line}\n")).collect()
+            text.split_inclusive('\n').filter(|line| step_of(line).is_some_and(|step| step <= done)).collect()
         } else {
             String::new()
         };

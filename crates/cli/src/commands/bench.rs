@@ -1,0 +1,60 @@
+//! `vqdna bench`: speed and memory of fixed workloads.
+
+use anyhow::{Context, Result};
+use clap::{Args as ClapArgs, ValueEnum};
+use std::path::PathBuf;
+use vqdna::benchmark;
+
+use super::Verdict;
+use super::tokenize::at_least_one;
+use crate::arguments::{Compute, PresetName};
+
+/// Measure a fixed workload and print one line of JSON, in the form of the PyTorch definition's bench.py.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Args {
+    /// What to measure.
+    #[arg(value_enum)]
+    pub work: Work,
+    /// Size of the network.
+    #[arg(long, value_enum, default_value_t = PresetName::Small)]
+    pub preset: PresetName,
+    /// Measured runs; tokenize runs once unless told otherwise.
+    #[arg(long, value_parser = at_least_one)]
+    pub runs: Option<usize>,
+    /// FASTA to tokenize.
+    pub fasta: Option<PathBuf>,
+    /// Where its codes go.
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub compute: Compute,
+}
+
+/// A workload.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Work {
+    /// A training step of stage 1.
+    Learn,
+    /// A frozen tokenizer on windows in memory.
+    Encode,
+    /// The whole job: read FASTA, encode, write codes.
+    Tokenize,
+}
+
+/// Measures and prints.
+pub fn run(args: &Args) -> Result<Verdict> {
+    let device = args.compute.open()?;
+    let preset = args.preset.into();
+    let measurement = match args.work {
+        Work::Learn => benchmark::learn(preset, args.runs.unwrap_or(7), &device),
+        Work::Encode => benchmark::encode(preset, args.runs.unwrap_or(7), &device),
+        Work::Tokenize => {
+            let fasta =
+                args.fasta.as_deref().context("bench tokenize needs a FASTA file and an output: FASTA OUT.npy")?;
+            let output =
+                args.output.as_deref().context("bench tokenize needs an output after the FASTA file: OUT.npy")?;
+            benchmark::tokenize(preset, args.runs.unwrap_or(1), &device, fasta, output)?
+        }
+    };
+    println!("{}", serde_json::to_string(&measurement)?);
+    Ok(Verdict::Passed)
+}

@@ -1,0 +1,76 @@
+//! `vqdna decode`: codes back to FASTA.
+
+use anyhow::{Context, Result};
+use clap::Args as ClapArgs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use vqdna::run::folder::Vocabulary;
+use vqdna::transcode::decode::{Decode, Decoded};
+use vqdna_data::corpus::Corpus;
+use vqdna_data::segment::Policy;
+
+use super::Verdict;
+use super::tokenize::at_least_one;
+use crate::arguments::Compute;
+use crate::progress::bases_bar;
+
+/// Turn codes back into bases, and measure how many are right.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Args {
+    /// Folder of the vocabulary.
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// Codes: .parquet, .npy or .tsv as written by `vqdna tokenize`.
+    #[arg(value_name = "CODES")]
+    pub codes: PathBuf,
+    /// Where the FASTA goes; `-` is standard output.
+    #[arg(long, short, value_name = "FASTA")]
+    pub output: PathBuf,
+    /// The genome the codes were made from: prints the share of bases decoded right.
+    #[arg(long, value_name = "FASTA")]
+    pub original: Vec<PathBuf>,
+    /// Positions computed in one piece.
+    #[arg(long, default_value_t = 4096, value_parser = at_least_one)]
+    pub chunk: usize,
+    #[command(flatten)]
+    pub compute: Compute,
+}
+
+/// Bases of an original kept in memory, in bytes; beyond, they go to a temporary file.
+const ORIGINAL_MEMORY: u64 = 1_000_000_000;
+
+/// Decodes and prints the accuracy where it is known: on stdout, or on stderr if the FASTA goes to stdout.
+pub fn run(args: &Args) -> Result<Verdict> {
+    let device = args.compute.open()?;
+    let vocabulary = Vocabulary::load(&args.model, &device)?;
+    let decoded = decode(args, &vocabulary, &device)?;
+    eprintln!("{} bases decoded", decoded.bases);
+    if let Some(accuracy) = decoded.accuracy() {
+        let text = format!("reconstruction\t{accuracy:.6}\ncompared\t{}\nright\t{}", decoded.compared, decoded.right);
+        if args.output == Path::new("-") { eprintln!("{text}") } else { println!("{text}") }
+    }
+    Ok(Verdict::Passed)
+}
+
+/// Decodes into the output file.
+pub fn decode(args: &Args, vocabulary: &Vocabulary, device: &burn::prelude::Device) -> Result<Decoded> {
+    let original = match args.original.as_slice() {
+        [] => None,
+        paths => Some(Corpus::read(paths, Policy::default(), ORIGINAL_MEMORY)?),
+    };
+    let job = Decode { vocabulary, device, chunk: args.chunk };
+    let bar = bases_bar(None, "decoding");
+    let progress = &mut |bases| bar.set_position(bases);
+    let mut decode_to = |output: &mut dyn Write| job.run(&args.codes, original.as_ref(), output, progress);
+    let decoded = if args.output == Path::new("-") {
+        decode_to(&mut std::io::stdout().lock())?
+    } else {
+        let place = || format!("writing {}", args.output.display());
+        let mut file = vqdna::aside::AsideFile::create(&args.output).with_context(place)?;
+        let decoded = decode_to(&mut file)?;
+        file.keep().with_context(place)?;
+        decoded
+    };
+    bar.finish_and_clear();
+    Ok(decoded)
+}

@@ -1,0 +1,41 @@
+//! `vqdna doctor`: what this machine has and what will be used.
+
+use anyhow::Result;
+use clap::Args as ClapArgs;
+use vqdna::device;
+
+use super::Verdict;
+use crate::arguments::Compute;
+
+/// Show devices, threads, SIMD level and memory, and what will be used.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    pub compute: Compute,
+}
+
+/// Prints one line a finding, tab-separated.
+pub fn run(args: &Args) -> Result<Verdict> {
+    println!("program\tvqdna {}", env!("CARGO_PKG_VERSION"));
+    println!("system\t{} {}", std::env::consts::OS, std::env::consts::ARCH);
+    println!("devices_in_this_build\t{}", device::available().join(", "));
+    println!("cores\t{}", std::thread::available_parallelism().map_or(0, usize::from));
+    println!("simd\t{}", vqdna::ops::simd_level());
+    let memory = |name, kib: Option<u64>| match kib {
+        Some(kib) => println!("{name}\t{:.1} GiB", kib as f64 / (1 << 20) as f64),
+        None => println!("{name}\tunknown"),
+    };
+    memory("memory_total", meminfo("MemTotal:"));
+    memory("memory_available", meminfo("MemAvailable:"));
+    let opened = args.compute.open()?;
+    let kernels = if vqdna::ops::is_fused(&opened) { "fused CPU kernels" } else { "Burn's operations" };
+    println!("will_use\tdevice {} with {kernels}, {} threads, f32", args.compute.device, args.compute.threads()?);
+    Ok(Verdict::Passed)
+}
+
+/// A field of `/proc/meminfo` in KiB, where there is one.
+fn meminfo(field: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+    line.trim().trim_end_matches("kB").trim().parse().ok()
+}

@@ -1,0 +1,67 @@
+//! `vqdna inspect`: what a vocabulary is made of.
+
+use anyhow::Result;
+use clap::Args as ClapArgs;
+use serde_json::Value;
+use std::path::PathBuf;
+use vqdna::run::folder::Vocabulary;
+use vqdna::tokenizer::vqdna::publish;
+
+use super::Verdict;
+use crate::arguments::Compute;
+
+/// Show a vocabulary: size, parameters, receptive field and codebook usage of each level.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Args {
+    /// Folder of the vocabulary.
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub compute: Compute,
+}
+
+/// Prints one table of the model and one of its levels, tab-separated.
+pub fn run(args: &Args) -> Result<Verdict> {
+    let device = args.compute.open()?;
+    let vocabulary = Vocabulary::load(&args.model, &device)?;
+    let config = &vocabulary.config.tokenizer;
+    let weights = publish(&vocabulary.model);
+    let count = |wanted: &dyn Fn(&str) -> bool| -> usize {
+        weights.iter().filter(|(name, _)| wanted(name)).map(|(_, array)| array.values.len()).sum()
+    };
+    let is_average = |name: &str| name.ends_with(".counts") || name.ends_with(".sums");
+    let bytes = std::fs::metadata(args.model.join("model.safetensors")).map_or(0, |file| file.len());
+    let kind = serde_json::to_value(&config.quantizer)?["kind"].as_str().unwrap_or_default().to_owned();
+
+    println!("model\t{}", vocabulary.digest);
+    println!("quantizer\t{kind}");
+    println!("file_bytes\t{bytes}");
+    println!("parameters_encoder\t{}", count(&|name| name.starts_with("encoder.")));
+    println!("parameters_decoder\t{}", count(&|name| name.starts_with("decoder.")));
+    println!("parameters_quantizer\t{}", count(&|name| name.starts_with("quantizer.")));
+    println!("code_vectors\t{}", count(&|name| name.starts_with("codebooks.") && !is_average(name)));
+    println!(
+        "d_stem\t{}\nd_code\t{}\nblocks\t{}\nkernel\t{}",
+        config.d_stem, config.d_code, config.blocks, config.kernel
+    );
+
+    let measures = measures(args);
+    let shown = |name: String| match measures.get(&name).and_then(Value::as_f64) {
+        Some(value) => format!("{value:.4}"),
+        None => "unknown".to_owned(),
+    };
+    println!("\nlevel\tcodes\treceptive_field_bases\tusage\tperplexity");
+    let levels = config.quantizer.codebook_sizes().into_iter().zip(config.code_halos());
+    for (level, (codes, halo)) in (1..).zip(levels) {
+        let (usage, perplexity) = (shown(format!("usage_{level}")), shown(format!("perplexity_{level}")));
+        println!("{level}\t{codes}\t{}\t{usage}\t{perplexity}", 2 * halo + 1);
+    }
+    Ok(Verdict::Passed)
+}
+
+/// What the run measured on held-out windows; empty if its manifest is not there.
+fn measures(args: &Args) -> Value {
+    let manifest = std::fs::read_to_string(args.model.join("run.json")).unwrap_or_default();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap_or_default();
+    manifest.get("measures").cloned().unwrap_or_default()
+}

@@ -1,0 +1,115 @@
+//! Genomes to codes and back, of any size, in bounded memory.
+//!
+//! A genome is cut into pieces with exactly the context that a code can see ([`encode`]), and decoded likewise ([`decode`]).
+//! Codes are those of the whole sequence in one piece, bit for bit, whatever the piece, batch, shard and number of threads:
+//! a position sees all it would see in the whole, and the kernels sum it in the same order wherever it stands.
+
+pub mod decode;
+pub mod encode;
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use vqdna_data::codes::CodesError;
+use vqdna_data::fasta::FastaError;
+
+/// Why a genome was not transcoded.
+#[derive(Debug, thiserror::Error)]
+pub enum TranscodeError {
+    /// See [`FastaError`].
+    #[error(transparent)]
+    Fasta(#[from] FastaError),
+    /// See [`CodesError`].
+    #[error(transparent)]
+    Codes(#[from] CodesError),
+    /// A shard of standard input, which cannot be read twice.
+    #[error("--shard reads its input twice, to find its share of the bases; standard input cannot be read twice")]
+    ShardOfStdin,
+    /// A region of several files.
+    #[error("--region needs exactly one FASTA file, not {0}")]
+    RegionOfMany(usize),
+    /// A shard of a region.
+    #[error("--region and --shard cannot be combined")]
+    ShardOfRegion,
+    /// Codes of another vocabulary.
+    #[error("{} was written with another vocabulary (its {what} is {found}, this one's is {expected})", path.display())]
+    OtherVocabulary {
+        /// The file of codes.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// In the file.
+        found: String,
+        /// In the model.
+        expected: String,
+    },
+    /// The original does not hold what was decoded.
+    #[error("the original has no bases {start}..{end} of `{record}` (0-based), so accuracy cannot be measured")]
+    NotInOriginal {
+        /// Name of the record.
+        record: String,
+        /// First base.
+        start: u64,
+        /// Behind the last base.
+        end: u64,
+    },
+    /// A spooled original cannot be read, or output cannot be written.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+}
+
+/// One of several equal shares of a job, by bases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// From 0.
+    index: u64,
+    count: u64,
+}
+
+/// Not of the form `2/8`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a shard: write i/N with 1 ≤ i ≤ N, such as 2/8")]
+pub struct ShardError(String);
+
+impl FromStr for Shard {
+    type Err = ShardError;
+
+    fn from_str(text: &str) -> Result<Self, ShardError> {
+        let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse::<u64>().ok()?, n.parse::<u64>().ok()?)));
+        match parts {
+            Some((index, count)) if (1..=count).contains(&index) => Ok(Self { index: index - 1, count }),
+            _ => Err(ShardError(text.to_owned())),
+        }
+    }
+}
+
+impl Shard {
+    /// Whether a row that starts at `offset` of `total` bases belongs to this share.
+    fn holds(self, offset: u64, total: u64) -> bool {
+        let place = u128::from(offset) * u128::from(self.count) / u128::from(total.max(1));
+        place == u128::from(self.index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_share_every_row_once() {
+        for count in [1, 3, 7] {
+            let shards: Vec<Shard> = (1..=count).map(|i| format!("{i}/{count}").parse().expect("a shard")).collect();
+            let total = 100_000;
+            for offset in (0..total).step_by(16_384) {
+                assert_eq!(shards.iter().filter(|shard| shard.holds(offset, total)).count(), 1);
+            }
+        }
+        for wrong in ["0/3", "4/3", "1", "a/b", "1/0"] {
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
+        }
+    }
+}
