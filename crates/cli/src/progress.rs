@@ -105,17 +105,15 @@ impl Observer for LearnProgress {
 /// What the letter policies did, in one line.
 pub fn describe(counts: &Counts) -> String {
     let records = if counts.records == 1 { "record" } else { "records" };
-    let mut text = format!("{} bases in {} {records}", counts.bases, counts.records);
-    let mut add = |n: u64, what: &str| {
-        if n > 0 {
-            text += &format!(", {n} {what}");
-        }
-    };
-    add(counts.empty_records, "records empty");
-    add(counts.ambiguous, "letters ambiguous");
-    add(counts.soft_masked, "bases soft-masked");
-    add(counts.dropped, "bases dropped");
-    text
+    let mut parts = vec![format!("{} bases in {} {records}", counts.bases, counts.records)];
+    let notes = [
+        (counts.empty_records, "records empty"),
+        (counts.ambiguous, "letters ambiguous"),
+        (counts.soft_masked, "bases soft-masked"),
+        (counts.dropped, "bases dropped"),
+    ];
+    parts.extend(notes.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
+    parts.join(", ")
 }
 
 fn summary(measures: &Measures) -> String {

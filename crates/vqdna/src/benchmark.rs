@@ -107,7 +107,9 @@ pub fn encode(preset: Preset, runs: usize, device: &Device) -> Measurement {
     measure("encode", preset, runs, || {
         let codes = model.encode(&batch);
         // Codes count when they are there, on any device.
-        codes.into_iter().for_each(|level| drop(level.into_data()));
+        for level in codes {
+            drop(level.into_data());
+        }
     })
 }
 
@@ -155,12 +157,12 @@ fn random_batch(preset: Preset, random: &mut Stream, device: &Device) -> Batch {
 
 fn measure(work: &'static str, preset: Preset, runs: usize, mut step: impl FnMut()) -> Measurement {
     (0..WARMUP).for_each(|_| step());
-    let timed = |step: &mut dyn FnMut()| {
+    let clocked = |step: &mut dyn FnMut()| {
         let start = Instant::now();
         step();
         start.elapsed().as_secs_f64()
     };
-    let times = (0..runs.max(1)).map(|_| timed(&mut step)).collect();
+    let times = (0..runs.max(1)).map(|_| clocked(&mut step)).collect();
     report(work, preset, (windows(preset) * LENGTH) as u64, times)
 }
 

@@ -17,7 +17,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Drawn uniformly from ±1/√d_in.
+    /// Drawn uniformly from ±1/√`d_in`.
     #[must_use]
     pub fn new(d_in: usize, d_out: usize, random: &mut Stream, device: &Device) -> Self {
         let bound = 1.0 / (d_in as f64).sqrt();
@@ -68,7 +68,7 @@ pub struct Conv {
 }
 
 impl Conv {
-    /// Drawn uniformly from ±1/√(d_in / groups · kernel).
+    /// Drawn uniformly from ±1/√(`d_in` / groups · kernel).
     #[must_use]
     pub fn new(shape: [usize; 3], random: &mut Stream, device: &Device) -> Self {
         let bound = 1.0 / ((shape[1] * shape[2]) as f64).sqrt();

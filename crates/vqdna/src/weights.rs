@@ -189,12 +189,13 @@ pub(crate) fn replace<const D: usize>(
     })
 }
 
-/// Writes arrays as safetensors: aside first, then renamed, so that the path never holds half a file.
+/// Writes arrays and string metadata as safetensors: aside first, then renamed, so that the path never holds half a file.
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn write(path: &Path, arrays: &Arrays, metadata: HashMap<String, String>) -> Result<(), WeightError> {
+pub fn write(path: &Path, arrays: &Arrays, metadata: &[(&str, &str)]) -> Result<(), WeightError> {
     let io = |source| WeightError::Io { path: path.to_owned(), source };
+    let metadata = metadata.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect::<HashMap<_, _>>();
     let bytes: BTreeMap<&str, Vec<u8>> = arrays
         .iter()
         .map(|(name, a)| (name.as_str(), a.values.iter().flat_map(|v| v.to_le_bytes()).collect()))

@@ -22,7 +22,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     println!("cores\t{}", std::thread::available_parallelism().map_or(0, usize::from));
     println!("simd\t{}", vqdna::ops::simd_level());
     let memory = |name, kib: Option<u64>| match kib {
-        Some(kib) => println!("{name}\t{:.1} GiB", kib as f64 / (1 << 20) as f64),
+        Some(kib) => println!("{name}\t{:.1} GiB", kib as f64 / KIB_PER_GIB),
         None => println!("{name}\tunknown"),
     };
     memory("memory_total", meminfo("MemTotal:"));
@@ -32,6 +32,8 @@ pub fn run(args: &Args) -> Result<Verdict> {
     println!("will_use\tdevice {} with {kernels}, {} threads, f32", args.compute.device, args.compute.threads()?);
     Ok(Verdict::Passed)
 }
+
+const KIB_PER_GIB: f64 = 1_048_576.0;
 
 /// A field of `/proc/meminfo` in KiB, where there is one.
 fn meminfo(field: &str) -> Option<u64> {

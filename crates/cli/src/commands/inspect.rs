@@ -29,7 +29,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let count = |wanted: &dyn Fn(&str) -> bool| -> usize {
         weights.iter().filter(|(name, _)| wanted(name)).map(|(_, array)| array.values.len()).sum()
     };
-    let is_average = |name: &str| name.ends_with(".counts") || name.ends_with(".sums");
+    let is_average = |name: &str| ["counts", "sums"].contains(&name.rsplit('.').next().unwrap_or_default());
     let bytes = std::fs::metadata(args.model.join("model.safetensors")).map_or(0, |file| file.len());
     let kind = serde_json::to_value(&config.quantizer)?["kind"].as_str().unwrap_or_default().to_owned();
 

@@ -76,12 +76,12 @@ pub fn learn(args: &Args) -> Result<Learned> {
 fn print_measures(learned: &Learned) {
     println!("measure\t{}", learned.evaluated_on);
     for (name, value) in &learned.measures {
-        println!("{name}\t{}", number(value));
+        println!("{name}\t{}", number(*value));
     }
     println!("wall_s\t{:.1}", learned.wall_s);
 }
 
-fn number(value: &f64) -> String {
+fn number(value: f64) -> String {
     if value.fract() == 0.0 { format!("{value}") } else { format!("{value:.6}") }
 }
 

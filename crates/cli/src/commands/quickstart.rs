@@ -10,7 +10,7 @@ use vqdna_data::codes::Reader;
 use super::{Verdict, decode, learn, tokenize};
 use crate::arguments::{Compute, Configure, PresetName, QuantizerName, Strands};
 
-/// Phage lambda, NC_001416.1, 48,502 bases.
+/// Phage lambda, `NC_001416.1`, 48,502 bases.
 const LAMBDA: &[u8] = include_bytes!("../../../../examples/data/lambda.fa");
 
 /// Share of bases that must come back right for the command to succeed.
@@ -132,7 +132,9 @@ fn usage(codes: &Path) -> Result<Vec<(usize, usize)>> {
     let mut seen: Vec<Vec<bool>> = sizes.iter().map(|&size| vec![false; size]).collect();
     for row in reader {
         for (seen, codes) in seen.iter_mut().zip(&row?.codes) {
-            codes.iter().for_each(|&code| seen[usize::from(code)] = true);
+            for &code in codes {
+                seen[usize::from(code)] = true;
+            }
         }
     }
     let used = |seen: &Vec<bool>| seen.iter().filter(|&&used| used).count();

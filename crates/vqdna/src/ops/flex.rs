@@ -92,6 +92,10 @@ pub(super) trait NetworkOps: Backend {
         eps: f32,
     ) -> FloatTensor<Self>;
     fn vqdna_stem(bases: IntTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the ten tensors of a block; the macro that generates dispatch wants them flat"
+    )]
     fn vqdna_conv_block(
         x: FloatTensor<Self>,
         mask: FloatTensor<Self>,
@@ -330,9 +334,9 @@ impl<C: CheckpointStrategy> NetworkOps for Autodiff<Flex, C> {
         eps: f32,
     ) -> FloatTensor<Self> {
         let differentiated = [&x, &conv, &conv_bias, &gain, &bias, &up, &up_bias, &down, &down_bias];
-        let nodes = differentiated.map(|tensor| tensor.node());
+        let nodes = differentiated.map(FloatTensor::<Self>::node);
         let tensors = [x, mask, conv, conv_bias, gain, bias, up, up_bias, down, down_bias];
-        let block = Block { tensors: contiguous(tensors.map(|tensor| tensor.into_primitive())), eps };
+        let block = Block { tensors: contiguous(tensors.map(FloatTensor::<Self>::into_primitive)), eps };
         let y = tensor(conv_block::forward(block.input(), block.weights()), dims::<3>(&block.tensors[0]));
         match ConvBlockBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(block, y),

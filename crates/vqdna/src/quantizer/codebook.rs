@@ -199,7 +199,8 @@ impl Codebook {
         for code in dead {
             match config.revive {
                 Revival::Sample => {
-                    host.place(code, rows.row(rows.real[random.random_range(0..rows.real.len())]), threshold)
+                    let row = rows.real[random.random_range(0..rows.real.len())];
+                    host.place(code, rows.row(row), threshold);
                 }
                 Revival::Split => host.split(code, &rows, threshold, random),
             }

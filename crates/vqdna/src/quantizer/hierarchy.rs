@@ -151,7 +151,7 @@ impl Hierarchy {
 
     /// See [`super::Quantizer::update`].
     pub(super) fn update(mut self, statistics: Vec<Statistics>, seed: u64, step: u64) -> Self {
-        let revive = self.config.revive_below > 0.0 && step % self.config.revive_every.max(1) == 0;
+        let revive = self.config.revive_below > 0.0 && step.is_multiple_of(self.config.revive_every.max(1));
         let levels = self.codebooks.into_iter().zip(&statistics).enumerate();
         self.codebooks = levels
             .map(|(level, (book, new))| {

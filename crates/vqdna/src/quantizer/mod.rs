@@ -113,6 +113,7 @@ impl Default for RqConfig {
 
 /// A quantizer with its codebooks.
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one quantizer a model; Burn derives modules for plain fields")]
 pub enum Quantizer {
     /// `vq`, `hrq` and `rq`.
     Hierarchy(Hierarchy),

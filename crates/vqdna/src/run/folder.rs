@@ -4,7 +4,6 @@
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use vqdna_data::fasta::InputDigest;
@@ -214,8 +213,8 @@ pub fn save(folder: &Path, config: &ModelConfig, model: &Vqdna, manifest: &Manif
     write("README.md", card(config, manifest).as_bytes())?;
     let path = folder.join("model.safetensors");
     // "pt" is what PyTorch-side readers expect to find for files with PyTorch's layouts.
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    weights::write(&path, &publish(model), metadata).map_err(|source| FolderError::Weights { path, source })
+    let metadata = [("format", "pt")];
+    weights::write(&path, &publish(model), &metadata).map_err(|source| FolderError::Weights { path, source })
 }
 
 /// Pretty JSON with a final line end.

@@ -137,7 +137,7 @@ impl VqdnaConfig {
         if let Some((field, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(E::Zero(field));
         }
-        if self.kernel % 2 == 0 {
+        if self.kernel.is_multiple_of(2) {
             return Err(E::EvenKernel(self.kernel));
         }
         if !self.taps.is_sorted_by(|a, b| a < b) || self.taps.last() != Some(&self.blocks) || self.taps[0] == 0 {

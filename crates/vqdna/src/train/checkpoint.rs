@@ -3,7 +3,6 @@
 //! Written into a folder beside it and swapped in by renames; if the swap is cut short, the former state is found again.
 
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::TrainError;
@@ -78,7 +77,7 @@ impl Checkpoint {
         remove(&next).map_err(io(&next))?;
         std::fs::create_dir_all(&next).map_err(io(&next))?;
         for (name, arrays) in [("model.safetensors", model), ("optimizer.safetensors", optimizer)] {
-            weights::write(&next.join(name), arrays, HashMap::new())
+            weights::write(&next.join(name), arrays, &[])
                 .map_err(|source| TrainError::Checkpoint { path: next.clone(), source })?;
         }
         let state = State { format_version: FORMAT_VERSION, fingerprint: fingerprint.to_owned(), steps };

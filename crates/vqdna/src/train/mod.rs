@@ -211,10 +211,9 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
                 .then(|| self.log(&state, &taken, begun, &mut recorder))
                 .transpose()?;
             observer.step(done, taken.bases, logged.as_ref());
-            if let Some(measures) = &logged {
-                if let Some(message) = alarm.hear(self.config, done, measures) {
-                    observer.alarm(&message);
-                }
+            let message = logged.as_ref().and_then(|measures| alarm.hear(self.config, done, measures));
+            if let Some(message) = message {
+                observer.alarm(&message);
             }
             let due = |every: u64| every > 0 && done.is_multiple_of(every) && done < self.config.steps;
             if due(self.config.evaluate_every) {
