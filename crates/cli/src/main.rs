@@ -2,7 +2,24 @@
 //!
 //! Data go to stdout, messages to stderr. Exit code 0: done; 1: it ran but failed its own check; 2: it could not run.
 
-#![allow(clippy::exit, clippy::print_stderr, clippy::print_stdout, reason = "the program prints; libraries return")]
+#![allow(clippy::exit, reason = "the program exits; libraries return")]
+
+/// Prints a line of a command's product. What cannot be written is an error of the command, not a panic.
+macro_rules! data {
+    ($($format:tt)*) => {
+        anyhow::Context::context(
+            std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($format)*))),
+            "cannot write to standard output",
+        )?
+    };
+}
+
+/// Prints a line for a person. Work goes on when nobody listens any more.
+macro_rules! message {
+    ($($format:tt)*) => {
+        drop(std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($format)*))))
+    };
+}
 
 mod arguments;
 mod commands;
@@ -27,7 +44,7 @@ fn main() -> ExitCode {
         // The reader of our output has seen enough: `vqdna tokenize … | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", chain(&error));
+            message!("error: {}", chain(&error));
             ExitCode::from(COULD_NOT_RUN)
         }
     }

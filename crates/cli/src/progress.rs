@@ -44,7 +44,7 @@ impl LearnProgress {
     }
 
     fn message(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| message!("{text}"));
     }
 
     fn start_training(&mut self, done_before: u64) {
@@ -107,12 +107,12 @@ pub fn describe(counts: &Counts) -> String {
     let records = if counts.records == 1 { "record" } else { "records" };
     let mut parts = vec![format!("{} bases in {} {records}", counts.bases, counts.records)];
     let notes = [
-        (counts.empty_records, "records empty"),
-        (counts.ambiguous, "letters ambiguous"),
-        (counts.soft_masked, "bases soft-masked"),
-        (counts.dropped, "bases dropped"),
+        (counts.empty_records, "empty records"),
+        (counts.ambiguous, "ambiguous letters"),
+        (counts.soft_masked, "soft-masked bases"),
+        (counts.dropped, "dropped bases"),
     ];
-    parts.extend(notes.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
+    parts.extend(notes.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{what}: {n}")));
     parts.join(", ")
 }
 

@@ -1,13 +1,15 @@
 //! Files that are there whole or not at all: written beside their place, then renamed.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// A file in the making. Dropped without [`AsideFile::keep`], it leaves no trace.
+///
+/// A device or a named pipe is written as it stands: a file must not take its place.
 pub struct AsideFile {
     file: File,
-    aside: PathBuf,
+    aside: Option<PathBuf>,
     path: PathBuf,
     kept: bool,
 }
@@ -21,9 +23,13 @@ impl AsideFile {
         if path.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
+        if path.exists() && !path.is_file() {
+            let file = OpenOptions::new().write(true).open(path)?;
+            return Ok(Self { file, aside: None, path: path.to_owned(), kept: false });
+        }
         let name = path.file_name().ok_or_else(|| io::Error::other("not a file name"))?;
         let aside = path.with_file_name(format!(".{}.{}.part", name.to_string_lossy(), std::process::id()));
-        Ok(Self { file: File::create(&aside)?, aside, path: path.to_owned(), kept: false })
+        Ok(Self { file: File::create(&aside)?, aside: Some(aside), path: path.to_owned(), kept: false })
     }
 
     /// Gives the file its name, in place of any older one.
@@ -31,8 +37,10 @@ impl AsideFile {
     /// # Errors
     /// If it cannot be completed.
     pub fn keep(mut self) -> io::Result<()> {
-        self.file.sync_all()?;
-        std::fs::rename(&self.aside, &self.path)?;
+        if let Some(aside) = &self.aside {
+            self.file.sync_all()?;
+            std::fs::rename(aside, &self.path)?;
+        }
         self.kept = true;
         Ok(())
     }
@@ -50,8 +58,8 @@ impl Write for AsideFile {
 
 impl Drop for AsideFile {
     fn drop(&mut self) {
-        if !self.kept {
-            let _ = std::fs::remove_file(&self.aside);
+        if let (false, Some(aside)) = (self.kept, &self.aside) {
+            let _ = std::fs::remove_file(aside);
         }
     }
 }

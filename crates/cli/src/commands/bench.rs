@@ -55,6 +55,6 @@ pub fn run(args: &Args) -> Result<Verdict> {
             benchmark::tokenize(preset, args.runs.unwrap_or(1), &device, fasta, output)?
         }
     };
-    println!("{}", serde_json::to_string(&measurement)?);
+    data!("{}", serde_json::to_string(&measurement)?);
     Ok(Verdict::Passed)
 }

@@ -44,10 +44,10 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let device = args.compute.open()?;
     let vocabulary = Vocabulary::load(&args.model, &device)?;
     let decoded = decode(args, &vocabulary, &device)?;
-    eprintln!("{} bases decoded", decoded.bases);
+    message!("{} bases decoded", decoded.bases);
     if let Some(accuracy) = decoded.accuracy() {
         let text = format!("reconstruction\t{accuracy:.6}\ncompared\t{}\nright\t{}", decoded.compared, decoded.right);
-        if args.output == Path::new("-") { eprintln!("{text}") } else { println!("{text}") }
+        if args.output == Path::new("-") { message!("{text}") } else { data!("{text}") }
     }
     Ok(Verdict::Passed)
 }

@@ -16,24 +16,24 @@ pub struct Args {
 
 /// Prints one line a finding, tab-separated.
 pub fn run(args: &Args) -> Result<Verdict> {
-    println!("program\tvqdna {}", env!("CARGO_PKG_VERSION"));
-    println!("system\t{} {}", std::env::consts::OS, std::env::consts::ARCH);
-    println!("devices_in_this_build\t{}", device::available().join(", "));
-    println!("cores\t{}", std::thread::available_parallelism().map_or(0, usize::from));
-    println!("simd\t{}", vqdna::ops::simd_level());
-    let memory = |name, kib: Option<u64>| match kib {
-        Some(kib) => println!("{name}\t{:.1} GiB", kib as f64 / KIB_PER_GIB),
-        None => println!("{name}\tunknown"),
-    };
-    memory("memory_total", meminfo("MemTotal:"));
-    memory("memory_available", meminfo("MemAvailable:"));
+    data!("program\tvqdna {}", env!("CARGO_PKG_VERSION"));
+    data!("system\t{} {}", std::env::consts::OS, std::env::consts::ARCH);
+    data!("devices_in_this_build\t{}", device::available().join(", "));
+    data!("cores\t{}", std::thread::available_parallelism().map_or(0, usize::from));
+    data!("simd\t{}", vqdna::ops::simd_level());
+    data!("memory_total\t{}", memory("MemTotal:"));
+    data!("memory_available\t{}", memory("MemAvailable:"));
     let opened = args.compute.open()?;
     let kernels = if vqdna::ops::is_fused(&opened) { "fused CPU kernels" } else { "Burn's operations" };
-    println!("will_use\tdevice {} with {kernels}, {} threads, f32", args.compute.device, args.compute.threads()?);
+    data!("will_use\tdevice {} with {kernels}, {} threads, f32", args.compute.device, args.compute.threads()?);
     Ok(Verdict::Passed)
 }
 
 const KIB_PER_GIB: f64 = 1_048_576.0;
+
+fn memory(field: &str) -> String {
+    meminfo(field).map_or_else(|| "unknown".to_owned(), |kib| format!("{:.1} GiB", kib as f64 / KIB_PER_GIB))
+}
 
 /// A field of `/proc/meminfo` in KiB, where there is one.
 fn meminfo(field: &str) -> Option<u64> {

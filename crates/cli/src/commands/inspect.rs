@@ -33,28 +33,25 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let bytes = std::fs::metadata(args.model.join("model.safetensors")).map_or(0, |file| file.len());
     let kind = serde_json::to_value(&config.quantizer)?["kind"].as_str().unwrap_or_default().to_owned();
 
-    println!("model\t{}", vocabulary.digest);
-    println!("quantizer\t{kind}");
-    println!("file_bytes\t{bytes}");
-    println!("parameters_encoder\t{}", count(&|name| name.starts_with("encoder.")));
-    println!("parameters_decoder\t{}", count(&|name| name.starts_with("decoder.")));
-    println!("parameters_quantizer\t{}", count(&|name| name.starts_with("quantizer.")));
-    println!("code_vectors\t{}", count(&|name| name.starts_with("codebooks.") && !is_average(name)));
-    println!(
-        "d_stem\t{}\nd_code\t{}\nblocks\t{}\nkernel\t{}",
-        config.d_stem, config.d_code, config.blocks, config.kernel
-    );
+    data!("model\t{}", vocabulary.digest);
+    data!("quantizer\t{kind}");
+    data!("file_bytes\t{bytes}");
+    data!("parameters_encoder\t{}", count(&|name| name.starts_with("encoder.")));
+    data!("parameters_decoder\t{}", count(&|name| name.starts_with("decoder.")));
+    data!("parameters_quantizer\t{}", count(&|name| name.starts_with("quantizer.")));
+    data!("code_vectors\t{}", count(&|name| name.starts_with("codebooks.") && !is_average(name)));
+    data!("d_stem\t{}\nd_code\t{}\nblocks\t{}\nkernel\t{}", config.d_stem, config.d_code, config.blocks, config.kernel);
 
     let measures = measures(args);
     let shown = |name: String| match measures.get(&name).and_then(Value::as_f64) {
         Some(value) => format!("{value:.4}"),
         None => "unknown".to_owned(),
     };
-    println!("\nlevel\tcodes\treceptive_field_bases\tusage\tperplexity");
+    data!("\nlevel\tcodes\treceptive_field_bases\tusage\tperplexity");
     let levels = config.quantizer.codebook_sizes().into_iter().zip(config.code_halos());
     for (level, (codes, halo)) in (1..).zip(levels) {
         let (usage, perplexity) = (shown(format!("usage_{level}")), shown(format!("perplexity_{level}")));
-        println!("{level}\t{codes}\t{}\t{usage}\t{perplexity}", 2 * halo + 1);
+        data!("{level}\t{codes}\t{}\t{usage}\t{perplexity}", 2 * halo + 1);
     }
     Ok(Verdict::Passed)
 }

@@ -35,9 +35,9 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Verdict> {
     let learned = learn(args)?;
     match learned.ending {
-        Ending::Finished => print_measures(&learned),
+        Ending::Finished => print_measures(&learned)?,
         Ending::Interrupted(steps) => {
-            eprintln!("stopped after {steps} steps; go on with the same command and --resume");
+            message!("stopped after {steps} steps; go on with the same command and --resume");
         }
     }
     Ok(Verdict::Passed)
@@ -53,7 +53,7 @@ pub fn learn(args: &Args) -> Result<Learned> {
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step; press Ctrl-C again to stop at once");
+        message!("stopping after this step; press Ctrl-C again to stop at once");
     })
     .context("listening for Ctrl-C")?;
     let command_line: Vec<String> = std::env::args().collect();
@@ -73,12 +73,13 @@ pub fn learn(args: &Args) -> Result<Learned> {
     Ok(learned?)
 }
 
-fn print_measures(learned: &Learned) {
-    println!("measure\t{}", learned.evaluated_on);
+fn print_measures(learned: &Learned) -> Result<()> {
+    data!("measure\t{}", learned.evaluated_on);
     for (name, value) in &learned.measures {
-        println!("{name}\t{}", number(*value));
+        data!("{name}\t{}", number(*value));
     }
-    println!("wall_s\t{:.1}", learned.wall_s);
+    data!("wall_s\t{:.1}", learned.wall_s);
+    Ok(())
 }
 
 fn number(value: f64) -> String {

@@ -21,6 +21,6 @@ pub struct Args {
 /// Merges.
 pub fn run(args: &Args) -> Result<Verdict> {
     let written = codes::merge(&args.shards, &args.output)?;
-    eprintln!("{} bases in {} rows", written.bases, written.rows);
+    message!("{} bases in {} rows", written.bases, written.rows);
     Ok(Verdict::Passed)
 }

@@ -42,28 +42,28 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let (codes, decoded) = (args.output.join("codes.parquet"), args.output.join("decoded.fa"));
     prepare(&args.output, &genome, &model)?;
 
-    eprintln!("1/3 learning a vocabulary from phage lambda");
+    message!("1/3 learning a vocabulary from phage lambda");
     let learned = learn::learn(&learn_args(args, &genome, &model))?;
     let seconds_learn = begun.elapsed().as_secs_f64();
     let device = vqdna::device::open(&args.compute.device)?;
     let vocabulary = Vocabulary::load(&model, &device)?;
 
-    eprintln!("2/3 tokenizing the genome");
+    message!("2/3 tokenizing the genome");
     tokenize::tokenize(&tokenize_args(args, &genome, &model, &codes), &vocabulary, &device)?;
-    eprintln!("3/3 decoding it back");
+    message!("3/3 decoding it back");
     let back = decode::decode(&decode_args(args, &genome, &model, &codes, &decoded), &vocabulary, &device)?;
 
     let accuracy = back.accuracy().unwrap_or_default();
     let held_out = learn::measure(&learned.measures, "reconstruction").unwrap_or_default();
-    println!("genome\tphage lambda, {} bases", back.bases);
-    println!("held-out bases decoded right\t{:.2} %", 100.0 * held_out);
-    println!("all bases decoded right\t{:.2} %", 100.0 * accuracy);
+    data!("genome\tphage lambda, {} bases", back.bases);
+    data!("held-out bases decoded right\t{:.2} %", 100.0 * held_out);
+    data!("all bases decoded right\t{:.2} %", 100.0 * accuracy);
     for (level, (used, size)) in (1..).zip(usage(&codes)?) {
-        println!("codes in use, level {level}\t{used} of {size}");
+        data!("codes in use, level {level}\t{used} of {size}");
     }
-    println!("learning\t{seconds_learn:.1} s");
-    println!("everything\t{:.1} s", begun.elapsed().as_secs_f64());
-    println!("vocabulary\t{}\ncodes\t{}\ndecoded\t{}", model.display(), codes.display(), decoded.display());
+    data!("learning\t{seconds_learn:.1} s");
+    data!("everything\t{:.1} s", begun.elapsed().as_secs_f64());
+    data!("vocabulary\t{}\ncodes\t{}\ndecoded\t{}", model.display(), codes.display(), decoded.display());
     Ok(if accuracy >= ENOUGH { Verdict::Passed } else { Verdict::Failed })
 }
 

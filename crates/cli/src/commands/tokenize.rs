@@ -69,8 +69,8 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let begun = Instant::now();
     let done = tokenize(args, &vocabulary, &device)?;
     let seconds = begun.elapsed().as_secs_f64();
-    eprintln!("{}", describe(&done.counts));
-    eprintln!("{} bases tokenized in {seconds:.1} s, {:.0} bases/s", done.bases, done.bases as f64 / seconds);
+    message!("{}", describe(&done.counts));
+    message!("{} bases tokenized in {seconds:.1} s, {:.0} bases/s", done.bases, done.bases as f64 / seconds);
     Ok(Verdict::Passed)
 }
 

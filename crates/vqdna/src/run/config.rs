@@ -139,7 +139,7 @@ impl RunConfig {
             let text =
                 std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
             let changes: Table =
-                text.parse().map_err(|e| ConfigError::Syntax { path: path.to_owned(), reason: format!("{e}") })?;
+                text.parse().map_err(|e| ConfigError::Syntax { path: path.to_owned(), reason: syntax(&text, &e) })?;
             merge(&mut table, changes);
         }
         for assignment in assignments {
@@ -189,6 +189,12 @@ impl RunConfig {
         require(optimizer.clip >= 0.0, "train.optimizer.clip", "0 or more")?;
         require(share(train.usage_alarm), "train.usage_alarm", "a share of the codes, 0 to 1")
     }
+}
+
+/// What is wrong with a TOML text, on one line, with the number of the line.
+fn syntax(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    format!("line {}: {}", 1 + before.matches('\n').count(), error.message().replace('\n', ", "))
 }
 
 /// The first line of an error, without the snippet of a document the user never wrote.

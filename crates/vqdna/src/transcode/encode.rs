@@ -83,7 +83,8 @@ impl Tokenize<'_> {
         let mut pipeline = Pipeline { job: self, pieces: Vec::new(), rows: Rows::new(writer), progress };
         let mut offset = 0;
         for record in fasta::read_all(inputs)? {
-            let found = segments(&record?, self.letters, &mut tokenized.counts)?;
+            // A chromosome may be large: its letters are dropped as soon as it is segments.
+            let found = record.map(|record| segments(&record, self.letters, &mut tokenized.counts))??;
             for track in self.tracks(found) {
                 let wanted = match shard {
                     None => 0..track.bases.len(),
@@ -137,21 +138,19 @@ impl Tokenize<'_> {
 
     /// The segments of a record in the order of the output: all forward, then all reverse from the record's end.
     fn tracks(&self, segments: Vec<Segment>) -> Vec<Track> {
-        let track = |segment: &Segment, strand| Track {
-            record: Arc::clone(&segment.contig),
-            start: segment.start,
-            strand,
-            bases: segment.bases.clone(),
+        let track = |segment: Segment, strand| {
+            let Segment { contig: record, start, bases, .. } = segment;
+            Track { record, start, strand, bases }
         };
-        let mut tracks: Vec<Track> = segments.iter().map(|segment| track(segment, Strand::Forward)).collect();
+        let mut reverse: Vec<Track> = Vec::new();
         if self.both_strands {
-            tracks.extend(segments.iter().rev().map(|segment| {
-                let mut track = track(segment, Strand::Reverse);
+            reverse.extend(segments.iter().rev().map(|segment| {
+                let mut track = track(segment.clone(), Strand::Reverse);
                 reverse_complement(&mut track.bases);
                 track
             }));
         }
-        tracks
+        segments.into_iter().map(|segment| track(segment, Strand::Forward)).chain(reverse).collect()
     }
 
     /// Per level, the codes of each piece's core.

@@ -1,0 +1,6 @@
+//! The program as its users meet it: command lines in; files, exit codes and messages out.
+
+mod edge_cases;
+mod errors;
+mod pipeline;
+mod program;
