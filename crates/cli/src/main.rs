@@ -23,6 +23,7 @@ macro_rules! message {
 
 mod arguments;
 mod commands;
+mod interrupt;
 mod progress;
 
 use clap::Parser;
@@ -43,6 +44,10 @@ fn main() -> ExitCode {
         Ok(commands::Verdict::Failed) => ExitCode::from(FAILED_CHECK),
         // The reader of our output has seen enough: `vqdna tokenize … | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if is_interrupted(&error) => {
+            message!("stopped; nothing was written");
+            ExitCode::from(interrupt::EXIT_CODE)
+        }
         Err(error) => {
             message!("error: {}", chain(&error));
             ExitCode::from(COULD_NOT_RUN)
@@ -60,6 +65,11 @@ fn chain(error: &anyhow::Error) -> String {
         }
     }
     text
+}
+
+fn is_interrupted(error: &anyhow::Error) -> bool {
+    use vqdna::transcode::TranscodeError;
+    matches!(error.downcast_ref::<TranscodeError>(), Some(TranscodeError::Interrupted))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -24,6 +24,7 @@ pub fn bases_bar(total: Option<u64>, label: &str) -> ProgressBar {
 /// Shows the training of a vocabulary.
 pub struct LearnProgress {
     steps: u64,
+    resume: bool,
     bar: ProgressBar,
     begun: Instant,
     first: Option<u64>,
@@ -32,10 +33,10 @@ pub struct LearnProgress {
 }
 
 impl LearnProgress {
-    /// For a run of `steps`.
-    pub fn new(steps: u64) -> Self {
+    /// For a run of `steps`, which is to go on from a checkpoint if `resume`.
+    pub fn new(steps: u64, resume: bool) -> Self {
         let bar = bases_bar(None, "reading");
-        Self { steps, bar, begun: Instant::now(), first: None, bases: 0, shown: String::new() }
+        Self { steps, resume, bar, begun: Instant::now(), first: None, bases: 0, shown: String::new() }
     }
 
     /// Takes the bar away.
@@ -81,6 +82,14 @@ impl LearnObserver for LearnProgress {
 }
 
 impl Observer for LearnProgress {
+    fn started(&mut self, resumed_at: Option<u64>) {
+        match resumed_at {
+            Some(steps) => self.message(&format!("going on after step {steps}")),
+            None if self.resume => self.message("no checkpoint yet: starting anew"),
+            None => {}
+        }
+    }
+
     fn step(&mut self, done: u64, bases: usize, logged: Option<&Measures>) {
         if self.first.is_none() {
             self.start_training(done - 1);

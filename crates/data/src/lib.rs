@@ -4,7 +4,7 @@
 //!
 //! | floor | rooms |
 //! | --- | --- |
-//! | 0 | [`words`], [`nearest`] |
+//! | 0 | [`aside`], [`words`], [`nearest`] |
 //! | 1 | [`alphabet`], [`span`], [`metric`] |
 //! | 2 | [`fasta`], [`codes`], [`synthetic`] |
 //! | 3 | [`segment`], [`window`], [`split`] |
@@ -37,6 +37,7 @@
 )]
 
 pub mod alphabet;
+pub mod aside;
 pub mod codes;
 pub mod corpus;
 pub mod fasta;

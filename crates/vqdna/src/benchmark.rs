@@ -4,6 +4,7 @@
 use burn::prelude::*;
 use rand::RngExt;
 use serde::Serialize;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use vqdna_data::codes::Writer;
@@ -139,7 +140,7 @@ pub fn tokenize(
     for _ in 0..runs.max(1) {
         let start = Instant::now();
         let mut writer = Writer::create(output, &job.header())?;
-        bases = job.files(&[PathBuf::from(fasta)], None, &mut writer, &mut |_| ())?.bases;
+        bases = job.files(&[PathBuf::from(fasta)], None, &mut writer, &mut |_| ControlFlow::Continue(()))?.bases;
         writer.finish()?;
         times.push(start.elapsed().as_secs_f64());
     }

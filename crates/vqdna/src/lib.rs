@@ -5,7 +5,7 @@
 //!
 //! | floor | rooms |
 //! | --- | --- |
-//! | 0 | [`aside`], [`ops`], [`device`], [`seed`], [`batch`] |
+//! | 0 | [`ops`], [`device`], [`seed`], [`batch`] |
 //! | 1 | [`weights`] |
 //! | 2 | [`layers`] |
 //! | 3 | [`quantizer`] |
@@ -19,7 +19,6 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-pub mod aside;
 pub mod batch;
 pub mod benchmark;
 pub mod device;

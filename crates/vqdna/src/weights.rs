@@ -67,6 +67,19 @@ pub enum WeightError {
     },
 }
 
+impl WeightError {
+    /// The same error about another name, where files name parameters otherwise than modules.
+    #[must_use]
+    pub fn rename(self, rename: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Missing { name } => Self::Missing { name: rename(name) },
+            Self::Unused { name } => Self::Unused { name: rename(name) },
+            Self::Shape { name, found, expected } => Self::Shape { name: rename(name), found, expected },
+            other => other,
+        }
+    }
+}
+
 /// A parameter drawn uniformly from ±`bound`, as PyTorch initialises its layers with `bound = 1/√fan_in`.
 ///
 /// Drawn on the host, so that initial weights depend on the seed alone and not on the device.
@@ -206,7 +219,7 @@ pub fn write(path: &Path, arrays: &Arrays, metadata: &[(&str, &str)]) -> Result<
     });
     let file = safetensors::serialize(views, Some(metadata))
         .map_err(|e| WeightError::Format { path: path.to_owned(), reason: e.to_string() })?;
-    crate::aside::write_aside(path, &file).map_err(io)
+    vqdna_data::aside::write_aside(path, &file).map_err(io)
 }
 
 /// Reads the f32 (and integer, converted) arrays of a safetensors file and its metadata.

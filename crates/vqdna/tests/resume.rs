@@ -29,6 +29,7 @@ enum Event {
 struct Watch<'a>(Event, &'a AtomicBool);
 
 impl Observer for Watch<'_> {
+    fn started(&mut self, _: Option<u64>) {}
     fn step(&mut self, done: u64, _: usize, _: Option<&Measures>) {
         if self.0 == Event::Stop(done) {
             self.1.store(true, Ordering::Relaxed);

@@ -21,9 +21,9 @@ pub struct Args {
     /// Measured runs; tokenize runs once unless told otherwise.
     #[arg(long, value_parser = at_least_one)]
     pub runs: Option<usize>,
-    /// FASTA to tokenize.
+    /// FASTA to tokenize (only with `tokenize`).
     pub fasta: Option<PathBuf>,
-    /// Where its codes go.
+    /// Where its codes go (only with `tokenize`).
     pub output: Option<PathBuf>,
     #[command(flatten)]
     pub compute: Compute,

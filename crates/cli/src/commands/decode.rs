@@ -1,6 +1,6 @@
 //! `vqdna decode`: codes back to FASTA.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args as ClapArgs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use vqdna_data::segment::Policy;
 use super::Verdict;
 use super::tokenize::at_least_one;
 use crate::arguments::Compute;
+use crate::interrupt;
 use crate::progress::bases_bar;
 
 /// Turn codes back into bases, and measure how many are right.
@@ -26,7 +27,7 @@ pub struct Args {
     /// Where the FASTA goes; `-` is standard output.
     #[arg(long, short, value_name = "FASTA")]
     pub output: PathBuf,
-    /// The genome the codes were made from: prints the share of bases decoded right.
+    /// The genome the codes were made from: prints the share of bases decoded right. May be repeated for several files.
     #[arg(long, value_name = "FASTA")]
     pub original: Vec<PathBuf>,
     /// Positions computed in one piece.
@@ -43,6 +44,7 @@ const ORIGINAL_MEMORY: u64 = 1_000_000_000;
 pub fn run(args: &Args) -> Result<Verdict> {
     let device = args.compute.open()?;
     let vocabulary = Vocabulary::load(&args.model, &device)?;
+    interrupt::listen()?;
     let decoded = decode(args, &vocabulary, &device)?;
     message!("{} bases decoded", decoded.bases);
     if let Some(accuracy) = decoded.accuracy() {
@@ -54,23 +56,33 @@ pub fn run(args: &Args) -> Result<Verdict> {
 
 /// Decodes into the output file.
 pub fn decode(args: &Args, vocabulary: &Vocabulary, device: &burn::prelude::Device) -> Result<Decoded> {
+    for input in args.original.iter().chain([&args.codes]) {
+        ensure!(!is_same_file(input, &args.output), "{} is an input; choose another output", args.output.display());
+    }
     let original = match args.original.as_slice() {
         [] => None,
         paths => Some(Corpus::read(paths, Policy::default(), ORIGINAL_MEMORY)?),
     };
     let job = Decode { vocabulary, device, chunk: args.chunk };
     let bar = bases_bar(None, "decoding");
-    let progress = &mut |bases| bar.set_position(bases);
+    let progress = &mut |bases| {
+        bar.set_position(bases);
+        interrupt::go_on()
+    };
     let mut decode_to = |output: &mut dyn Write| job.run(&args.codes, original.as_ref(), output, progress);
     let decoded = if args.output == Path::new("-") {
         decode_to(&mut std::io::stdout().lock())?
     } else {
         let place = || format!("writing {}", args.output.display());
-        let mut file = vqdna::aside::AsideFile::create(&args.output).with_context(place)?;
+        let mut file = vqdna_data::aside::AsideFile::create(&args.output).with_context(place)?;
         let decoded = decode_to(&mut file)?;
         file.keep().with_context(place)?;
         decoded
     };
     bar.finish_and_clear();
     Ok(decoded)
+}
+
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b && a.is_file())
 }

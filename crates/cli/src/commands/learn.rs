@@ -1,16 +1,15 @@
 //! `vqdna learn`: FASTA to a vocabulary.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args as ClapArgs;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use vqdna::objective::Measures;
 use vqdna::run::learn::{Learn, Learned};
 use vqdna::train::Ending;
 
 use super::Verdict;
 use crate::arguments::{Compute, Configure};
+use crate::interrupt;
 use crate::progress::LearnProgress;
 
 /// Learn a vocabulary from FASTA or FASTQ and write it to a folder.
@@ -47,17 +46,9 @@ pub fn run(args: &Args) -> Result<Verdict> {
 pub fn learn(args: &Args) -> Result<Learned> {
     let config = args.configure.resolve()?;
     let device = args.compute.open()?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        message!("stopping after this step; press Ctrl-C again to stop at once");
-    })
-    .context("listening for Ctrl-C")?;
+    let stop = interrupt::listen()?;
     let command_line: Vec<String> = std::env::args().collect();
-    let mut progress = LearnProgress::new(config.train.steps);
+    let mut progress = LearnProgress::new(config.train.steps, args.resume);
     let learned = Learn {
         inputs: &args.inputs,
         folder: &args.output,
@@ -66,7 +57,7 @@ pub fn learn(args: &Args) -> Result<Learned> {
         device: &device,
         resume: args.resume,
         command_line: &command_line,
-        stop: &stop,
+        stop,
     }
     .run(&mut progress);
     progress.finish();
@@ -74,6 +65,9 @@ pub fn learn(args: &Args) -> Result<Learned> {
 }
 
 fn print_measures(learned: &Learned) -> Result<()> {
+    if learned.measures.is_empty() {
+        message!("note: no window is held out, so nothing was measured; see `data.split` of the config");
+    }
     data!("measure\t{}", learned.evaluated_on);
     for (name, value) in &learned.measures {
         data!("{name}\t{}", number(*value));

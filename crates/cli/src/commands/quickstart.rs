@@ -5,6 +5,8 @@ use clap::Args as ClapArgs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use vqdna::run::folder::Vocabulary;
+use vqdna::train::Ending;
+use vqdna::transcode::TranscodeError;
 use vqdna_data::codes::Reader;
 
 use super::{Verdict, decode, learn, tokenize};
@@ -44,6 +46,9 @@ pub fn run(args: &Args) -> Result<Verdict> {
 
     message!("1/3 learning a vocabulary from phage lambda");
     let learned = learn::learn(&learn_args(args, &genome, &model))?;
+    if let Ending::Interrupted(_) = learned.ending {
+        return Err(TranscodeError::Interrupted.into());
+    }
     let seconds_learn = begun.elapsed().as_secs_f64();
     let device = vqdna::device::open(&args.compute.device)?;
     let vocabulary = Vocabulary::load(&model, &device)?;
@@ -74,7 +79,7 @@ fn prepare(folder: &Path, genome: &Path, model: &Path) -> Result<()> {
     if model.join("config.toml").is_file() {
         std::fs::remove_dir_all(model).with_context(place)?;
     }
-    vqdna::aside::write_aside(genome, LAMBDA).with_context(place)
+    vqdna_data::aside::write_aside(genome, LAMBDA).with_context(place)
 }
 
 fn learn_args(args: &Args, genome: &Path, model: &Path) -> learn::Args {

@@ -13,6 +13,7 @@ use vqdna_data::segment::Policy;
 
 use super::Verdict;
 use crate::arguments::{Compute, Strands};
+use crate::interrupt;
 use crate::progress::{bases_bar, describe};
 
 /// Turn FASTA into codes: one code for each base and level.
@@ -29,7 +30,7 @@ pub struct Args {
     /// Where the codes go: .parquet, .npy (with a sidecar of records), .tsv, or `-` for TSV on standard output.
     #[arg(long, short, value_name = "OUT")]
     pub output: PathBuf,
-    /// Only this region of one FASTA file: chr1:1,000-2,000 (1-based, inclusive).
+    /// Only this region of one FASTA file, as in samtools: chr1:1,000-2,000 (1-based, inclusive).
     #[arg(long)]
     pub region: Option<String>,
     /// Only the I-th of N equal shares of the bases; join the files with `vqdna merge`.
@@ -39,10 +40,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Strands::Forward)]
     pub strand: Strands,
     /// Ambiguous letters: n (become N), split or error. Default: as the vocabulary was learned.
-    #[arg(long)]
+    #[arg(long, value_name = "n|split|error")]
     pub ambiguous: Option<AmbiguousPolicy>,
     /// Soft-masked bases: keep or drop. Default: as the vocabulary was learned.
-    #[arg(long)]
+    #[arg(long, value_name = "keep|drop")]
     pub soft_mask: Option<SoftMaskPolicy>,
     /// Bases computed in one piece.
     #[arg(long, default_value_t = 4096, value_parser = at_least_one)]
@@ -66,6 +67,7 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 pub fn run(args: &Args) -> Result<Verdict> {
     let device = args.compute.open()?;
     let vocabulary = Vocabulary::load(&args.model, &device)?;
+    interrupt::listen()?;
     let begun = Instant::now();
     let done = tokenize(args, &vocabulary, &device)?;
     let seconds = begun.elapsed().as_secs_f64();
@@ -96,7 +98,10 @@ pub fn tokenize(args: &Args, vocabulary: &Vocabulary, device: &burn::prelude::De
     };
     let mut writer = Writer::create(&args.output, &job.header())?;
     let bar = bases_bar(None, "tokenizing");
-    let progress = &mut |bases| bar.set_position(bases);
+    let progress = &mut |bases| {
+        bar.set_position(bases);
+        interrupt::go_on()
+    };
     let done = match &args.region {
         Some(region) => job.region(&args.inputs[0], region, &mut writer, progress),
         None => job.files(&args.inputs, args.shard, &mut writer, progress),

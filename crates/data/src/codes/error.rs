@@ -1,5 +1,6 @@
 //! What can be wrong with a file of codes, and where.
 
+use crate::aside::AsideFile;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -84,6 +85,17 @@ impl CodesError {
     /// Makes an [`io::Error`] name its file, for `map_err`.
     pub(super) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { path: path.into(), action, source }
+    }
+
+    /// Begins a file of codes.
+    pub(super) fn creating(path: &Path) -> Result<AsideFile, Self> {
+        AsideFile::create(path).map_err(Self::io(path, "create the file"))
+    }
+
+    /// Gives a file of codes its name; returns its size in bytes.
+    pub(super) fn keeping(file: AsideFile) -> Result<u64, Self> {
+        let path = file.path().to_owned();
+        file.keep().map_err(Self::io(&path, "complete the file"))
     }
 
     /// Makes a [`ParquetError`] name its file, for `map_err`.

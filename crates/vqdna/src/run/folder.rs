@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use vqdna_data::aside::write_aside;
 use vqdna_data::fasta::InputDigest;
 use vqdna_data::segment::{Counts, Policy};
 
 use super::config::RunConfig;
-use crate::aside::write_aside;
 use crate::objective::Measures;
 use crate::tokenizer::vqdna::{Vqdna, VqdnaConfig, VqdnaConfigError, load_published, publish};
 use crate::weights::{self, WeightError};
@@ -177,6 +177,12 @@ const UNFINISHED: &str = ". If `vqdna learn` was interrupted there, finish it wi
 
 fn read_config(folder: &Path) -> Result<ModelConfig, FolderError> {
     let path = folder.join("config.json");
+    if !folder.is_dir() {
+        return Err(FolderError::Io {
+            path: folder.to_owned(),
+            source: std::io::Error::other("there is no such folder"),
+        });
+    }
     if !path.is_file() {
         let hint = if folder.join("checkpoint").is_dir() { UNFINISHED } else { "" };
         return Err(FolderError::NoModel { folder: folder.to_owned(), missing: "config.json", hint });

@@ -4,6 +4,7 @@ use burn::prelude::*;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use vqdna_data::aside::{AsideFile, write_aside};
 use vqdna_data::corpus::Corpus;
 use vqdna_data::fasta::FastaError;
 use vqdna_data::segment::Counts;
@@ -12,7 +13,6 @@ use vqdna_data::split::{Split, SplitError};
 use super::config::{ConfigError, RunConfig};
 use super::folder::{self, FolderError, Manifest, ModelConfig, measures_json};
 use super::source::WindowSource;
-use crate::aside::{AsideFile, write_aside};
 use crate::objective::{Measures, reconstruct::Reconstruct};
 use crate::train::{Ending, Observer, TrainError, Training};
 
@@ -111,14 +111,14 @@ impl Learn<'_> {
     pub fn run(&self, observer: &mut dyn LearnObserver) -> Result<Learned, LearnError> {
         let begun = Instant::now();
         self.config.check()?;
-        self.prepare_folder()?;
+        let created = self.prepare_folder()?;
         let memory = self.config.data.memory_megabases * 1_000_000;
         let letters = self.config.data.letters;
         let read = Corpus::read_with_progress(self.inputs, letters, memory, &mut |bases| observer.reading(bases));
-        let corpus = read.inspect_err(|_| self.leave_no_trace())?;
+        let corpus = read.inspect_err(|_| leave_no_trace(&created))?;
         let training_device = self.device.clone().autodiff();
         let source = WindowSource::new(&corpus, self.config, &training_device);
-        self.check_data(&corpus, &source).inspect_err(|_| self.leave_no_trace())?;
+        self.check_data(&corpus, &source).inspect_err(|_| leave_no_trace(&created))?;
         observer.read(&corpus.counts(), source.sizes());
         self.write_config()?;
 
@@ -151,8 +151,8 @@ impl Learn<'_> {
         Ok(Learned { ending, evaluated_on, measures, wall_s: begun.elapsed().as_secs_f64() })
     }
 
-    /// Makes the folder, so that an unwritable place is known before any work.
-    fn prepare_folder(&self) -> Result<(), LearnError> {
+    /// Makes the folder, so that an unwritable place is known before any work; returns the folders that were not there.
+    fn prepare_folder(&self) -> Result<Vec<PathBuf>, LearnError> {
         let taken = |what| LearnError::Taken { folder: self.folder.to_owned(), what };
         let holds = |name: &str| self.folder.join(name).exists();
         if !self.resume {
@@ -163,14 +163,12 @@ impl Learn<'_> {
                 return Err(taken("checkpoint"));
             }
         }
+        let missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+        let created = self.folder.ancestors().take_while(missing).map(Path::to_owned).collect();
         std::fs::create_dir_all(self.folder).map_err(self.output_error())?;
         // Dropped at once: only whether it can be made matters.
-        AsideFile::create(&self.folder.join("config.toml")).map(drop).map_err(self.output_error())
-    }
-
-    /// Removes the folder again if it is empty, after data that cannot be used.
-    fn leave_no_trace(&self) {
-        let _ = std::fs::remove_dir(self.folder);
+        AsideFile::create(&self.folder.join("config.toml")).map_err(self.output_error())?;
+        Ok(created)
     }
 
     /// Writes the resolved config. A folder with a checkpoint keeps its own: the run goes on only if the two are equal.
@@ -233,6 +231,14 @@ impl Learn<'_> {
             evaluated_on: evaluated_on.to_owned(),
             measures: measures_json(measures),
         }
+    }
+}
+
+/// Removes folders that were made for data that cannot be used, innermost first.
+fn leave_no_trace(created: &[PathBuf]) {
+    for folder in created {
+        // Fails if something is in it by now, which is then not ours to remove.
+        let _ = std::fs::remove_dir(folder);
     }
 }
 

@@ -105,7 +105,9 @@ pub enum VqdnaConfigError {
         blocks: usize,
     },
     /// Another number of taps than the quantizer reads.
-    #[error("`tokenizer.taps` has {found} entries, but this quantizer reads {expected}")]
+    #[error(
+        "`tokenizer.taps` has length {found}, but this quantizer reads {expected}: one for each of its `codebook_sizes` if `hrq`, else one"
+    )]
     TapCount {
         /// Number of taps.
         found: usize,
@@ -286,11 +288,15 @@ pub fn load_published(model: Vqdna, arrays: Arrays) -> Result<Vqdna, WeightError
         counts.filter_map(|(name, array)| Some((name.strip_suffix(COUNTS)?.to_owned() + RECENT, array.clone())));
     arrays.extend(recent.collect::<Arrays>());
     weights::assign(model, &arrays)
+        .map_err(|error| error.rename(|name| replace_prefix(name, MODULE_PREFIX, PUBLISHED_PREFIX)))
 }
 
 fn rename(arrays: Arrays, from: &str, to: &str) -> Arrays {
-    let renamed = |name: String| name.strip_prefix(from).map(|rest| format!("{to}{rest}")).unwrap_or(name);
-    arrays.into_iter().map(|(name, array)| (renamed(name), array)).collect()
+    arrays.into_iter().map(|(name, array)| (replace_prefix(name, from, to), array)).collect()
+}
+
+fn replace_prefix(name: String, from: &str, to: &str) -> String {
+    name.strip_prefix(from).map(|rest| format!("{to}{rest}")).unwrap_or(name)
 }
 
 /// Stem, projection and blocks.

@@ -96,7 +96,7 @@ pub enum TrainError {
     /// The loss or a gradient is not a number.
     #[error(
         "the loss is not finite at step {step} (learning rate {rate:e}; {parts}). Try a lower `train.schedule.rate`; \
-         the last checkpoint is unharmed"
+         a checkpoint of an earlier step is unharmed"
     )]
     Diverged {
         /// The step, counted from 1.
@@ -146,6 +146,8 @@ pub enum Ending {
 
 /// What the loop tells a person.
 pub trait Observer {
+    /// Before the first step: steps that a checkpoint holds, none if the run starts anew.
+    fn started(&mut self, resumed_at: Option<u64>);
     /// After each step: steps done, real bases of the step, named numbers (only in steps that are logged).
     fn step(&mut self, done: u64, bases: usize, logged: Option<&Measures>);
     /// After an evaluation on held-out windows.
@@ -158,6 +160,7 @@ pub trait Observer {
 pub struct Silent;
 
 impl Observer for Silent {
+    fn started(&mut self, _: Option<u64>) {}
     fn step(&mut self, _: u64, _: usize, _: Option<&Measures>) {}
     fn evaluated(&mut self, _: u64, _: &Measures) {}
     fn alarm(&mut self, _: &str) {}
@@ -192,6 +195,7 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
         observer: &mut dyn Observer,
     ) -> Result<(O::Model, Ending), TrainError> {
         let found = if resume { Checkpoint::open(self.folder, &self.fingerprint)? } else { None };
+        observer.started(found.as_ref().map(|checkpoint| checkpoint.steps));
         let mut state = match found {
             Some(checkpoint) => self.restore(model, &checkpoint, device)?,
             None => self.start(model)?,

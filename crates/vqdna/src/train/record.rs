@@ -34,7 +34,7 @@ impl Recorder {
         } else {
             String::new()
         };
-        crate::aside::write_aside(&path, kept.as_bytes()).map_err(io(&path))?;
+        vqdna_data::aside::write_aside(&path, kept.as_bytes()).map_err(io(&path))?;
         let metrics = OpenOptions::new().append(true).open(&path).map_err(io(&path))?;
         let events = folder.join("tensorboard");
         if done == 0 && events.exists() {
@@ -84,6 +84,6 @@ mod tests {
         log.write(3, "train", &measures).expect("written");
         let text = std::fs::read_to_string(folder.path().join("metrics.jsonl")).expect("readable");
         assert_eq!(text.lines().filter_map(step_of).collect::<Vec<_>>(), [1, 2, 3]);
-        assert!(text.starts_with(r#"{"loss":0.5,"split":"train","step":1}"#), "{text}");
+        assert!(text.starts_with(r#"{"step":1,"split":"train","loss":0.5}"#), "{text}");
     }
 }

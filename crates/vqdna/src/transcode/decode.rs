@@ -11,6 +11,7 @@ use vqdna_data::corpus::Corpus;
 use vqdna_data::span::Strand;
 
 use super::TranscodeError;
+use super::encode::Progress;
 use crate::run::folder::Vocabulary;
 
 /// Bases of a FASTA line.
@@ -58,7 +59,7 @@ impl Decode<'_> {
         codes: &Path,
         original: Option<&Corpus>,
         output: &mut dyn Write,
-        progress: &mut dyn FnMut(u64),
+        progress: Progress,
     ) -> Result<Decoded, TranscodeError> {
         let reader = Reader::open(codes)?;
         self.check(codes, &reader)?;
@@ -67,7 +68,9 @@ impl Decode<'_> {
             Stream { job: self, original, output: FastaWriter::new(output), run: None, decoded: Decoded::default() };
         for row in reader {
             stream.push(row?)?;
-            progress(stream.decoded.bases);
+            if progress(stream.decoded.bases).is_break() {
+                return Err(TranscodeError::Interrupted);
+            }
         }
         stream.finish()?;
         Ok(stream.decoded)

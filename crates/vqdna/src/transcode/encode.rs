@@ -1,7 +1,7 @@
 //! FASTA to codes.
 
 use burn::prelude::*;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vqdna_data::alphabet::{BaseId, reverse_complement};
@@ -52,8 +52,8 @@ pub struct Tokenized {
     pub counts: Counts,
 }
 
-/// Called with the number of bases tokenized so far.
-pub type Progress<'a> = &'a mut dyn FnMut(u64);
+/// Called with the number of bases done so far; says whether to go on.
+pub type Progress<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 
 impl Tokenize<'_> {
     /// The header of a codes file of this vocabulary.
@@ -293,8 +293,10 @@ impl Pipeline<'_, '_> {
         for (piece, codes) in self.pieces.drain(..).zip(codes) {
             self.rows.push(&piece, &codes)?;
         }
-        (self.progress)(self.rows.bases);
-        Ok(())
+        match (self.progress)(self.rows.bases) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(TranscodeError::Interrupted),
+        }
     }
 }
 

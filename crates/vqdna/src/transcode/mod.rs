@@ -21,6 +21,9 @@ pub enum TranscodeError {
     /// See [`CodesError`].
     #[error(transparent)]
     Codes(#[from] CodesError),
+    /// The caller asked to stop.
+    #[error("stopped before the end")]
+    Interrupted,
     /// A shard of standard input, which cannot be read twice.
     #[error("--shard reads its input twice, to find its share of the bases; standard input cannot be read twice")]
     ShardOfStdin,

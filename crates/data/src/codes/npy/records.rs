@@ -1,10 +1,10 @@
 //! The table of records beside an array: one line per segment.
 
+use crate::aside::AsideFile;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::super::aside::Aside;
 use super::super::error::{CodesError, Fault};
 use super::super::lines::{Lines, next_field, parse_number, parse_record, parse_strand};
 use super::super::{Header, Row, preamble};
@@ -35,14 +35,14 @@ impl Segment {
 
 /// Writes the table, joining adjacent rows to one line.
 pub(super) struct RecordsWriter {
-    file: Aside,
+    file: AsideFile,
     segment: Option<Segment>,
     array_rows: u64,
 }
 
 impl RecordsWriter {
     pub(super) fn create(path: &Path, header: &Header) -> Result<Self, CodesError> {
-        let mut writer = Self { file: Aside::create(path)?, segment: None, array_rows: 0 };
+        let mut writer = Self { file: CodesError::creating(path)?, segment: None, array_rows: 0 };
         writer.line(&preamble::format(header))?;
         writer.line(COLUMN_NAMES)?;
         Ok(writer)
@@ -67,7 +67,7 @@ impl RecordsWriter {
     }
 
     /// Completes the table; it waits under its other name until it is kept.
-    pub(super) fn finish(mut self) -> Result<Aside, CodesError> {
+    pub(super) fn finish(mut self) -> Result<AsideFile, CodesError> {
         self.end_segment()?;
         Ok(self.file)
     }

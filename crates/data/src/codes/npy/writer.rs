@@ -4,15 +4,15 @@ use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
-use super::super::aside::Aside;
 use super::super::error::CodesError;
 use super::super::{Header, Row};
 use super::records::RecordsWriter;
 use super::{CODE_BYTES, array, records_path};
+use crate::aside::AsideFile;
 
 /// Writes the rows of the array as they come, and its shape at the end.
 pub(in super::super) struct Writer {
-    array: Aside,
+    array: AsideFile,
     records: RecordsWriter,
     levels: usize,
     /// Bytes of one row; kept for its memory.
@@ -21,7 +21,7 @@ pub(in super::super) struct Writer {
 
 impl Writer {
     pub(in super::super) fn create(path: &Path, header: &Header) -> Result<Self, CodesError> {
-        let array = Aside::create(path)?;
+        let array = CodesError::creating(path)?;
         let records = RecordsWriter::create(&records_path(path), header)?;
         let mut writer = Self { array, records, levels: header.levels(), bytes: Vec::new() };
         writer.write_header(0)?;
@@ -46,8 +46,8 @@ impl Writer {
         let records = self.records.finish()?;
         // The table goes first, so that an array never stands without one.
         let records_path = records.path().to_owned();
-        let records_bytes = records.keep()?;
-        match self.array.keep() {
+        let records_bytes = CodesError::keeping(records)?;
+        match CodesError::keeping(self.array) {
             Ok(array_bytes) => Ok(records_bytes + array_bytes),
             Err(error) => {
                 // The first error is the one to report; a table that stays is harmless without its array.

@@ -10,10 +10,10 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::ColumnPath;
 
-use super::super::aside::Aside;
 use super::super::error::CodesError;
 use super::super::{Header, Row};
 use super::schema::{GROUP_ROWS, codes_column, notes, schema};
+use crate::aside::AsideFile;
 
 /// Written as the author of every file. Fixed, so that two versions of the program with the same codes write the
 /// same bytes.
@@ -24,7 +24,7 @@ const ZSTD_LEVEL: i32 = 3;
 /// Gathers rows to row groups.
 pub(in super::super) struct Writer {
     path: PathBuf,
-    file: SerializedFileWriter<Aside>,
+    file: SerializedFileWriter<AsideFile>,
     levels: usize,
     /// Rows of the next group.
     group: Vec<Row>,
@@ -32,7 +32,7 @@ pub(in super::super) struct Writer {
 
 impl Writer {
     pub(in super::super) fn create(path: &Path, header: &Header) -> Result<Self, CodesError> {
-        let aside = Aside::create(path)?;
+        let aside = CodesError::creating(path)?;
         let begin = || SerializedFileWriter::new(aside, schema(header.levels())?, Arc::new(properties(header)?));
         let file = begin().map_err(CodesError::parquet(path, "write"))?;
         Ok(Self { path: path.into(), file, levels: header.levels(), group: Vec::new() })
@@ -47,7 +47,7 @@ impl Writer {
         if !self.group.is_empty() {
             self.write_group()?;
         }
-        self.file.into_inner().map_err(CodesError::parquet(&self.path, "write"))?.keep()
+        CodesError::keeping(self.file.into_inner().map_err(CodesError::parquet(&self.path, "write"))?)
     }
 
     fn write_group(&mut self) -> Result<(), CodesError> {
@@ -84,7 +84,7 @@ fn properties(header: &Header) -> Result<WriterProperties, ParquetError> {
 }
 
 fn write_column<T: DataType>(
-    columns: &mut SerializedRowGroupWriter<'_, Aside>,
+    columns: &mut SerializedRowGroupWriter<'_, AsideFile>,
     group: &[Row],
     value: impl Fn(&Row) -> T::T,
 ) -> Result<(), ParquetError> {
@@ -95,7 +95,7 @@ fn write_column<T: DataType>(
 }
 
 fn write_codes(
-    columns: &mut SerializedRowGroupWriter<'_, Aside>,
+    columns: &mut SerializedRowGroupWriter<'_, AsideFile>,
     group: &[Row],
     level: usize,
 ) -> Result<(), ParquetError> {

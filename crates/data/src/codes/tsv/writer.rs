@@ -3,10 +3,10 @@
 use std::io::{self, BufWriter, Stdout, Write};
 use std::path::Path;
 
-use super::super::aside::Aside;
 use super::super::error::CodesError;
 use super::super::{Header, Row, is_standard_stream, preamble};
 use super::column_names;
+use crate::aside::AsideFile;
 
 /// Writes one line per base to a file or to standard output.
 pub(in super::super) struct Writer {
@@ -17,7 +17,7 @@ pub(in super::super) struct Writer {
 }
 
 enum Out {
-    File(Aside),
+    File(AsideFile),
     /// Not the lock of standard output, which could not move to another thread with the writer.
     Pipe(BufWriter<Stdout>),
 }
@@ -27,7 +27,7 @@ impl Writer {
         let out = if is_standard_stream(path) {
             Out::Pipe(BufWriter::with_capacity(1 << 16, io::stdout()))
         } else {
-            Out::File(Aside::create(path)?)
+            Out::File(CodesError::creating(path)?)
         };
         let lines = format!("{}\n{}\n", preamble::format(header), column_names(header.levels()));
         let mut writer = Self { out, lines: lines.into(), bytes: 0 };
@@ -63,7 +63,7 @@ impl Writer {
 
     pub(in super::super) fn finish(self) -> Result<u64, CodesError> {
         match self.out {
-            Out::File(file) => file.keep(),
+            Out::File(file) => CodesError::keeping(file),
             Out::Pipe(mut pipe) => pipe.flush().map(|()| self.bytes).map_err(standard_output),
         }
     }
