@@ -8,7 +8,8 @@ import json
 import shutil
 from pathlib import Path
 
-KEPT = ("config.toml", "run.json", "metrics.jsonl", "config.json")
+KEPT = ("config.toml", "metrics.jsonl", "config.json")
+PROGRAM = "vqdna"
 
 
 def row(run):
@@ -43,7 +44,7 @@ def main():
     print("| run | program | device | threads | machine | input | BLAKE3 of the input | command |\n" + "| --- " * 8 + "|")
     for run, m in zip(args.runs, manifests):
         for file in m["inputs"]:
-            command = " ".join([Path(m["command_line"][0]).name, *(Path(a).name if "/" in a else a for a in m["command_line"][1:])])
+            command = " ".join([PROGRAM, *(Path(a).name if "/" in a else a for a in m["command_line"][1:])])
             print(f"| {run.name} | {m['program']} | {m['device']} | {m['threads']} | {m['machine']} | {Path(file['path']).name} | "
                   f"{file['blake3'][:16]}… | `{command}` |")
     if args.keep:
@@ -51,6 +52,10 @@ def main():
             (args.keep / run.name).mkdir(parents=True, exist_ok=True)
             for name in KEPT:
                 shutil.copy(run / name, args.keep / run.name / name)
+            # Where the program lay on that machine says nothing to others.
+            manifest = json.loads((run / "run.json").read_text())
+            manifest["command_line"][0] = PROGRAM
+            (args.keep / run.name / "run.json").write_text(json.dumps(manifest, indent=2) + "\n")
     print("\nConfig, manifest and log of each run lie in the folders beside this file. Made by `results/summarise.py`.")
 
 
