@@ -12,6 +12,10 @@ KEPT = ("config.toml", "metrics.jsonl", "config.json")
 PROGRAM = "vqdna"
 
 
+def command_line(manifest):
+    return [PROGRAM, *(Path(a).name if "/" in a else a for a in manifest["command_line"][1:])]
+
+
 def row(run):
     manifest = json.loads((run / "run.json").read_text())
     measures = manifest["measures"]
@@ -44,7 +48,7 @@ def main():
     print("| run | program | device | threads | machine | input | BLAKE3 of the input | command |\n" + "| --- " * 8 + "|")
     for run, m in zip(args.runs, manifests):
         for file in m["inputs"]:
-            command = " ".join([PROGRAM, *(Path(a).name if "/" in a else a for a in m["command_line"][1:])])
+            command = " ".join(command_line(m))
             print(f"| {run.name} | {m['program']} | {m['device']} | {m['threads']} | {m['machine']} | {Path(file['path']).name} | "
                   f"{file['blake3'][:16]}… | `{command}` |")
     if args.keep:
@@ -52,9 +56,11 @@ def main():
             (args.keep / run.name).mkdir(parents=True, exist_ok=True)
             for name in KEPT:
                 shutil.copy(run / name, args.keep / run.name / name)
-            # Where the program lay on that machine says nothing to others.
+            # Where programs and files lay on that machine says nothing to others.
             manifest = json.loads((run / "run.json").read_text())
-            manifest["command_line"][0] = PROGRAM
+            manifest["command_line"] = command_line(manifest)
+            for file in manifest["inputs"]:
+                file["path"] = Path(file["path"]).name
             (args.keep / run.name / "run.json").write_text(json.dumps(manifest, indent=2) + "\n")
     print("\nConfig, manifest and log of each run lie in the folders beside this file. Made by `results/summarise.py`.")
 

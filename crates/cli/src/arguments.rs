@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use vqdna::device;
 use vqdna::run::config::RunConfig;
 use vqdna::tokenizer::vqdna::{Kind, Preset};
@@ -52,6 +52,16 @@ impl From<QuantizerName> for Kind {
     }
 }
 
+/// Refuses an output that is one of the inputs, which it would destroy.
+pub fn check_output<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
+    let same =
+        |input: &Path| matches!((input.canonicalize(), output.canonicalize()), (Ok(a), Ok(b)) if a == b && a.is_file());
+    for input in inputs {
+        anyhow::ensure!(!same(input), "{} is an input; choose another output", output.display());
+    }
+    Ok(())
+}
+
 /// Strands to tokenize.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Strands {
@@ -72,6 +82,9 @@ pub struct Compute {
     pub threads: Option<usize>,
 }
 
+/// More than any machine has cores.
+const MOST_THREADS: usize = 4096;
+
 impl Compute {
     /// Opens the device and starts the threads. Must be called once, before any work.
     pub fn open(&self) -> Result<burn::prelude::Device> {
@@ -85,7 +98,7 @@ impl Compute {
         let granted = std::env::var("SLURM_CPUS_PER_TASK").ok().and_then(|n| n.parse().ok());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.threads.or(granted).unwrap_or(cores);
-        anyhow::ensure!(threads > 0, "--threads must be at least 1");
+        anyhow::ensure!((1..=MOST_THREADS).contains(&threads), "--threads must be 1 to {MOST_THREADS}");
         Ok(threads)
     }
 }

@@ -28,7 +28,12 @@ pub struct Step {
 }
 
 /// Moves a parameter by one step and updates its two moments in place.
+///
+/// # Panics
+/// If the four slices differ in length.
 pub fn update(step: Step, parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
+    let lengths = [gradient.len(), first.len(), second.len()];
+    assert!(lengths.iter().all(|&length| length == parameter.len()), "a gradient or moment of another length");
     parameter
         .par_chunks_mut(CHUNK)
         .zip(gradient.par_chunks(CHUNK))

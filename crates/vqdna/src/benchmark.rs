@@ -17,7 +17,7 @@ use crate::seed::{Stream, stream};
 use crate::tokenizer::vqdna::{Kind, Preset, VqdnaConfig};
 use crate::train::optimizer::{Adamw, AdamwConfig, Gradients};
 use crate::transcode::TranscodeError;
-use crate::transcode::encode::{Tokenize, default_batch};
+use crate::transcode::encode::Tokenize;
 
 /// Bases of a window.
 const LENGTH: usize = 512;
@@ -75,7 +75,7 @@ pub fn learn(preset: Preset, runs: usize, device: &Device) -> Measurement {
     let device = &device.clone().autodiff();
     let mut config = preset.config(Kind::Hrq);
     without_revival(&mut config);
-    let objective = Reconstruct { config: config.clone(), seed: 0, start_windows: 0 };
+    let objective = Reconstruct { config: config.clone(), seed: 0, start_rows: 0 };
     let settings = AdamwConfig { weight_decay: 0.01, ..AdamwConfig::default() };
     let (mut model, mut optimizer) = (Some(config.init(0, device)), Adamw::new(&settings));
     let mut random = stream(0, "benchmark", &[]);
@@ -134,12 +134,12 @@ pub fn tokenize(
         letters: Policy::default(),
         both_strands: false,
         chunk: CHUNK,
-        batch: default_batch(CHUNK),
+        batch: None,
     };
     let (mut times, mut bases) = (Vec::new(), 0);
     for _ in 0..runs.max(1) {
         let start = Instant::now();
-        let mut writer = Writer::create(output, &job.header())?;
+        let mut writer = Writer::create(output, &job.header(None))?;
         bases = job.files(&[PathBuf::from(fasta)], None, &mut writer, &mut |_| ControlFlow::Continue(()))?.bases;
         writer.finish()?;
         times.push(start.elapsed().as_secs_f64());

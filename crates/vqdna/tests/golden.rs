@@ -140,7 +140,7 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 fn tokenizer_agrees(golden: &Golden) {
     let device = Device::flex().autodiff();
     let (model, batch) = (golden.model(&device), golden.batch("", &device));
-    let objective = Reconstruct { config: golden.config(), seed: 0, start_windows: 0 };
+    let objective = Reconstruct { config: golden.config(), seed: 0, start_rows: 0 };
 
     let made = model.forward(&batch);
     golden.check("out.logits", &values(made.logits), TOLERANCE);
@@ -183,7 +183,7 @@ struct Trace {
 fn training_agrees(golden: &Golden) {
     let device = Device::flex().autodiff();
     let trace: Trace = serde_json::from_str(&golden.metadata["extra"]).expect("settings of the trace");
-    let objective = Reconstruct { config: golden.config(), seed: 0, start_windows: 0 };
+    let objective = Reconstruct { config: golden.config(), seed: 0, start_rows: 0 };
     let settings = AdamwConfig { weight_decay: trace.weight_decay, clip: trace.clip, ..AdamwConfig::default() };
     let schedule = vqdna::train::schedule::ScheduleConfig {
         rate: trace.lr,

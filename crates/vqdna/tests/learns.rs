@@ -24,8 +24,8 @@ fn overfits(kind: Kind) {
     let windows: Vec<HostWindow> = (0..8).map(|seed| window(seed, 64)).collect();
     let batch = Batch::new(&windows, 1.0, &device);
     let config = Preset::Tiny.config(kind);
-    let objective = Reconstruct { config: config.clone(), seed: 1, start_windows: 8 };
-    let mut model = objective.start(config.init(1, &device), &mut std::iter::once(batch.clone()));
+    let objective = Reconstruct { config: config.clone(), seed: 1, start_rows: 512 };
+    let mut model = objective.start(config.init(1, &device), &mut std::iter::once(batch.clone()), 1);
     let mut optimizer = Adamw::new(&AdamwConfig::default());
 
     let first = objective.forward(&model, &batch);

@@ -129,7 +129,7 @@ fn assert_equal_runs(what: &str, whole: &Path, resumed: &Path) {
             .collect()
     };
     assert_eq!(steps("train"), (1..=STEPS).collect::<Vec<_>>(), "{what}");
-    assert_eq!(steps("valid"), [3, 6, 9], "{what}");
+    assert_eq!(steps("valid"), [3, 6, 9, STEPS], "{what}: the last one after training");
     assert_eq!(entries, log(whole), "{what}: logs");
 }
 

@@ -1,4 +1,4 @@
-//! The numbers of `vqdna.md` (V1 to V5) and `vq_techniques.md` (T9) that a quantizer as a whole must give. V6 to V8 and T14 are laws;
+//! The numbers of `docs/vectors.md` (V1 to V5) and `docs/vectors.md` (T9) that a quantizer as a whole must give. V6 to V8 and T14 are laws;
 //! T1, T3, T4, T5, T10 and the averages of V5 stand beside the code.
 
 use burn::prelude::*;

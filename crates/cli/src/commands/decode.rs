@@ -1,6 +1,6 @@
 //! `vqdna decode`: codes back to FASTA.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use vqdna_data::segment::Policy;
 
 use super::Verdict;
 use super::tokenize::at_least_one;
-use crate::arguments::Compute;
+use crate::arguments::{Compute, check_output};
 use crate::interrupt;
 use crate::progress::bases_bar;
 
@@ -47,6 +47,9 @@ pub fn run(args: &Args) -> Result<Verdict> {
     interrupt::listen()?;
     let decoded = decode(args, &vocabulary, &device)?;
     message!("{} bases decoded", decoded.bases);
+    if !args.original.is_empty() && decoded.compared == 0 {
+        message!("note: the original knows none of these bases (N), so there is nothing to compare");
+    }
     if let Some(accuracy) = decoded.accuracy() {
         let text = format!("reconstruction\t{accuracy:.6}\ncompared\t{}\nright\t{}", decoded.compared, decoded.right);
         if args.output == Path::new("-") { message!("{text}") } else { data!("{text}") }
@@ -56,9 +59,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
 
 /// Decodes into the output file.
 pub fn decode(args: &Args, vocabulary: &Vocabulary, device: &burn::prelude::Device) -> Result<Decoded> {
-    for input in args.original.iter().chain([&args.codes]) {
-        ensure!(!is_same_file(input, &args.output), "{} is an input; choose another output", args.output.display());
-    }
+    check_output(&args.output, args.original.iter().chain([&args.codes]))?;
     let original = match args.original.as_slice() {
         [] => None,
         paths => Some(Corpus::read(paths, Policy::default(), ORIGINAL_MEMORY)?),
@@ -81,8 +82,4 @@ pub fn decode(args: &Args, vocabulary: &Vocabulary, device: &burn::prelude::Devi
     };
     bar.finish_and_clear();
     Ok(decoded)
-}
-
-fn is_same_file(a: &Path, b: &Path) -> bool {
-    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b && a.is_file())
 }

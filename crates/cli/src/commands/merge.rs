@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use vqdna_data::codes;
 
 use super::Verdict;
+use crate::arguments::check_output;
 
 /// Join shards of codes, in order, into the file that one run without shards would have written.
 #[derive(ClapArgs, Clone, Debug)]
@@ -20,6 +21,7 @@ pub struct Args {
 
 /// Merges.
 pub fn run(args: &Args) -> Result<Verdict> {
+    check_output(&args.output, &args.shards)?;
     let written = codes::merge(&args.shards, &args.output)?;
     message!("{} bases in {} rows", written.bases, written.rows);
     Ok(Verdict::Passed)

@@ -5,14 +5,13 @@ use clap::Args as ClapArgs;
 use std::path::PathBuf;
 use std::time::Instant;
 use vqdna::run::folder::Vocabulary;
-use vqdna::transcode::Shard;
-use vqdna::transcode::encode::{Tokenize, Tokenized, default_batch};
+use vqdna::transcode::encode::{Tokenize, Tokenized};
 use vqdna_data::alphabet::{AmbiguousPolicy, SoftMaskPolicy};
-use vqdna_data::codes::Writer;
+use vqdna_data::codes::{ShardNumber, Writer};
 use vqdna_data::segment::Policy;
 
 use super::Verdict;
-use crate::arguments::{Compute, Strands};
+use crate::arguments::{Compute, Strands, check_output};
 use crate::interrupt;
 use crate::progress::{bases_bar, describe};
 
@@ -35,7 +34,7 @@ pub struct Args {
     pub region: Option<String>,
     /// Only the I-th of N equal shares of the bases; join the files with `vqdna merge`.
     #[arg(long, value_name = "I/N")]
-    pub shard: Option<Shard>,
+    pub shard: Option<ShardNumber>,
     /// Strands to tokenize.
     #[arg(long, value_enum, default_value_t = Strands::Forward)]
     pub strand: Strands,
@@ -48,7 +47,7 @@ pub struct Args {
     /// Bases computed in one piece.
     #[arg(long, default_value_t = 4096, value_parser = at_least_one)]
     pub chunk: usize,
-    /// Pieces computed together. Default: as many as make 16,384 bases.
+    /// Pieces computed together. Default: as many as make about 16,384 bases.
     #[arg(long, value_parser = at_least_one)]
     pub batch: Option<usize>,
     #[command(flatten)]
@@ -84,6 +83,7 @@ pub fn tokenize(args: &Args, vocabulary: &Vocabulary, device: &burn::prelude::De
         (Some(_), None) if args.inputs.len() != 1 => return Err(E::RegionOfMany(args.inputs.len()).into()),
         _ => {}
     }
+    check_output(&args.output, &args.inputs)?;
     let learned = vocabulary.config.letters;
     let job = Tokenize {
         vocabulary,
@@ -94,9 +94,9 @@ pub fn tokenize(args: &Args, vocabulary: &Vocabulary, device: &burn::prelude::De
         },
         both_strands: args.strand == Strands::Both,
         chunk: args.chunk,
-        batch: args.batch.unwrap_or_else(|| default_batch(args.chunk)),
+        batch: args.batch,
     };
-    let mut writer = Writer::create(&args.output, &job.header())?;
+    let mut writer = Writer::create(&args.output, &job.header(args.shard))?;
     let bar = bases_bar(None, "tokenizing");
     let progress = &mut |bases| {
         bar.set_position(bases);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parquet::errors::ParquetError;
 
-use super::{ROW_BASES, Row};
+use super::{ROW_BASES, Row, ShardNumber};
 use crate::span::Strand;
 
 /// An error of the room; each names the file.
@@ -67,6 +67,32 @@ pub enum CodesError {
         /// The shard it was compared with.
         first: PathBuf,
     },
+    /// A file of a merge with another number than its place asks for.
+    #[error("{}: {}", path.display(), misplaced(*expected, *found))]
+    OtherShard {
+        /// The file.
+        path: PathBuf,
+        /// The number that belongs there; `None` for a whole file.
+        expected: Option<ShardNumber>,
+        /// The number of the file; `None` for a whole file.
+        found: Option<ShardNumber>,
+    },
+    /// A merge that ends before the last shard.
+    #[error("{}: shard {missing} is missing; it should follow this file", path.display())]
+    MissingShard {
+        /// The last file.
+        path: PathBuf,
+        /// The first shard after it.
+        missing: ShardNumber,
+    },
+    /// A file of a merge after the last shard.
+    #[error("{}: expected no file after shard {count}/{count}", path.display())]
+    SurplusShard {
+        /// The file.
+        path: PathBuf,
+        /// Number of shards.
+        count: u64,
+    },
     /// A merge of no shards, which would have no header.
     #[error("{}: no shards to merge", out.display())]
     NoShards {
@@ -106,6 +132,16 @@ impl CodesError {
     /// Makes a [`Fault`] name its file and place, for `map_err`.
     pub(super) fn content(path: &Path, place: Place) -> impl FnOnce(Fault) -> Self {
         move |fault| Self::Content { path: path.into(), place, fault }
+    }
+}
+
+/// What is wrong with the number of a file of a merge.
+fn misplaced(expected: Option<ShardNumber>, found: Option<ShardNumber>) -> String {
+    match (expected, found) {
+        (Some(expected), Some(found)) => format!("expected shard {expected}, found {found}"),
+        (Some(expected), None) => format!("expected shard {expected}, found a whole file"),
+        (None, Some(found)) => format!("expected a whole file like the first, found shard {found}"),
+        (None, None) => "expected another file".into(),
     }
 }
 
@@ -174,6 +210,12 @@ pub enum Fault {
     CodebookSizes {
         /// The sizes.
         found: Vec<usize>,
+    },
+    /// The number of a shard is no number of a shard.
+    #[error("a shard is numbered i/N with i from 1 to N, such as 2/3, found {found:?}")]
+    Shard {
+        /// The number.
+        found: String,
     },
     /// A text or a number is not what belongs in its place.
     #[error("expected {expected}, found {found:?}")]
@@ -251,10 +293,4 @@ pub enum Fault {
     /// A record and strand that returns after others came between.
     #[error("out of order: other records or strands came between these bases and the ones before")]
     Returns,
-    /// A shard that does not begin where the shard before broke off.
-    #[error("gap: the shard before broke off at {edge}, so a shard may be missing between")]
-    Gap {
-        /// End of the last row before, on the reverse strand its start.
-        edge: u64,
-    },
 }

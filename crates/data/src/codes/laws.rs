@@ -13,7 +13,7 @@ const FULL: u64 = ROW_BASES as u64;
 const FORMATS: [&str; 3] = ["parquet", "npy", "tsv"];
 
 fn header() -> Header {
-    Header { model: "6f1e".into(), codebook_sizes: vec![256, 512, 65_536] }
+    Header { model: "6f1e".into(), codebook_sizes: vec![256, 512, 65_536], shard: None }
 }
 
 /// Records of one or two strands and one or more segments, some longer than a row.
@@ -71,8 +71,8 @@ fn rows_of_segment(record: &Arc<str>, segment: Range<u64>, strand: Strand) -> Ve
 }
 
 /// A writer that has written the rows.
-fn begin(path: &Path, rows: &[Row]) -> Writer {
-    let mut writer = Writer::create(path, &header()).unwrap();
+fn begin(path: &Path, shard: Option<ShardNumber>, rows: &[Row]) -> Writer {
+    let mut writer = Writer::create(path, &Header { shard, ..header() }).unwrap();
     for row in rows {
         writer.write(row).unwrap();
     }
@@ -80,7 +80,19 @@ fn begin(path: &Path, rows: &[Row]) -> Writer {
 }
 
 fn write(path: &Path, rows: &[Row]) -> Written {
-    begin(path, rows).finish().unwrap()
+    begin(path, None, rows).finish().unwrap()
+}
+
+/// Writes a file for each part, beside `path`; they are the shards of one file if they are numbered.
+fn write_parts(path: &Path, parts: &[&[Row]], are_numbered: bool) -> Vec<PathBuf> {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let count = parts.len() as u64;
+    let write = |(index, rows): (u64, &&[Row])| {
+        let part = path.with_file_name(format!("{index}{name}"));
+        begin(&part, are_numbered.then_some(ShardNumber { index, count }), rows).finish().unwrap();
+        part
+    };
+    (1..).zip(parts).map(write).collect()
 }
 
 fn read(path: &Path) -> Result<Vec<Row>, CodesError> {
@@ -150,11 +162,51 @@ fn more_rows_than_a_row_group_are_read() {
     });
 }
 
-/// Whether a shard may begin at this row: not at a gap after a full row.
-fn is_seam(rows: &[Row], index: usize) -> bool {
-    let (Some(last), Some(row)) = (rows[..index].last(), rows.get(index)) else { return true };
-    let is_same = last.record == row.record && last.strand == row.strand;
-    !is_same || last.end - last.start < FULL || last.edges().1 == row.edges().0
+#[test]
+fn a_shard_has_its_number() {
+    let rows = random_rows(7);
+    for_each_format(|_, path| {
+        let parts: [&[Row]; 3] = [&[], &rows, &[]];
+        for (index, shard) in (1..).zip(write_parts(path, &parts, true)) {
+            let reader = Reader::open(&shard).unwrap();
+            assert_eq!(reader.header(), &Header { shard: Some(ShardNumber { index, count: 3 }), ..header() });
+        }
+        let impossible = Header { shard: Some(ShardNumber { index: 4, count: 3 }), ..header() };
+        let message = Writer::create(path, &impossible).err().unwrap().to_string();
+        assert!(message.ends_with("such as 2/3, found \"4/3\""), "{message}");
+    });
+}
+
+#[test]
+fn a_damaged_number_is_an_error() {
+    for_each_format(|folder, path| {
+        let shard = write_parts(path, &[&few_rows(), &[]], true).remove(0);
+        for number in ["0/2", "3/2", "1/x"] {
+            for (name, bytes) in contents(folder) {
+                let mut damaged = bytes.clone();
+                for place in 0..bytes.len() {
+                    if bytes[place..].starts_with(b"1/2") {
+                        damaged[place..place + number.len()].copy_from_slice(number.as_bytes());
+                    }
+                }
+                fs::write(folder.join(&name), damaged).unwrap();
+            }
+            let message = read(&shard).unwrap_err().to_string();
+            assert!(message.ends_with(&format!("such as 2/3, found {number:?}")), "{message}");
+            write_parts(path, &[&few_rows(), &[]], true);
+        }
+    });
+}
+
+/// Joins the parts and compares with the file of all rows.
+fn assert_merges(path: &Path, parts: &[&[Row]], are_numbered: bool) {
+    let folder = tempfile::tempdir().unwrap();
+    let name = path.file_name().unwrap();
+    let shards = write_parts(&folder.path().join(name), parts, are_numbered);
+    let whole = write(path, &parts.concat());
+    let merged = tempfile::tempdir().unwrap();
+    assert_eq!(merge(&shards, &merged.path().join(name)).unwrap(), whole);
+    assert!(contents(merged.path()) == contents(path.parent().unwrap()), "{}", path.display());
 }
 
 #[test]
@@ -163,49 +215,90 @@ fn merged_shards_are_the_whole_file_byte_for_byte() {
         let rng = &mut ChaCha8Rng::seed_from_u64(seed);
         let rows = random_rows(seed);
         let mut cuts: Vec<usize> = (0..3).map(|_| rng.random_range(0..=rows.len())).collect();
-        cuts.retain(|&cut| is_seam(&rows, cut));
         cuts.extend([0, rows.len()]);
         cuts.sort_unstable();
+        let parts: Vec<&[Row]> = cuts.windows(2).map(|cut| &rows[cut[0]..cut[1]]).collect();
         for_each_format(|_, path| {
-            let folder = tempfile::tempdir().unwrap();
-            let name = path.file_name().unwrap().to_str().unwrap();
-            let shards: Vec<PathBuf> =
-                (1..cuts.len()).map(|shard| folder.path().join(format!("{shard}{name}"))).collect();
-            for (shard, cut) in shards.iter().zip(cuts.windows(2)) {
-                write(shard, &rows[cut[0]..cut[1]]);
-            }
-            let whole = write(path, &rows);
-            let merged = tempfile::tempdir().unwrap();
-            assert_eq!(merge(&shards, &merged.path().join(name)).unwrap(), whole);
-            assert!(contents(merged.path()) == contents(path.parent().unwrap()), "{name} {seed} {cuts:?}");
+            assert_merges(path, &parts, true);
+            assert_merges(path, &parts, false);
+            assert_merges(path, &[&rows], true);
         });
     }
 }
 
-#[test]
-fn a_merge_refuses_swapped_missing_and_foreign_shards() {
-    let mut rows = rows_of_segment(&"a".into(), 0..2 * FULL + 9, Strand::Forward);
+/// Rows of the segments of one record, all with the code 0.
+fn rows_of_zeros(segments: &[Range<u64>], strand: Strand) -> Vec<Row> {
+    let mut rows: Vec<Row> =
+        segments.iter().flat_map(|segment| rows_of_segment(&"a".into(), segment.clone(), strand)).collect();
     for row in &mut rows {
         row.codes = vec![vec![0; usize::try_from(row.end - row.start).unwrap()]; 3];
     }
+    rows
+}
+
+#[test]
+fn a_segment_may_end_with_a_full_row_at_the_end_of_a_shard() {
+    let forward = rows_of_zeros(&[0..FULL, FULL + 5..FULL + 9], Strand::Forward);
+    let reverse = rows_of_zeros(&[9..FULL + 9, 0..4], Strand::Reverse);
+    for rows in [forward, reverse] {
+        for_each_format(|_, path| {
+            assert_merges(path, &[&rows[..1], &rows[1..]], true);
+            assert_merges(path, &[&rows[..1], &rows[1..]], false);
+        });
+    }
+}
+
+/// The errors of merges of parts, by their indices; then, nothing must be left under `path`.
+fn refusals(path: &Path, parts: &[PathBuf]) -> impl Fn(&[usize]) -> String {
+    move |order: &[usize]| {
+        let order: Vec<_> = order.iter().map(|&part| parts[part].clone()).collect();
+        let message = merge(&order, path).unwrap_err().to_string();
+        assert!(!path.exists());
+        message.replace(&path.parent().unwrap().display().to_string(), "")
+    }
+}
+
+#[test]
+fn a_merge_refuses_missing_swapped_and_repeated_shards() {
+    // Where rows alone would not tell: the second shard has none, and the others are of segments of their own.
+    let rows = rows_of_zeros(&[0..5, 10..15], Strand::Forward);
     for_each_format(|folder, path| {
         let name = path.file_name().unwrap().to_str().unwrap();
-        let shards: Vec<PathBuf> = (0..3).map(|shard| folder.join(format!("{shard}{name}"))).collect();
-        for (shard, row) in shards.iter().zip(&rows) {
-            write(shard, std::slice::from_ref(row));
-        }
-        let refused = |order: &[usize]| {
-            let order: Vec<_> = order.iter().map(|&shard| shards[shard].clone()).collect();
-            merge(&order, path).unwrap_err().to_string()
-        };
-        assert!(refused(&[0, 2]).contains(&format!("2{name}: record a, strand +, base 32768: gap")));
-        assert!(refused(&[1, 0, 2]).contains(&format!("0{name}: record a, strand +, base 0: overlaps")));
+        let mut parts = write_parts(path, &[&rows[..1], &[], &rows[1..]], true);
+        let other = folder.join("other");
+        fs::create_dir(&other).unwrap();
+        parts.extend(write_parts(&other.join(name), &[&rows[..1], &[]], true));
+        parts.push(folder.join(format!("whole.{name}")));
+        write(&parts[5], &[]);
+        let refused = refusals(path, &parts);
+        assert_eq!(refused(&[0, 1]), format!("/2{name}: shard 3/3 is missing; it should follow this file"));
+        assert_eq!(refused(&[0]), format!("/1{name}: shard 2/3 is missing; it should follow this file"));
+        assert_eq!(refused(&[0, 2]), format!("/3{name}: expected shard 2/3, found 3/3"));
+        assert_eq!(refused(&[1, 2]), format!("/2{name}: expected shard 1/3, found 2/3"));
+        assert_eq!(refused(&[2, 1, 0]), format!("/3{name}: expected shard 1/3, found 3/3"));
+        assert_eq!(refused(&[0, 2, 1]), format!("/3{name}: expected shard 2/3, found 3/3"));
+        assert_eq!(refused(&[0, 1, 1, 2]), format!("/2{name}: expected shard 3/3, found 2/3"));
+        assert_eq!(refused(&[0, 1, 2, 2]), format!("/3{name}: expected no file after shard 3/3"));
+        assert_eq!(refused(&[0, 4, 2]), format!("/other/2{name}: expected shard 2/3, found 2/2"));
+        assert_eq!(refused(&[0, 5, 2]), format!("/whole.{name}: expected shard 2/3, found a whole file"));
+        assert_eq!(refused(&[5, 0]), format!("/1{name}: expected a whole file like the first, found shard 1/3"));
+    });
+}
+
+#[test]
+fn a_merge_refuses_whole_files_out_of_order_and_foreign_ones() {
+    let segment = 0..2 * FULL + 9;
+    let rows = rows_of_zeros(std::slice::from_ref(&segment), Strand::Forward);
+    for_each_format(|folder, path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let mut parts = write_parts(path, &[&rows[..1], &rows[1..2], &rows[2..]], false);
+        parts.push(folder.join(format!("foreign{name}")));
+        Writer::create(&parts[3], &Header { model: "other".into(), ..header() }).unwrap().finish().unwrap();
+        let refused = refusals(path, &parts);
+        assert!(refused(&[1, 0, 2]).contains(&format!("1{name}: record a, strand +, base 0: overlaps")));
         assert!(refused(&[0, 0]).contains("overlaps"));
         assert!(refused(&[]).contains("no shards"));
-        let foreign = folder.join(format!("foreign{name}"));
-        Writer::create(&foreign, &Header { model: "other".into(), ..header() }).unwrap().finish().unwrap();
-        assert!(merge(&[shards[0].clone(), foreign], path).unwrap_err().to_string().contains("differs in model"));
-        assert!(!path.exists());
+        assert!(refused(&[0, 3]).contains("differs in model"));
     });
 }
 
@@ -213,7 +306,7 @@ fn a_merge_refuses_swapped_missing_and_foreign_shards() {
 fn a_dropped_writer_leaves_nothing() {
     let rows = random_rows(20);
     for_each_format(|folder, path| {
-        let writer = begin(path, &rows);
+        let writer = begin(path, None, &rows);
         assert!(!path.exists());
         drop(writer);
         assert_eq!(contents(folder), []);
@@ -224,7 +317,7 @@ fn a_dropped_writer_leaves_nothing() {
 fn a_refused_row_leaves_the_file_as_it_was() {
     let rows = random_rows(21);
     for_each_format(|_, path| {
-        let mut writer = begin(path, &rows);
+        let mut writer = begin(path, None, &rows);
         assert!(writer.write(&rows[0]).is_err());
         writer.finish().unwrap();
         assert!(read(path).unwrap() == rows);

@@ -4,7 +4,7 @@
 //! as rows of [`ROW_BASES`] bases, of which only the last is shorter. Rows are counted from the start of the
 //! segment in the reading direction of the strand, so a file depends on the codes alone and never on how the work
 //! was divided. A file that holds only some rows, in the same order, is a *shard*: [`merge()`] joins shards to the
-//! very bytes of the whole file.
+//! very bytes of the whole file. A shard states its [number](ShardNumber), so that none can be missing.
 //!
 //! Three formats hold the same rows:
 //!
@@ -21,7 +21,7 @@
 //!
 //! # let folder = tempfile::tempdir()?;
 //! let path = folder.path().join("genome.codes.parquet");
-//! let header = Header { model: "6f1e".into(), codebook_sizes: vec![256, 512] };
+//! let header = Header { model: "6f1e".into(), codebook_sizes: vec![256, 512], shard: None };
 //! let row = Row {
 //!     record: Arc::from("chr1"),
 //!     start: 0,
@@ -47,6 +47,7 @@ mod order;
 mod parquet;
 mod preamble;
 mod reader;
+mod shard;
 mod tsv;
 mod writer;
 
@@ -61,6 +62,7 @@ use crate::span::Strand;
 pub use error::{CodesError, Fault, Place};
 pub use merge::merge;
 pub use reader::Reader;
+pub use shard::ShardNumber;
 pub use writer::Writer;
 
 /// Bases in a full row: rows are cut at multiples of this from the start of the segment.
@@ -76,6 +78,8 @@ pub struct Header {
     pub model: String,
     /// Number of codes in the codebook of each level; one entry per level.
     pub codebook_sizes: Vec<usize>,
+    /// Which shard of how many the file is; `None` for a whole file.
+    pub shard: Option<ShardNumber>,
 }
 
 impl Header {
@@ -86,7 +90,7 @@ impl Header {
     }
 
     /// Refuses a header that some format could not hold: the model must be one word, since the text formats
-    /// separate words by spaces, and every code must fit into a `u16`.
+    /// separate words by spaces, every code must fit into a `u16`, and a shard must be one of its count.
     fn check(&self) -> Result<(), Fault> {
         let is_separator = |letter: char| letter.is_whitespace() || letter.is_control();
         if self.model.is_empty() || self.model.contains(is_separator) {
@@ -96,7 +100,7 @@ impl Header {
         if self.codebook_sizes.is_empty() || !self.codebook_sizes.iter().all(fits) {
             return Err(Fault::CodebookSizes { found: self.codebook_sizes.clone() });
         }
-        Ok(())
+        self.shard.map_or(Ok(()), ShardNumber::check)
     }
 }
 
@@ -199,7 +203,7 @@ mod tests {
     #[test]
     fn a_header_must_fit_every_format() {
         let check = |model: &str, codebook_sizes: &[usize]| {
-            Header { model: model.into(), codebook_sizes: codebook_sizes.into() }.check()
+            Header { model: model.into(), codebook_sizes: codebook_sizes.into(), shard: None }.check()
         };
         assert!(check("6f1e", &[1, 65_536]).is_ok());
         assert!(check("", &[8]).is_err());
@@ -207,5 +211,13 @@ mod tests {
         assert!(check("6f1e", &[]).is_err());
         assert!(check("6f1e", &[0]).is_err());
         assert!(check("6f1e", &[65_537]).is_err());
+        let check = |index, count| {
+            let shard = Some(ShardNumber { index, count });
+            Header { model: "6f1e".into(), codebook_sizes: vec![8], shard }.check()
+        };
+        assert!(check(1, 1).is_ok());
+        assert!(check(3, 3).is_ok());
+        assert!(check(0, 3).is_err());
+        assert!(check(4, 3).is_err());
     }
 }

@@ -67,17 +67,6 @@ impl Order {
         self.follow(row).map_err(at(0))
     }
 
-    /// Refuses the first row of a shard if it leaves a gap after a full row. A segment may end with a full row,
-    /// but one in [`ROW_BASES`] does, and hardly ever where a shard ends: a missing shard is far likelier.
-    pub(super) fn admit_seam(&self, row: &Row, path: &Path) -> Result<(), CodesError> {
-        match &self.last {
-            Some(last) if last.is_full && last.step(row) == Some(Step::Gap) => {
-                Err(CodesError::content(path, Place::base(row, 0))(Fault::Gap { edge: last.edge }))
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn follow(&mut self, row: &Row) -> Result<(), Fault> {
         if let Some(last) = &self.last {
             match last.step(row) {
@@ -153,7 +142,7 @@ mod tests {
 
     /// The fault of the last row, after all others were admitted.
     fn last(rows: &[Row]) -> Result<(), String> {
-        let mut order = Order::new(&Header { model: "m".into(), codebook_sizes: vec![4, 2] });
+        let mut order = Order::new(&Header { model: "m".into(), codebook_sizes: vec![4, 2], shard: None });
         let (last, before) = rows.split_last().unwrap();
         for row in before {
             order.admit(row, Path::new("f")).unwrap();
@@ -176,21 +165,11 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_begins_a_segment_but_not_between_shards_after_a_full_row() {
+    fn a_gap_begins_a_segment_also_after_a_full_row() {
         use Strand::{Forward, Reverse};
         last(&[row("a", Forward, 0, 5), row("a", Forward, 9, 9 + FULL), row("a", Forward, 10 + FULL, 11 + FULL)])
             .unwrap();
-        let mut order = Order::new(&Header { model: "m".into(), codebook_sizes: vec![4, 2] });
-        order.admit(&row("a", Reverse, 10, 10 + FULL), Path::new("f")).unwrap();
-        assert!(order.admit_seam(&row("a", Reverse, 9, 10), Path::new("f")).is_ok());
-        assert!(order.admit_seam(&row("b", Reverse, 7, 8), Path::new("f")).is_ok());
-        let message = order.admit_seam(&row("a", Reverse, 7, 8), Path::new("f")).unwrap_err().to_string();
-        assert!(
-            message.starts_with("f: record a, strand -, base 7: gap: the shard before broke off at 10"),
-            "{message}"
-        );
-        order.admit(&row("a", Reverse, 7, 8), Path::new("f")).unwrap();
-        assert!(order.admit_seam(&row("a", Reverse, 1, 2), Path::new("f")).is_ok());
+        last(&[row("a", Reverse, 10, 10 + FULL), row("a", Reverse, 7, 8), row("a", Reverse, 1, 2)]).unwrap();
     }
 
     #[test]

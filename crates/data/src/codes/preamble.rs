@@ -4,11 +4,14 @@ use super::error::Fault;
 use super::{FORMAT_VERSION, Header};
 
 const MARK: &str = "#vqdna codes v";
+/// Begins the last word, which whole files do not have.
+const SHARD_KEY: &str = "shard=";
 
 /// The line for a header, without its end.
 pub(super) fn format(header: &Header) -> String {
     let sizes: Vec<String> = header.codebook_sizes.iter().map(ToString::to_string).collect();
-    format!("{MARK}{FORMAT_VERSION} model={} codebook_sizes={}", header.model, sizes.join(","))
+    let shard = header.shard.map(|shard| format!(" {SHARD_KEY}{shard}")).unwrap_or_default();
+    format!("{MARK}{FORMAT_VERSION} model={} codebook_sizes={}{shard}", header.model, sizes.join(","))
 }
 
 /// The header that a first line states.
@@ -24,23 +27,29 @@ pub(super) fn parse(line: &[u8]) -> Result<Header, Fault> {
     let model = value("model=")?.to_owned();
     let sizes = value("codebook_sizes=")?.split(',').map(str::parse);
     let codebook_sizes = sizes.collect::<Result<_, _>>().map_err(|_| damaged())?;
+    let shard = words.next().map(|word| word.strip_prefix(SHARD_KEY).ok_or_else(damaged)?.parse()).transpose()?;
     if words.next().is_some() {
         return Err(damaged());
     }
-    let header = Header { model, codebook_sizes };
+    let header = Header { model, codebook_sizes, shard };
     header.check()?;
     Ok(header)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::ShardNumber;
     use super::*;
 
     #[test]
     fn a_header_survives_its_line() {
-        let header = Header { model: "6f1e".into(), codebook_sizes: vec![256, 512] };
-        assert_eq!(format(&header), "#vqdna codes v1 model=6f1e codebook_sizes=256,512");
-        assert_eq!(parse(format(&header).as_bytes()), Ok(header));
+        let whole = Header { model: "6f1e".into(), codebook_sizes: vec![256, 512], shard: None };
+        assert_eq!(format(&whole), "#vqdna codes v1 model=6f1e codebook_sizes=256,512");
+        let shard = Header { shard: Some(ShardNumber { index: 2, count: 3 }), ..whole.clone() };
+        assert_eq!(format(&shard), "#vqdna codes v1 model=6f1e codebook_sizes=256,512 shard=2/3");
+        for header in [whole, shard] {
+            assert_eq!(parse(format(&header).as_bytes()), Ok(header));
+        }
     }
 
     #[test]
@@ -56,9 +65,17 @@ mod tests {
             "#vqdna codes v1 model=m codebook_sizes=4,",
             "#vqdna codes v1 model=m codebook_sizes=0",
             "#vqdna codes v1 model=m codebook_sizes=4 more",
+            "#vqdna codes v1 model=m codebook_sizes=4 ",
+            "#vqdna codes v1 model=m shard=2/3 codebook_sizes=4",
+            "#vqdna codes v1 model=m codebook_sizes=4 shard=2/3 more",
+            "#vqdna codes v1 model=m codebook_sizes=4 shard=2/3 shard=2/3",
         ] {
             assert!(parse(line.as_bytes()).is_err(), "{line}");
         }
         assert!(parse(&[b'#', 0xff]).is_err());
+        for shard in ["", "0/3", "4/3", "two"] {
+            let line = format!("#vqdna codes v1 model=m codebook_sizes=4 shard={shard}");
+            assert_eq!(parse(line.as_bytes()), Err(Fault::Shard { found: shard.into() }));
+        }
     }
 }

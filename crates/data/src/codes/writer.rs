@@ -54,10 +54,7 @@ impl Writer {
     }
 
     /// Appends a row of the shard `source`, which an error names in place of the file being written.
-    pub(super) fn write_from(&mut self, row: &Row, source: &Path, is_first: bool) -> Result<(), CodesError> {
-        if is_first {
-            self.order.admit_seam(row, source)?;
-        }
+    pub(super) fn write_from(&mut self, row: &Row, source: &Path) -> Result<(), CodesError> {
         self.order.admit(row, source)?;
         self.append(row)
     }

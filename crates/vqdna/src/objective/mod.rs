@@ -29,8 +29,14 @@ pub trait Objective {
     /// What a forward pass leaves for [`Objective::after_step`].
     type Carry;
 
-    /// Sets what is drawn from data before the first step; `batches` are the first ones of training.
-    fn start(&self, model: Self::Model, batches: &mut dyn Iterator<Item = Self::Batch>) -> Self::Model;
+    /// Sets what is drawn from data before the first step; `batches` are the first micro-batches of training, of which
+    /// `micro_batches` make a step.
+    fn start(
+        &self,
+        model: Self::Model,
+        batches: &mut dyn Iterator<Item = Self::Batch>,
+        micro_batches: usize,
+    ) -> Self::Model;
 
     /// Loss of one micro-batch.
     fn forward(&self, model: &Self::Model, batch: &Self::Batch) -> Outcome<Self::Carry>;

@@ -21,8 +21,8 @@ pub struct Reconstruct {
     pub config: VqdnaConfig,
     /// The run's seed, for k-means and revival.
     pub seed: u64,
-    /// Windows that k-means sees.
-    pub start_windows: usize,
+    /// Vectors that k-means sees.
+    pub start_rows: usize,
 }
 
 /// A part of the loss and the statistics of its batch.
@@ -58,22 +58,22 @@ impl Objective for Reconstruct {
     type Batch = Batch;
     type Carry = Carry;
 
-    fn start(&self, model: Vqdna, batches: &mut dyn Iterator<Item = Batch>) -> Vqdna {
+    fn start(&self, model: Vqdna, batches: &mut dyn Iterator<Item = Batch>, micro_batches: usize) -> Vqdna {
         let valid = model.valid();
-        let (mut rows, mut windows, mut per_step) = (Vec::<Vec<Tensor<2>>>::new(), 0, 0);
+        let (mut rows, mut count) = (Vec::<Vec<Tensor<2>>>::new(), 0);
         for batch in batches {
             let real: Vec<i32> = real_positions(&batch);
-            per_step = per_step.max(real.len());
-            windows += batch.bases.dims()[0];
+            count += real.len();
             rows.push(real_rows(&valid, &batch, real));
-            if windows >= self.start_windows {
+            if count >= self.start_rows {
                 break;
             }
         }
+        let per_step = count / rows.len().max(1) * micro_batches;
         let taps = (0..rows.first().map_or(0, Vec::len))
             .map(|tap| Tensor::cat(rows.iter().map(|batch| batch[tap].clone()).collect(), 0))
             .collect::<Vec<_>>();
-        if taps.is_empty() || per_step == 0 {
+        if count == 0 {
             return model;
         }
         Vqdna { quantizer: model.quantizer.initialise(&taps, per_step, self.seed), ..model }
@@ -184,12 +184,14 @@ impl Tally {
     }
 
     fn measures(&self) -> Measures {
-        let bases = (self.bases as f64).max(1.0);
-        let mut measures = vec![
-            ("reconstruction".to_owned(), self.right as f64 / bases),
-            ("cross_entropy_nats".to_owned(), self.nats / bases),
-            ("bases".to_owned(), self.bases as f64),
-        ];
+        let mut measures = Measures::new();
+        // Without a base that counts there is no share of them.
+        if self.bases > 0 {
+            let bases = self.bases as f64;
+            measures.push(("reconstruction".to_owned(), self.right as f64 / bases));
+            measures.push(("cross_entropy_nats".to_owned(), self.nats / bases));
+        }
+        measures.push(("bases".to_owned(), self.bases as f64));
         for (level, counts) in self.codes.iter().enumerate() {
             measures.push((format!("usage_{}", level + 1), metric::usage(counts)));
             measures.push((format!("perplexity_{}", level + 1), metric::perplexity(counts)));

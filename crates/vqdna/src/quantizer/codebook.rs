@@ -160,7 +160,8 @@ impl Codebook {
         let rows = h.clone().inner().reshape([batch * bases, d_code]);
         let weight = mask.clone().inner().reshape([batch * bases]);
         let size = self.codes.dims()[0];
-        let index = index.clone().reshape([batch * bases]);
+        // Padding has the code −1; its weight is 0.
+        let index = index.clone().reshape([batch * bases]).clamp_min(0);
         let (counts, sums) = ops::code_statistics(rows.clone(), index.clone(), weight.clone(), size);
         Statistics { counts, sums, rows, index, weight }
     }
@@ -192,8 +193,11 @@ impl Codebook {
         let mut host = HostCodebook::read(&self);
         let threshold = config.revive_below as f32 * host.recent.iter().sum::<f32>() / host.recent.len() as f32;
         let dead: Vec<usize> = (0..host.recent.len()).filter(|&code| host.recent[code] < threshold).collect();
+        if dead.is_empty() {
+            return self;
+        }
         let rows = HostRows::read(new);
-        if dead.is_empty() || rows.real.is_empty() {
+        if rows.real.is_empty() {
             return self;
         }
         for code in dead {
@@ -356,7 +360,7 @@ mod tests {
         [to_array(book.codes.val()).values, to_array(book.counts.val()).values, to_array(book.sums.val()).values]
     }
 
-    /// T1 of `vq_techniques.md`, V5 of `vqdna.md`.
+    /// T1 of `docs/vectors.md`, V5 of `docs/vectors.md`.
     #[test]
     fn averages_by_hand() {
         let book = codebook(&[0.0, 1.0, 10.0], &[1.0; 3], 1);
@@ -377,7 +381,7 @@ mod tests {
         assert_near(&values(&book.update(&new, &config))[0], &[0.06, 1.08, 10.0]);
     }
 
-    /// T4 of `vq_techniques.md`: τ = 1 is 4/7 of the mean count of 1.75.
+    /// T4 of `docs/vectors.md`: τ = 1 is 4/7 of the mean count of 1.75.
     #[test]
     fn a_dead_code_comes_back_on_a_vector_of_the_step() {
         let book = codebook(&[1.0, 1.0, 6.0, 6.0], &[0.5, 3.0], 2);

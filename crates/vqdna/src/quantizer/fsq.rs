@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use crate::weights::to_array;
 
-    /// T10 of `vq_techniques.md`.
+    /// T10 of `docs/vectors.md`.
     #[test]
     fn four_channels_of_a_thousand_codes() {
         let levels = [8, 5, 5, 5];

@@ -75,7 +75,7 @@ mod tests {
         assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-5), "{got:?}, not {want:?}");
     }
 
-    /// T5 of `vq_techniques.md`.
+    /// T5 of `docs/vectors.md`.
     #[test]
     fn rotation_turns_the_gradient() {
         let rule = GradientRule::Rotation;

@@ -56,7 +56,7 @@ mod tests {
         Tensor::from_data(TensorData::new(values.to_vec(), [values.len(), 1]), &Device::flex())
     }
 
-    /// T3 of `vq_techniques.md`, from the start that it names.
+    /// T3 of `docs/vectors.md`, from the start that it names.
     #[test]
     fn two_clusters_on_a_line() {
         let (means, counts) = lloyd(&rows(&[0.0, 0.2, 1.0, 1.2]), rows(&[0.0, 0.2]), 3);

@@ -24,16 +24,32 @@ use hierarchy::{Hierarchy, Rule};
 /// What a quantizer makes of one batch. Everything but `output` and `commitment` is outside the graph.
 #[derive(Clone, Debug)]
 pub struct Quantized {
-    /// Per level, `[batch, bases]`.
+    /// Per level, `[batch, bases]`; −1 at padding.
     pub codes: Vec<Tensor<2, Int>>,
-    /// Per level, what the codes up to it stand for, `[batch, bases, d_code]`.
+    /// Per level, what the codes up to it stand for, `[batch, bases, d_code]`; 0 at padding.
     pub means: Vec<Tensor<3>>,
     /// Per level, the vector that was searched in its codebook, `[batch, bases, d_code]`; none for `fsq`.
     pub searched: Vec<Tensor<3>>,
-    /// The last mean, with gradients passed to the last tap; what the decoder sees.
+    /// The last mean, with gradients passed to the last tap; what the decoder sees. 0 at padding.
     pub output: Tensor<3>,
     /// Sum over levels of `mean ‖z − mean‖²` over real positions and channels, `[1]`. Not yet multiplied by β.
     pub commitment: Tensor<1>,
+}
+
+impl Quantized {
+    /// Vectors 0 and codes −1 at padding, so that nobody takes them for something.
+    fn without_padding(self, mask: &Tensor<2>) -> Self {
+        let real = mask.clone().inner();
+        let padding = real.clone().equal_elem(0.0);
+        let real = real.unsqueeze_dim::<3>(2);
+        Self {
+            codes: self.codes.into_iter().map(|codes| codes.mask_fill(padding.clone(), -1)).collect(),
+            means: self.means.into_iter().map(|mean| mean * real.clone()).collect(),
+            searched: self.searched,
+            output: self.output * real,
+            commitment: self.commitment,
+        }
+    }
 }
 
 /// The quantizer of a tokenizer, as written in a config.
@@ -182,10 +198,11 @@ impl Quantizer {
     /// # Panics
     /// If there are not as many taps as the quantizer reads.
     pub fn forward(&self, taps: &[Tensor<3>], mask: &Tensor<2>) -> Quantized {
-        match self {
+        let quantized = match self {
             Self::Hierarchy(hierarchy) => hierarchy.forward(taps, mask),
             Self::Fsq(fsq) => fsq.forward(taps, mask),
-        }
+        };
+        quantized.without_padding(mask)
     }
 
     /// The codes alone, without what learning needs.
@@ -206,9 +223,11 @@ impl Quantizer {
     /// - `codes`: per level `[batch, bases]`
     /// - output: `[batch, bases, d_code]`
     pub fn decode(&self, codes: &[Tensor<2, Int>]) -> Tensor<3> {
+        // Padding has the code −1; what it decodes to means nothing.
+        let codes: Vec<_> = codes.iter().map(|codes| codes.clone().clamp_min(0)).collect();
         match self {
-            Self::Hierarchy(hierarchy) => hierarchy.decode(codes),
-            Self::Fsq(fsq) => fsq.decode(codes),
+            Self::Hierarchy(hierarchy) => hierarchy.decode(&codes),
+            Self::Fsq(fsq) => fsq.decode(&codes),
         }
     }
 

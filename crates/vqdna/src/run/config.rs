@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 use vqdna_data::segment::Policy;
 use vqdna_data::span::StrandPolicy;
-use vqdna_data::split::SplitPolicy;
+use vqdna_data::split::{SplitError, SplitPolicy};
 use vqdna_data::window::Windowing;
 
 use crate::tokenizer::vqdna::{Kind, Preset, VqdnaConfig, VqdnaConfigError};
@@ -107,6 +107,9 @@ pub enum ConfigError {
     /// A contradiction in the network.
     #[error("config: {0}")]
     Tokenizer(#[from] VqdnaConfigError),
+    /// Shares of a split that cannot be.
+    #[error("config field `data.split`: {0}")]
+    Split(SplitError),
     /// A number outside its range, or two fields that contradict each other.
     #[error("config field `{field}` must be {must}")]
     Range {
@@ -116,6 +119,9 @@ pub enum ConfigError {
         must: &'static str,
     },
 }
+
+/// Windows and bases beyond which a config is a slip of the pen.
+const MOST: usize = 1 << 24;
 
 impl RunConfig {
     /// The defaults of a size and a quantizer.
@@ -175,6 +181,12 @@ impl RunConfig {
             "data.soft_masked_weight",
             "0 or more",
         )?;
+        if let SplitPolicy::Hash { .. } = data.split {
+            // Shares need no contigs to be checked against.
+            data.split.check([]).map_err(ConfigError::Split)?;
+        }
+        require(data.length <= MOST, "data.length", "at most 16777216")?;
+        require(train.batch <= MOST, "train.batch", "at most 16777216")?;
         require(train.steps > 0, "train.steps", "at least 1")?;
         require(train.batch > 0, "train.batch", "at least 1")?;
         require(train.accumulate > 0, "train.accumulate", "at least 1")?;
@@ -184,8 +196,12 @@ impl RunConfig {
         let optimizer = &train.optimizer;
         require((0.0..1.0).contains(&optimizer.beta1), "train.optimizer.beta1", "at least 0 and below 1")?;
         require((0.0..1.0).contains(&optimizer.beta2), "train.optimizer.beta2", "at least 0 and below 1")?;
-        require(optimizer.eps > 0.0, "train.optimizer.eps", "above 0")?;
-        require(optimizer.weight_decay >= 0.0, "train.optimizer.weight_decay", "0 or more")?;
+        require(optimizer.eps > 0.0 && optimizer.eps.is_finite(), "train.optimizer.eps", "above 0")?;
+        require(
+            optimizer.weight_decay >= 0.0 && optimizer.weight_decay.is_finite(),
+            "train.optimizer.weight_decay",
+            "0 or more",
+        )?;
         require(optimizer.clip >= 0.0, "train.optimizer.clip", "0 or more")?;
         require(share(train.usage_alarm), "train.usage_alarm", "a share of the codes, 0 to 1")
     }

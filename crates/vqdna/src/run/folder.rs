@@ -71,7 +71,7 @@ pub struct Manifest {
     pub inputs: Vec<InputDigest>,
     /// What the letter policies did to them.
     pub counts: Counts,
-    /// Windows trained on, and held out.
+    /// Windows trained on, and held out for validation.
     pub windows: (usize, usize),
     /// Steps done.
     pub steps: u64,
@@ -246,9 +246,12 @@ fn card(config: &ModelConfig, manifest: &Manifest) -> String {
             Path::new(&input.path).file_name().map_or(input.path.as_str().into(), std::ffi::OsStr::to_string_lossy);
         let _ = writeln!(card, "| {name} | {} | {} |", input.bases, input.blake3);
     }
-    let _ = writeln!(card, "\n{} steps in {:.0} s on `{}`.", manifest.steps, manifest.wall_s, manifest.device);
-    let _ = writeln!(card, "\n## Measured on {}\n\n| measure | value |\n| --- | --- |", manifest.evaluated_on);
-    for (name, value) in manifest.measures.as_object().into_iter().flatten() {
+    let _ = writeln!(card, "\n{} steps on `{}`.", manifest.steps, manifest.device);
+    let measures: Vec<_> = manifest.measures.as_object().into_iter().flatten().collect();
+    if !measures.is_empty() {
+        let _ = writeln!(card, "\n## Measured on {}\n\n| measure | value |\n| --- | --- |", manifest.evaluated_on);
+    }
+    for (name, value) in measures {
         let _ = writeln!(card, "| {name} | {value} |");
     }
     let _ = writeln!(card, "\nEverything needed to repeat it is in `run.json`.");

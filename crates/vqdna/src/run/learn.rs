@@ -14,6 +14,7 @@ use super::config::{ConfigError, RunConfig};
 use super::folder::{self, FolderError, Manifest, ModelConfig, measures_json};
 use super::source::WindowSource;
 use crate::objective::{Measures, reconstruct::Reconstruct};
+use crate::train::record::Recorder;
 use crate::train::{Ending, Observer, TrainError, Training};
 
 /// What to learn, from what, and where to.
@@ -86,12 +87,14 @@ pub enum LearnError {
         source: std::io::Error,
     },
     /// The folder is taken.
-    #[error("{} already holds a {what}; choose another folder, or go on with `--resume`", folder.display())]
+    #[error("{} already holds {what}; choose another folder{hint}", folder.display())]
     Taken {
         /// The folder.
         folder: PathBuf,
         /// What it holds.
         what: &'static str,
+        /// What else to do, where there is something.
+        hint: &'static str,
     },
     /// No bases to learn from.
     #[error("there is no window to train on: {bases} bases were read, and {reason}")]
@@ -112,7 +115,7 @@ impl Learn<'_> {
         let begun = Instant::now();
         self.config.check()?;
         let created = self.prepare_folder()?;
-        let memory = self.config.data.memory_megabases * 1_000_000;
+        let memory = self.config.data.memory_megabases.saturating_mul(1_000_000);
         let letters = self.config.data.letters;
         let read = Corpus::read_with_progress(self.inputs, letters, memory, &mut |bases| observer.reading(bases));
         let corpus = read.inspect_err(|_| leave_no_trace(&created))?;
@@ -123,7 +126,7 @@ impl Learn<'_> {
         self.write_config()?;
 
         let objective =
-            Reconstruct { config: self.config.tokenizer.clone(), seed: self.config.seed, start_windows: START_WINDOWS };
+            Reconstruct { config: self.config.tokenizer.clone(), seed: self.config.seed, start_rows: START_ROWS };
         let training = Training {
             objective: &objective,
             source: &source,
@@ -144,6 +147,8 @@ impl Learn<'_> {
                 Training { source: held_out, fingerprint: String::new(), ..training }.evaluate(&model, usize::MAX)?;
             if !measures.is_empty() {
                 evaluated_on = name;
+                let steps = self.config.train.steps;
+                Recorder::open(self.folder, steps)?.write(steps, name, &measures)?;
             }
             let manifest = self.manifest(&corpus, begun, windows, evaluated_on, &measures);
             folder::save(self.folder, &ModelConfig::new(&self.config.tokenizer, letters), &model.valid(), &manifest)?;
@@ -153,15 +158,19 @@ impl Learn<'_> {
 
     /// Makes the folder, so that an unwritable place is known before any work; returns the folders that were not there.
     fn prepare_folder(&self) -> Result<Vec<PathBuf>, LearnError> {
-        let taken = |what| LearnError::Taken { folder: self.folder.to_owned(), what };
+        let taken = |what, hint| LearnError::Taken { folder: self.folder.to_owned(), what, hint };
         let holds = |name: &str| self.folder.join(name).exists();
-        if !self.resume {
-            if holds("model.safetensors") {
-                return Err(taken("model"));
+        let has_checkpoint = holds("checkpoint") || holds("checkpoint.former");
+        if self.resume {
+            if holds("model.safetensors") && !has_checkpoint {
+                return Err(taken("a finished model, and no checkpoint to go on from", ""));
             }
-            if holds("checkpoint") || holds("checkpoint.former") {
-                return Err(taken("checkpoint"));
-            }
+        } else if holds("model.safetensors") || has_checkpoint {
+            return Err(taken("a model or checkpoint", ", or go on with `--resume`"));
+        } else if !holds("config.toml") && std::fs::read_dir(self.folder).is_ok_and(|mut files| files.next().is_some())
+        {
+            // A run that diverged leaves its config and log, and may be tried again; anything else is not ours.
+            return Err(taken("other files", ""));
         }
         let missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
         let created = self.folder.ancestors().take_while(missing).map(Path::to_owned).collect();
@@ -242,5 +251,5 @@ fn leave_no_trace(created: &[PathBuf]) {
     }
 }
 
-/// Windows that k-means sees: enough vectors for the largest codebook.
-const START_WINDOWS: usize = 128;
+/// Vectors that k-means sees: the windows that it takes to gather them come from the first steps of training.
+const START_ROWS: usize = 65_536;

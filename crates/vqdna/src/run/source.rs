@@ -94,17 +94,15 @@ impl Source for WindowSource<'_> {
         Ok((Batch::new(&windows, self.config.data.soft_masked_weight, &self.device), bases))
     }
 
-    fn held_out(&self, windows: usize) -> io::Result<Box<dyn Iterator<Item = Batch> + '_>> {
-        let count = self.held_out.len().min(windows);
-        // Spread over all held-out windows, so that a short evaluation is not one chromosome's end.
-        let numbers: Vec<usize> = (0..count).map(|i| i * self.held_out.len() / count).collect();
-        let size = self.config.train.batch;
+    fn held_out(&self, windows: usize) -> Box<dyn Iterator<Item = io::Result<Batch>> + '_> {
+        let (all, size) = (self.held_out.len(), self.config.train.batch);
+        let count = all.min(windows);
         let plain = self.device.clone().without_autodiff();
-        let mut batches = Vec::new();
-        for numbers in numbers.chunks(size) {
-            batches.push(numbers.iter().map(|&n| self.read(&self.held_out, n)).collect::<io::Result<Vec<_>>>()?);
-        }
-        let weight = self.config.data.soft_masked_weight;
-        Ok(Box::new(batches.into_iter().map(move |windows| Batch::new(&windows, weight, &plain))))
+        Box::new((0..count).step_by(size).map(move |first| {
+            // Spread over all held-out windows, so that a short evaluation is not one chromosome's end.
+            let numbers = (first..(first + size).min(count)).map(|i| i * all / count);
+            let windows = numbers.map(|n| self.read(&self.held_out, n)).collect::<io::Result<Vec<_>>>()?;
+            Ok(Batch::new(&windows, self.config.data.soft_masked_weight, &plain))
+        }))
     }
 }

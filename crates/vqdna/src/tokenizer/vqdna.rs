@@ -90,9 +90,22 @@ impl Preset {
 /// A contradiction in a [`VqdnaConfig`]; each message names the field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VqdnaConfigError {
-    /// A size of zero.
-    #[error("`tokenizer.{0}` must be at least 1")]
-    Zero(&'static str),
+    /// A size of zero, or one that no computer could hold.
+    #[error("`tokenizer.{field}` must be 1 to {most}")]
+    Size {
+        /// Name of the field.
+        field: &'static str,
+        /// The largest size.
+        most: usize,
+    },
+    /// An ε that a root cannot take.
+    #[error("`tokenizer.norm_eps` must be above 0")]
+    NormEps,
+    /// Scalar levels that cannot be told apart.
+    #[error(
+        "`tokenizer.quantizer.levels` must be 2 to {MOST_SCALARS} values for each channel, and at most 65536 codes in all"
+    )]
+    Scalars,
     /// Convolutions keep the length only with an odd kernel.
     #[error("`tokenizer.kernel` must be odd, not {0}")]
     EvenKernel(usize),
@@ -106,7 +119,7 @@ pub enum VqdnaConfigError {
     },
     /// Another number of taps than the quantizer reads.
     #[error(
-        "`tokenizer.taps` has length {found}, but this quantizer reads {expected}: one for each of its `codebook_sizes` if `hrq`, else one"
+        "`tokenizer.taps` has length {found}, but this quantizer reads {expected}: one for each of its `codebook_sizes` if `hrq`, else one; `--quantizer` sets both"
     )]
     TapCount {
         /// Number of taps.
@@ -127,6 +140,13 @@ pub enum VqdnaConfigError {
     },
 }
 
+/// Sizes beyond which a config is a slip of the pen.
+const MOST_CHANNELS: usize = 65_536;
+const MOST_BLOCKS: usize = 1000;
+const MOST_TAPS: usize = 1023;
+/// Values of a scalar channel: beyond about a thousand, the slack of its bound would reach the next value.
+const MOST_SCALARS: usize = 512;
+
 impl VqdnaConfig {
     /// Finds contradictions before a device opens.
     ///
@@ -134,10 +154,17 @@ impl VqdnaConfig {
     /// The first contradiction, naming its field.
     pub fn check(&self) -> Result<(), VqdnaConfigError> {
         use VqdnaConfigError as E;
-        let sizes =
-            [("d_stem", self.d_stem), ("d_code", self.d_code), ("blocks", self.blocks), ("kernel", self.kernel)];
-        if let Some((field, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-            return Err(E::Zero(field));
+        let sizes = [
+            ("d_stem", self.d_stem, MOST_CHANNELS),
+            ("d_code", self.d_code, MOST_CHANNELS),
+            ("blocks", self.blocks, MOST_BLOCKS),
+            ("kernel", self.kernel, MOST_TAPS),
+        ];
+        if let Some(&(field, _, most)) = sizes.iter().find(|(_, size, most)| !(1..=*most).contains(size)) {
+            return Err(E::Size { field, most });
+        }
+        if !(self.norm_eps > 0.0 && self.norm_eps.is_finite()) {
+            return Err(E::NormEps);
         }
         if self.kernel.is_multiple_of(2) {
             return Err(E::EvenKernel(self.kernel));
@@ -148,6 +175,13 @@ impl VqdnaConfig {
         let (found, expected) = (self.taps.len(), self.quantizer.taps());
         if found != expected {
             return Err(E::TapCount { found, expected });
+        }
+        if let QuantizerConfig::Fsq(fsq) = &self.quantizer {
+            let product = fsq.levels.iter().try_fold(1usize, |all, &values| all.checked_mul(values));
+            let each = !fsq.levels.is_empty() && fsq.levels.iter().all(|values| (2..=MOST_SCALARS).contains(values));
+            if !each || product.is_none_or(|codes| codes > 65_536) {
+                return Err(E::Scalars);
+            }
         }
         if let Some(&size) = self.quantizer.codebook_sizes().iter().find(|&&size| !(2..=65_536).contains(&size)) {
             return Err(E::CodebookSize(size));

@@ -23,12 +23,13 @@ pub struct Checkpoint {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct State {
-    format_version: u32,
+    format_version: u64,
     fingerprint: String,
     steps: u64,
 }
 
-const FORMAT_VERSION: u32 = 1;
+/// The newest format of `state.json` that this program writes and reads.
+pub(super) const FORMAT_VERSION: u64 = 1;
 
 impl Checkpoint {
     /// The checkpoint of a run folder, or none if there is none yet.
@@ -43,10 +44,17 @@ impl Checkpoint {
         let file = path.join("state.json");
         let text = std::fs::read_to_string(&file).map_err(|source| TrainError::Io { path: file.clone(), source })?;
         let other = |what: String| TrainError::OtherRun { path: path.clone(), what };
-        let state: State = serde_json::from_str(&text).map_err(|e| other(e.to_string()))?;
-        if state.format_version != FORMAT_VERSION {
-            return Err(other(format!("its format is {}, this program reads {FORMAT_VERSION}", state.format_version)));
+        let damaged = |e: &dyn std::fmt::Display| TrainError::Io {
+            path: file.clone(),
+            source: std::io::Error::other(format!("not the state of a checkpoint: {e}")),
+        };
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| damaged(&e))?;
+        // Before anything else, because the fields of a newer format are unknown here.
+        match value.get("format_version").and_then(serde_json::Value::as_u64) {
+            Some(found) if found > FORMAT_VERSION => return Err(TrainError::NewerCheckpoint { path: file, found }),
+            _ => {}
         }
+        let state: State = serde_json::from_value(value).map_err(|e| damaged(&e))?;
         if state.fingerprint != fingerprint {
             return Err(other("its config or its input differs".to_owned()));
         }
@@ -82,7 +90,7 @@ impl Checkpoint {
         }
         let state = State { format_version: FORMAT_VERSION, fingerprint: fingerprint.to_owned(), steps };
         let text = serde_json::to_vec_pretty(&state).expect("plain fields");
-        std::fs::write(next.join("state.json"), text).map_err(io(&next))?;
+        vqdna_data::aside::write_aside(&next.join("state.json"), &text).map_err(io(&next))?;
         if current.exists() {
             remove(&former).map_err(io(&former))?;
             std::fs::rename(&current, &former).map_err(io(&former))?;

@@ -83,11 +83,9 @@ pub trait Source {
     /// If the data cannot be read.
     fn micro_batch(&self, step: u64, micro: u64) -> std::io::Result<(Self::Batch, usize)>;
 
-    /// Held-out batches without autodiff, at most `windows` windows; an empty list if nothing is held out.
-    ///
-    /// # Errors
-    /// If the data cannot be read.
-    fn held_out(&self, windows: usize) -> std::io::Result<Box<dyn Iterator<Item = Self::Batch> + '_>>;
+    /// Held-out batches without autodiff, at most `windows` windows, read as they are asked for; none if nothing is held
+    /// out. An item is an error if the data cannot be read.
+    fn held_out(&self, windows: usize) -> Box<dyn Iterator<Item = std::io::Result<Self::Batch>> + '_>;
 }
 
 /// Why a run stopped short.
@@ -124,6 +122,14 @@ pub enum TrainError {
         path: PathBuf,
         /// What does not fit.
         source: WeightError,
+    },
+    /// A checkpoint from a program newer than this one.
+    #[error("{}: `format_version` is {found}, but this program reads up to {}; use a newer vqdna", path.display(), checkpoint::FORMAT_VERSION)]
+    NewerCheckpoint {
+        /// The file.
+        path: PathBuf,
+        /// The version found.
+        found: u64,
     },
     /// A checkpoint of another run.
     #[error("{} belongs to a run with other settings ({what}); resume with the same config, or choose another folder", path.display())]
@@ -240,23 +246,26 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
     /// # Errors
     /// If the data cannot be read.
     pub fn evaluate(&self, model: &O::Model, windows: usize) -> Result<Measures, TrainError> {
-        let mut batches = self.source.held_out(windows).map_err(TrainError::Data)?.peekable();
+        let mut failure = None;
+        let batches = self.source.held_out(windows);
+        let mut batches = batches.map_while(|batch| batch.map_err(|error| failure = Some(error)).ok()).peekable();
         if batches.peek().is_none() {
-            return Ok(Measures::new());
+            drop(batches);
+            return failure.map_or(Ok(Measures::new()), |error| Err(TrainError::Data(error)));
         }
-        Ok(self.objective.evaluate(&model.valid(), &mut batches))
+        let measures = self.objective.evaluate(&model.valid(), &mut batches);
+        drop(batches);
+        failure.map_or(Ok(measures), |error| Err(TrainError::Data(error)))
     }
 
     fn start(&self, model: O::Model) -> Result<State<O::Model>, TrainError> {
         let mut failure = None;
-        let mut batches = (0..).map_while(|step| match self.source.micro_batch(step, 0) {
-            Ok((batch, _)) => Some(batch),
-            Err(error) => {
-                failure = Some(error);
-                None
-            }
+        let micro_batches = self.config.accumulate.max(1);
+        let mut batches = (0..).map_while(|n: u64| {
+            let read = self.source.micro_batch(n / micro_batches, n % micro_batches);
+            read.map(|(batch, _)| batch).map_err(|error| failure = Some(error)).ok()
         });
-        let model = self.objective.start(model, &mut batches);
+        let model = self.objective.start(model, &mut batches, micro_batches as usize);
         match failure {
             Some(error) => Err(TrainError::Data(error)),
             None => Ok(State { model, optimizer: Adamw::new(&self.config.optimizer), done: 0 }),
@@ -266,12 +275,14 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
     fn restore(&self, model: O::Model, from: &Checkpoint, device: &Device) -> Result<State<O::Model>, TrainError> {
         let misfit = |source| TrainError::Checkpoint { path: from.path.clone(), source };
         let plain = device.clone().without_autodiff();
-        Ok(State {
-            model: crate::weights::assign(model, &from.model).map_err(misfit)?,
-            optimizer: Adamw::from_arrays(&self.config.optimizer, &from.optimizer, from.steps, &plain)
-                .map_err(misfit)?,
-            done: from.steps,
-        })
+        let optimizer = match from.steps {
+            0 => Adamw::new(&self.config.optimizer),
+            steps => {
+                Adamw::from_arrays(&self.config.optimizer, &model, &from.optimizer, steps, &plain).map_err(misfit)?
+            }
+        };
+        let model = crate::weights::assign(model, &from.model).map_err(misfit)?;
+        Ok(State { model, optimizer, done: from.steps })
     }
 
     fn step(&self, state: State<O::Model>) -> Result<(State<O::Model>, Taken), TrainError> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use crate::ops::{self, AdamwStep};
-use crate::weights::{Array, Arrays, NamePath, WeightError, replace, to_array, to_tensor};
+use crate::weights::{Arrays, NamePath, WeightError, replace, to_array, to_tensor};
 
 /// Settings of AdamW.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -127,26 +127,49 @@ impl Adamw {
     /// The optimiser as [`Adamw::to_arrays`] left it after `steps` steps.
     ///
     /// # Errors
-    /// If a second moment is missing or its length differs from the first.
-    pub fn from_arrays(
+    /// If a moment of a parameter is missing or its length differs.
+    pub fn from_arrays<M: Module>(
         config: &AdamwConfig,
+        module: &M,
         arrays: &Arrays,
         steps: u64,
         device: &Device,
     ) -> Result<Self, WeightError> {
         let mut moments = BTreeMap::new();
-        for (key, first) in arrays {
-            let Some(name) = key.strip_prefix("first.") else { continue };
-            let other = format!("second.{name}");
-            let second = arrays.get(&other).ok_or_else(|| WeightError::Missing { name: other.clone() })?;
-            if first.shape.len() != 1 || first.shape != second.shape {
-                let (found, expected) = (second.shape.clone(), first.shape.clone());
-                return Err(WeightError::Shape { name: other, found, expected });
-            }
-            moments.insert(name.to_owned(), [first, second].map(|array: &Array| to_tensor(array, device)));
+        for (name, length) in learned_parameters(module) {
+            let moment = |kind: &str| {
+                let name = format!("{kind}.{name}");
+                let array = arrays.get(&name).ok_or_else(|| WeightError::Missing { name: name.clone() })?;
+                if array.shape != [length] {
+                    return Err(WeightError::Shape { name, found: array.shape.clone(), expected: vec![length] });
+                }
+                Ok(to_tensor(array, device))
+            };
+            moments.insert(name.clone(), [moment("first")?, moment("second")?]);
         }
         Ok(Self { config: config.clone(), moments, steps })
     }
+}
+
+/// Names and lengths of the parameters that the optimiser moves.
+fn learned_parameters<M: Module>(module: &M) -> Vec<(String, usize)> {
+    struct Names(NamePath, Vec<(String, usize)>);
+    impl ModuleVisitor for Names {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if param.is_require_grad() {
+                self.1.push((self.0.name(), param.lazy_shape().num_elements()));
+            }
+        }
+    }
+    let mut names = Names(NamePath::default(), Vec::new());
+    module.visit(&mut names);
+    names.1
 }
 
 struct Update<'a> {

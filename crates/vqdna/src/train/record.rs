@@ -37,8 +37,8 @@ impl Recorder {
         vqdna_data::aside::write_aside(&path, kept.as_bytes()).map_err(io(&path))?;
         let metrics = OpenOptions::new().append(true).open(&path).map_err(io(&path))?;
         let events = folder.join("tensorboard");
-        if done == 0 && events.exists() {
-            std::fs::remove_dir_all(&events).map_err(io(&events))?;
+        if done == 0 {
+            remove_events(&events).map_err(io(&events))?;
         }
         let events = EventWriter::create(&events, now()).map_err(io(&events))?;
         Ok(Self { path, metrics, events })
@@ -60,6 +60,21 @@ impl Recorder {
         }
         self.events.flush().map_err(io)
     }
+}
+
+/// Removes the curves of an earlier attempt, and nothing else that may lie there.
+fn remove_events(folder: &Path) -> std::io::Result<()> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("events.out.tfevents.") && name.contains(".vqdna") {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 fn step_of(line: &str) -> Option<u64> {

@@ -5,13 +5,13 @@ use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vqdna_data::alphabet::{BaseId, reverse_complement};
-use vqdna_data::codes::{Header, ROW_BASES, Row, Writer};
+use vqdna_data::codes::{Header, ROW_BASES, Row, ShardNumber, Writer};
 use vqdna_data::fasta::{self, Fetched, Record};
 use vqdna_data::segment::{Counts, Policy, Segment, segments};
 use vqdna_data::span::Strand;
 use vqdna_data::window::{Window, Windowing};
 
-use super::{Shard, TranscodeError};
+use super::{TranscodeError, holds};
 use crate::batch::{Batch, HostWindow};
 use crate::run::folder::Vocabulary;
 
@@ -29,19 +29,13 @@ pub struct Tokenize<'a> {
     pub both_strands: bool,
     /// Bases of a piece, without its context.
     pub chunk: usize,
-    /// Pieces computed together.
-    pub batch: usize,
+    /// Pieces computed together; if none, as many as make [`BASES_TOGETHER`].
+    pub batch: Option<usize>,
 }
 
 /// Pieces computed together hold about this many bases unless told otherwise: enough work for many threads, and small beside
 /// the memory of a laptop.
-const BASES_TOGETHER: usize = 16_384;
-
-/// Pieces to compute together when none are asked for.
-#[must_use]
-pub fn default_batch(chunk: usize) -> usize {
-    (BASES_TOGETHER / chunk).max(1)
-}
+pub const BASES_TOGETHER: usize = 16_384;
 
 /// What was tokenized.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,11 +50,11 @@ pub struct Tokenized {
 pub type Progress<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 
 impl Tokenize<'_> {
-    /// The header of a codes file of this vocabulary.
+    /// The header of a codes file of this vocabulary, or of one shard.
     #[must_use]
-    pub fn header(&self) -> Header {
+    pub fn header(&self, shard: Option<ShardNumber>) -> Header {
         let codebook_sizes = self.vocabulary.config.tokenizer.quantizer.codebook_sizes();
-        Header { model: self.vocabulary.digest.clone(), codebook_sizes }
+        Header { model: self.vocabulary.digest.clone(), codebook_sizes, shard }
     }
 
     /// Tokenizes whole files, or one shard of them.
@@ -70,7 +64,7 @@ impl Tokenize<'_> {
     pub fn files(
         &self,
         inputs: &[PathBuf],
-        shard: Option<Shard>,
+        shard: Option<ShardNumber>,
         writer: &mut Writer,
         progress: Progress,
     ) -> Result<Tokenized, TranscodeError> {
@@ -187,8 +181,8 @@ fn without_halo(fetched: &Fetched) -> Record {
 
 /// The part of a track whose rows belong to a shard; rows start at multiples of [`ROW_BASES`] on the track, and a shard's
 /// rows are neighbours.
-fn share_of(shard: Shard, offset: u64, total: u64, bases: usize) -> Range<usize> {
-    let mine = |row: &usize| shard.holds(offset + (row * ROW_BASES) as u64, total);
+fn share_of(shard: ShardNumber, offset: u64, total: u64, bases: usize) -> Range<usize> {
+    let mine = |row: &usize| holds(shard, offset + (row * ROW_BASES) as u64, total);
     let mut rows = (0..bases.div_ceil(ROW_BASES)).filter(mine);
     let Some(first) = rows.next() else { return 0..0 };
     let last = rows.next_back().unwrap_or(first);
@@ -278,11 +272,20 @@ impl Pipeline<'_, '_> {
                 context: track.bases[context].to_vec(),
                 ends_track: core.end == wanted.end,
             });
-            if self.pieces.len() == self.job.batch {
+            if self.is_full() {
                 self.flush()?;
             }
         }
         Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        // All pieces of a batch are padded to the widest.
+        let width = self.pieces.iter().map(|piece| piece.context.len()).max().unwrap_or_default();
+        match self.job.batch {
+            Some(pieces) => self.pieces.len() >= pieces,
+            None => self.pieces.len() * width >= BASES_TOGETHER,
+        }
     }
 
     fn flush(&mut self) -> Result<(), TranscodeError> {

@@ -102,7 +102,7 @@ impl Padded {
     }
 }
 
-/// T14 of `vq_techniques.md`.
+/// T14 of `docs/vectors.md`.
 #[test]
 fn padding_changes_nothing() {
     for (name, config) in quantizers() {
@@ -115,6 +115,11 @@ fn padding_changes_nothing() {
             assert_eq!(padded.real_codes(codes), integers(expected.clone()), "{name}");
         }
         assert_near(name, &floats(got.commitment.clone()), &floats(want.commitment.clone()), ROUNDING);
+        let (output, real) = (floats(got.output.clone()), floats(padded.mask.clone()));
+        for (place, _) in real.iter().enumerate().filter(|(_, real)| **real == 0.0) {
+            assert!(output[place * D_CODE..(place + 1) * D_CODE].iter().all(|&value| value == 0.0), "{name}");
+            assert!(got.codes.iter().all(|codes| integers(codes.clone())[place] == -1), "{name}");
+        }
 
         let (seen, expected) = (quantizer.statistics(&got, &padded.mask), quantizer.statistics(&want, &mask));
         for (seen, expected) in seen.iter().zip(&expected) {
@@ -160,7 +165,7 @@ fn gradients(quantizer: &Quantizer, taps: &[Tensor<3>], loss: impl Fn(Quantized)
     taps.iter().map(|tap| tap.grad(&graph).map_or_else(zeros, floats)).collect()
 }
 
-/// V6 of `vqdna.md`, T6 of `vq_techniques.md`: the identity for the last tap, nothing for the others.
+/// V6 of `docs/vectors.md`, T6 of `docs/vectors.md`: the identity for the last tap, nothing for the others.
 #[test]
 fn a_straight_through_gradient_is_the_identity() {
     let device = Device::flex().autodiff();
@@ -176,7 +181,7 @@ fn a_straight_through_gradient_is_the_identity() {
     }
 }
 
-/// T15 of `vq_techniques.md` for `fsq`: as if nothing were rounded on the way back.
+/// T15 of `docs/vectors.md` for `fsq`: as if nothing were rounded on the way back.
 #[test]
 fn rounding_is_invisible_to_gradients() {
     let device = Device::flex().autodiff();

@@ -27,8 +27,8 @@ fn batch(windows: &[HostWindow]) -> Batch {
 fn started(kind: Kind) -> Vqdna {
     let model = config(kind).init(3, &Device::flex());
     let windows: Vec<HostWindow> = (0..4).map(|seed| window(50 + seed, 256)).collect();
-    let objective = Reconstruct { config: config(kind), seed: 3, start_windows: 4 };
-    objective.start(model, &mut std::iter::once(batch(&windows)))
+    let objective = Reconstruct { config: config(kind), seed: 3, start_rows: 512 };
+    objective.start(model, &mut std::iter::once(batch(&windows)), 1)
 }
 
 fn taps(model: &Vqdna, batch: &Batch) -> Vec<Tensor<3>> {
@@ -44,7 +44,7 @@ fn changed(a: Tensor<3>, b: Tensor<3>) -> (usize, usize) {
     (positions[0], positions[positions.len() - 1])
 }
 
-/// V7 of `vqdna.md`: 11 and 20 bases on either side, no more and no less.
+/// V7 of `docs/vectors.md`: 11 and 20 bases on either side, no more and no less.
 #[test]
 fn a_base_is_seen_within_the_receptive_field() {
     let model = started(Kind::Hrq);
@@ -81,7 +81,7 @@ fn the_decoder_reaches_as_far_as_it_says() {
     }
 }
 
-/// V8 of `vqdna.md`.
+/// V8 of `docs/vectors.md`.
 #[test]
 fn every_length_gives_one_code_a_base_and_four_logits() {
     for kind in KINDS {
@@ -137,9 +137,9 @@ fn padding_never_changes_the_loss_or_its_gradient() {
     let device = Device::flex().autodiff();
     let windows: Vec<HostWindow> = [30, 64, 11].into_iter().zip(20..).map(|(n, seed)| window(seed, n)).collect();
     for kind in KINDS {
-        let objective = Reconstruct { config: config(kind), seed: 3, start_windows: 3 };
+        let objective = Reconstruct { config: config(kind), seed: 3, start_rows: 512 };
         let narrow = Batch::new(&windows, 1.0, &device);
-        let model = objective.start(config(kind).init(3, &device), &mut std::iter::once(narrow.clone()));
+        let model = objective.start(config(kind).init(3, &device), &mut std::iter::once(narrow.clone()), 1);
         let made = |batch: &Batch| {
             let outcome = objective.forward(&model, batch);
             let parts: Vec<f32> = outcome.parts.into_iter().flat_map(|(_, part)| floats(part)).collect();

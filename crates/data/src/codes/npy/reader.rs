@@ -126,7 +126,8 @@ mod tests {
     fn read_after(change: impl FnOnce(&Path, &Path)) -> Result<Vec<Row>, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.npy");
-        let mut writer = Writer::create(&path, &Header { model: "m".into(), codebook_sizes: vec![9, 9] }).unwrap();
+        let mut writer =
+            Writer::create(&path, &Header { model: "m".into(), codebook_sizes: vec![9, 9], shard: None }).unwrap();
         let codes = vec![vec![1, 2, 3], vec![4, 5, 6]];
         writer.write(&Row { record: "a".into(), start: 5, end: 8, strand: Strand::Forward, codes }).unwrap();
         writer.finish().unwrap();

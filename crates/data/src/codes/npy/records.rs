@@ -172,7 +172,7 @@ mod tests {
     fn adjacent_rows_share_a_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.tsv");
-        let header = Header { model: "m".into(), codebook_sizes: vec![4] };
+        let header = Header { model: "m".into(), codebook_sizes: vec![4], shard: None };
         let mut writer = RecordsWriter::create(&path, &header).unwrap();
         let row = |record: &str, start, end, strand| Row { record: record.into(), start, end, strand, codes: vec![] };
         writer.write(&row("a", 2, 7, Strand::Forward)).unwrap();

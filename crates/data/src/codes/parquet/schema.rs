@@ -24,6 +24,8 @@ pub(super) const GROUP_ROWS: usize = 64;
 const VERSION_KEY: &str = "vqdna.format_version";
 const MODEL_KEY: &str = "vqdna.model";
 const CODEBOOK_SIZES_KEY: &str = "vqdna.codebook_sizes";
+/// A note that whole files do not have.
+const SHARD_KEY: &str = "vqdna.shard";
 
 /// The schema for a number of levels.
 ///
@@ -62,20 +64,21 @@ fn column(name: &str, physical: PhysicalType, logical: Option<LogicalType>) -> R
 /// The notes that carry a header.
 pub(super) fn notes(header: &Header) -> Vec<KeyValue> {
     let sizes = serde_json::Value::from(header.codebook_sizes.clone());
-    vec![
+    let mut notes = vec![
         KeyValue::new(VERSION_KEY.into(), FORMAT_VERSION.to_owned()),
         KeyValue::new(MODEL_KEY.into(), header.model.clone()),
         KeyValue::new(CODEBOOK_SIZES_KEY.into(), sizes.to_string()),
-    ]
+    ];
+    notes.extend(header.shard.map(|shard| KeyValue::new(SHARD_KEY.into(), shard.to_string())));
+    notes
 }
 
 /// The header in the notes of a file, whose columns must be those of [`schema`].
 pub(super) fn header(file: &FileMetaData) -> Result<Header, Fault> {
-    let note = |key: &'static str| {
-        let notes = file.key_value_metadata().map_or(&[][..], Vec::as_slice);
-        let note = notes.iter().find(|note| note.key == key);
-        note.and_then(|note| note.value.as_deref()).ok_or(Fault::NotCodes { missing: key })
-    };
+    let notes = file.key_value_metadata().map_or(&[][..], Vec::as_slice);
+    let find = |key: &str| notes.iter().find(|note| note.key == key);
+    let note =
+        |key: &'static str| find(key).and_then(|note| note.value.as_deref()).ok_or(Fault::NotCodes { missing: key });
     let version = note(VERSION_KEY)?;
     if version != FORMAT_VERSION {
         return Err(Fault::Version { found: version.into() });
@@ -83,7 +86,8 @@ pub(super) fn header(file: &FileMetaData) -> Result<Header, Fault> {
     let model = note(MODEL_KEY)?.to_owned();
     let sizes = serde_json::from_str(note(CODEBOOK_SIZES_KEY)?);
     let codebook_sizes = sizes.map_err(|_| Fault::NotCodes { missing: CODEBOOK_SIZES_KEY })?;
-    let header = Header { model, codebook_sizes };
+    let shard = find(SHARD_KEY).map(|note| note.value.as_deref().unwrap_or_default().parse()).transpose()?;
+    let header = Header { model, codebook_sizes, shard };
     header.check()?;
     if !has_columns(file.schema_descr(), header.levels()) {
         return Err(Fault::NotCodes { missing: "the expected set of columns" });
