@@ -1,6 +1,6 @@
 //! Search of the nearest code, and the sums that move a codebook.
 
-use crate::product::{Matrix, TILE, Threads, multiply, transpose};
+use crate::product::{Matrix, Onto, Panels, TILE, multiply_part};
 use crate::rows::with_scratch;
 use crate::simd::{simd, sum_by};
 use rayon::prelude::*;
@@ -12,28 +12,47 @@ const CODES: usize = 512;
 ///
 /// Compares `‖e‖² − 2 h·e`, which orders codes as the distance does.
 pub fn nearest(h: &[f32], codes: &[f32], d: usize) -> Vec<i32> {
-    let k = codes.len() / d;
-    // −2 e as columns, so that the product alone needs the norms added.
-    let scaled: Vec<f32> = codes.iter().map(|v| -2.0 * v).collect();
-    let blocks: Vec<_> = scaled.chunks(CODES * d).map(|block| transpose(block, block.len() / d, d)).collect();
-    let norms: Vec<f32> = codes.chunks_exact(d).map(|e| sum_by(d, |i| e[i] * e[i])).collect();
-
     let mut index = vec![0; h.len() / d];
-    index.par_chunks_mut(TILE).zip(h.par_chunks(TILE * d)).for_each(|(index, h)| {
-        with_scratch([TILE * d, TILE * CODES.min(k), TILE], |[rows, scores, best]| {
-            rows[..h.len()].copy_from_slice(h);
-            rows[h.len()..].fill(0.0);
-            best.fill(f32::INFINITY);
-            for (block, (columns, norms)) in blocks.iter().zip(norms.chunks(CODES)).enumerate() {
-                let width = norms.len();
-                let scores = &mut scores[..TILE * width];
-                scores.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(norms));
-                multiply(scores, Matrix::new(rows, TILE, d), Matrix::new(columns, d, width), true, Threads::One);
-                keep_nearest(scores, width, block * CODES, best, index);
-            }
-        });
-    });
+    Prepared::new(codes, d).nearest(h, &mut index);
     index
+}
+
+/// A codebook in the order in which the search reads it.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// −2 e as columns, so that the product alone needs the norms added.
+    columns: Panels<f32>,
+    norms: Vec<f32>,
+}
+
+impl Prepared {
+    /// Copies `codes [k, d]`.
+    #[must_use]
+    pub fn new(codes: &[f32], d: usize) -> Self {
+        let scaled: Vec<f32> = codes.iter().map(|v| -2.0 * v).collect();
+        Self {
+            columns: Panels::new(Matrix::new(&scaled, codes.len() / d, d).transposed()),
+            norms: codes.chunks_exact(d).map(|e| sum_by(d, |i| e[i] * e[i])).collect(),
+        }
+    }
+
+    /// [`nearest`] of each row of `h [rows, d]`, into `index [rows]`.
+    pub fn nearest(&self, h: &[f32], index: &mut [i32]) {
+        let (d, k) = (self.columns.depth(), self.norms.len());
+        index.par_chunks_mut(TILE).zip(h.par_chunks(TILE * d)).for_each(|(index, h)| {
+            let rows = index.len();
+            with_scratch([rows * CODES.min(k), rows], |[scores, best]| {
+                best.fill(f32::INFINITY);
+                for (block, norms) in self.norms.chunks(CODES).enumerate() {
+                    let (first, width) = (block * CODES, norms.len());
+                    let scores = &mut scores[..rows * width];
+                    let columns = first..first + width;
+                    multiply_part(scores, width, h, d, &self.columns, 0..d, columns, Onto::Row(norms));
+                    keep_nearest(scores, width, first, best, index);
+                }
+            });
+        });
+    }
 }
 
 simd! {
@@ -78,7 +97,7 @@ mod tests {
 
     #[test]
     fn finds_the_nearest_code() {
-        for (rows, k, d) in [(1, 1, 1), (5, 3, 2), (300, 700, 16), (TILE, CODES, 8)] {
+        for (rows, k, d) in [(1, 1, 1), (5, 3, 2), (300, 700, 16), (TILE, CODES, 8), (TILE + 1, 2 * CODES + 7, 5)] {
             let (h, codes) = (noise(rows * d, 1), noise(k * d, 2));
             for (row, &found) in h.chunks(d).zip(&nearest(&h, &codes, d)) {
                 let found = distance(row, &codes[found as usize * d..][..d]);

@@ -3,11 +3,11 @@
 //! A ConvNeXt block (Liu et al. 2022) in one dimension: depth-wise convolution, layer norm, two products with GELU between,
 //! residual. The forward pass keeps only a tile of the wide inner layer; the backward pass computes it again from `x`.
 
+use crate::mlp;
 use crate::norm::{self, Norm};
-use crate::product::{Matrix, TILE, Threads, multiply, transpose};
-use crate::rows::{sum_over_rows, with_scratch};
+use crate::product::{Pair, Precision, TILE, Unit, transpose};
+use crate::rows::{for_overwrite, sum_over_rows, with_scratch};
 use crate::simd::{fma, simd};
-use crate::{gelu, linear};
 use rayon::prelude::*;
 
 /// Rows as `[batch, length, d]`, and which of them are real.
@@ -21,8 +21,8 @@ pub struct Input<'a> {
     pub length: usize,
 }
 
-/// Weights of the block; the inner width is that of `up_bias`.
-#[derive(Clone, Copy)]
+/// Weights of the block.
+#[derive(Clone, Copy, Debug)]
 pub struct Weights<'a> {
     /// `[d, 1, kernel]`.
     pub conv: &'a [f32],
@@ -30,23 +30,13 @@ pub struct Weights<'a> {
     pub conv_bias: &'a [f32],
     /// Layer norm after the convolution.
     pub norm: Norm<'a>,
-    /// `[d_inner, d]`.
-    pub up: &'a [f32],
-    /// `[d_inner]`.
-    pub up_bias: &'a [f32],
-    /// `[d, d_inner]`.
-    pub down: &'a [f32],
-    /// `[d]`.
-    pub down_bias: &'a [f32],
+    /// The linear layers.
+    pub mlp: mlp::Weights<'a>,
 }
 
 impl Weights<'_> {
     fn d(&self) -> usize {
         self.conv_bias.len()
-    }
-
-    fn d_inner(&self) -> usize {
-        self.up_bias.len()
     }
 
     /// The depth-wise weights as `[kernel, d]`.
@@ -57,37 +47,111 @@ impl Weights<'_> {
 
 /// Output of the block, `[batch * length, d]`. Rows of padding are computed too; nothing reads them.
 ///
+/// With `keep`, the input of GELU for all rows, `[batch * length, d_inner]`, comes with it: [`backward`] need not compute it again.
+///
 /// # Panics
 /// If the slices do not fit the shapes of [`Input`] and [`Weights`].
-pub fn forward(input: Input, w: Weights) -> Vec<f32> {
-    let (d, d_inner) = (w.d(), w.d_inner());
-    let taps = w.taps();
-    let (up, down) = (transpose(w.up, d_inner, d), transpose(w.down, d, d_inner));
-    let mut out = vec![0.0; input.x.len()];
-    out.par_chunks_mut(TILE * d).enumerate().for_each(|(tile, out)| {
-        let (first, rows) = (tile * TILE, out.len() / d);
-        with_scratch([TILE * d, TILE * d, TILE * d_inner], |[conv, y, inner]| {
-            convolve(input, &taps, w.conv_bias, first, &mut conv[..rows * d]);
-            conv[rows * d..].fill(0.0);
-            norm::forward_rows(w.norm, conv, y);
-            multiply(inner, Matrix::new(y, TILE, d), Matrix::new(&up, d, d_inner), false, Threads::One);
-            gelu::with_bias(inner, w.up_bias);
-            multiply(y, Matrix::new(inner, TILE, d_inner), Matrix::new(&down, d_inner, d), false, Threads::One);
-            add_residual(&input.x[first * d..], y, w.down_bias, out);
-        });
-    });
-    out
+pub fn forward(input: Input, w: Weights, precision: Precision, keep: bool) -> (Vec<f32>, Vec<f32>) {
+    let mut out = for_overwrite(input.x.len());
+    let mut pre = if keep { for_overwrite(input.mask.len() * w.mlp.d_inner()) } else { Vec::new() };
+    match precision {
+        Precision::F32 => Prepared::<f32>::new(w).run(input, &mut pre, &mut out),
+        Precision::Bf16 => Prepared::<Pair>::new(w).run(input, &mut pre, &mut out),
+    }
+    (out, pre)
 }
 
-/// Depth-wise convolution of the rows from `first` on, as many as `out` holds.
-fn convolve(input: Input, taps: &[f32], bias: &[f32], first: usize, out: &mut [f32]) {
-    let d = bias.len();
-    for (i, out) in out.chunks_exact_mut(d).enumerate() {
-        out.copy_from_slice(bias);
-        for (tap, row) in neighbours(input, first + i, taps.len() / d) {
-            add_product(&taps[tap * d..(tap + 1) * d], &input.x[row * d..(row + 1) * d], out);
+/// The block with its weights in the order in which the forward pass reads them, for use many times.
+#[derive(Clone, Debug)]
+pub struct Prepared<U> {
+    conv: Convolution,
+    gain: Vec<f32>,
+    bias: Vec<f32>,
+    eps: f32,
+    mlp: mlp::Forward<U>,
+}
+
+impl<U: Unit> Prepared<U> {
+    /// Copies the weights.
+    #[must_use]
+    pub fn new(w: Weights) -> Self {
+        let Norm { gain, bias, eps } = w.norm;
+        Self {
+            conv: Convolution { taps: w.taps(), bias: w.conv_bias.to_vec() },
+            gain: gain.to_vec(),
+            bias: bias.to_vec(),
+            eps,
+            mlp: mlp::Forward::new(w.mlp),
         }
     }
+
+    /// Output of the block into `out [batch * length, d]`.
+    ///
+    /// # Panics
+    /// If the slices do not fit the shapes of [`Input`] and of the weights.
+    pub fn forward(&self, input: Input, out: &mut [f32]) {
+        self.run(input, &mut [], out);
+    }
+
+    /// `pre` is empty or receives the input of GELU.
+    fn run(&self, input: Input, pre: &mut [f32], out: &mut [f32]) {
+        let (d, d_inner) = (self.gain.len(), self.mlp.d_inner());
+        assert!(input.x.len() == input.mask.len() * d && out.len() == input.x.len(), "rows of the block");
+        let norm = Norm { gain: &self.gain, bias: &self.bias, eps: self.eps };
+        let tile = |tile: usize, out: &mut [f32], pre: Option<&mut [f32]>| {
+            let (first, rows) = (tile * TILE, out.len() / d);
+            with_scratch([rows * d, self.mlp.scratch(rows)], |[y, scratch]| {
+                self.conv.rows(input, first, y);
+                norm::in_place(norm, y);
+                self.mlp.tile(y, &input.x[first * d..(first + rows) * d], pre, out, scratch);
+            });
+        };
+        let tiles = out.par_chunks_mut(TILE * d);
+        if pre.is_empty() {
+            tiles.enumerate().for_each(|(at, out)| tile(at, out, None));
+        } else {
+            let tiles = tiles.zip(pre.par_chunks_mut(TILE * d_inner)).enumerate();
+            tiles.for_each(|(at, (out, pre))| tile(at, out, Some(pre)));
+        }
+    }
+}
+
+/// A depth-wise convolution.
+#[derive(Clone, Debug)]
+struct Convolution {
+    /// `[kernel, d]`.
+    taps: Vec<f32>,
+    /// `[d]`.
+    bias: Vec<f32>,
+}
+
+impl Convolution {
+    fn kernel(&self) -> usize {
+        self.taps.len() / self.bias.len()
+    }
+
+    /// The rows from `first` on, as many as `out` holds.
+    fn rows(&self, input: Input, first: usize, out: &mut [f32]) {
+        let (d, kernel) = (self.bias.len(), self.kernel());
+        for (i, out) in out.chunks_exact_mut(d).enumerate() {
+            let row = first + i;
+            if sees_all(input, row, kernel) {
+                let window = &input.x[(row - kernel / 2) * d..(row + kernel / 2 + 1) * d];
+                weighted_rows(&self.taps, window, &self.bias, out);
+                continue;
+            }
+            out.copy_from_slice(&self.bias);
+            for (tap, row) in neighbours(input, row, kernel) {
+                add_product(&self.taps[tap * d..(tap + 1) * d], &input.x[row * d..(row + 1) * d], out);
+            }
+        }
+    }
+}
+
+/// Whether the window around `row` lies inside its sequence and holds no padding.
+fn sees_all(input: Input, row: usize, kernel: usize) -> bool {
+    let (at, half) = (row % input.length, kernel / 2);
+    at >= half && at + half < input.length && input.mask[row - half..=row + half].iter().all(|&m| m != 0.0)
 }
 
 /// Tap and row of every real position in the window around `row`.
@@ -96,6 +160,36 @@ fn neighbours(input: Input<'_>, row: usize, kernel: usize) -> impl Iterator<Item
     let skipped = (kernel / 2).saturating_sub(at);
     let end = kernel.min(input.length + kernel / 2 - at);
     (skipped..end).map(move |tap| (tap, row + tap - kernel / 2)).filter(move |&(_, row)| input.mask[row] != 0.0)
+}
+
+/// Channels whose sums stay in registers.
+const CHANNELS: usize = 64;
+
+simd! {
+    /// `out = onto + Σ weights · rows` over as many rows as there are weights, channel by channel; the same order of additions as
+    /// [`add_product`] row after row.
+    fn weighted_rows[FMA](weights: &[f32], rows: &[f32], onto: &[f32], out: &mut [f32]) {
+        let d = out.len();
+        let mut first = 0;
+        while first + CHANNELS <= d {
+            let mut sums = [0.0f32; CHANNELS];
+            sums.copy_from_slice(&onto[first..first + CHANNELS]);
+            for (weights, row) in weights.chunks_exact(d).zip(rows.chunks_exact(d)) {
+                let (weights, row) = (&weights[first..first + CHANNELS], &row[first..first + CHANNELS]);
+                for i in 0..CHANNELS {
+                    sums[i] = fma::<FMA>(weights[i], row[i], sums[i]);
+                }
+            }
+            out[first..first + CHANNELS].copy_from_slice(&sums);
+            first += CHANNELS;
+        }
+        out[first..].copy_from_slice(&onto[first..]);
+        for (weights, row) in weights.chunks_exact(d).zip(rows.chunks_exact(d)) {
+            for i in first..d {
+                out[i] = fma::<FMA>(weights[i], row[i], out[i]);
+            }
+        }
+    }
 }
 
 simd! {
@@ -107,19 +201,8 @@ simd! {
     }
 }
 
-simd! {
-    /// `out = x + y + bias`, for as many rows as `out` has.
-    fn add_residual[FMA](x: &[f32], y: &[f32], bias: &[f32], out: &mut [f32]) {
-        let d = bias.len();
-        for ((out, x), y) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(y.chunks_exact(d)) {
-            for i in 0..d {
-                out[i] = x[i] + (y[i] + bias[i]);
-            }
-        }
-    }
-}
-
 /// Gradients of [`forward`], each in the shape of its argument.
+#[derive(Clone, Debug)]
 pub struct Gradients {
     /// Of the rows.
     pub x: Vec<f32>,
@@ -141,136 +224,134 @@ pub struct Gradients {
     pub down_bias: Vec<f32>,
 }
 
-/// Gradients of [`forward`] at `input` for the output gradient `dout [batch * length, d]`.
-pub fn backward(input: Input, w: Weights, dout: &[f32]) -> Gradients {
-    let (d, d_inner) = (w.d(), w.d_inner());
-    let (rows, taps) = (dout.len() / d, w.taps());
-    let inner = Inner::recompute(input, w, &taps, dout);
-
-    let product = |a: &[f32], a_width, b: &[f32], b_width| {
-        let mut out = vec![0.0; a_width * b_width];
-        let a = Matrix::new(a, rows, a_width).transposed();
-        multiply(&mut out, a, Matrix::new(b, rows, b_width), false, Threads::All);
-        out
-    };
-    let (conv, conv_bias) = convolve_backward_weights(input, &inner.dconv, &taps, d);
-    let (gain, bias) = inner.dnorm.split_at(d);
-    Gradients {
-        x: convolve_backward_input(input, &inner.dconv, &taps, dout),
-        conv,
-        conv_bias,
-        gain: gain.to_vec(),
-        bias: bias.to_vec(),
-        up: product(&inner.dpre, d_inner, &inner.normed, d),
-        up_bias: linear::column_sums(&inner.dpre, d_inner),
-        down: product(dout, d, &inner.activation, d_inner),
-        down_bias: linear::column_sums(dout, d),
+/// Gradients of [`forward`] at `input` for the output gradient `dout [batch * length, d]`. `pre` is what the forward pass kept, or
+/// empty; it is overwritten.
+pub fn backward(input: Input, w: Weights, dout: &[f32], pre: &mut [f32], precision: Precision) -> Gradients {
+    match precision {
+        Precision::F32 => backward_in::<f32>(input, w, dout, pre),
+        Precision::Bf16 => backward_in::<Pair>(input, w, dout, pre),
     }
 }
 
-/// What the gradients of the weights need from the inside of the block, for all rows.
-struct Inner {
-    /// Output of the norm, `[rows, d]`.
-    normed: Vec<f32>,
-    /// Output of GELU, `[rows, d_inner]`.
-    activation: Vec<f32>,
-    /// Gradient of the input of GELU, `[rows, d_inner]`.
-    dpre: Vec<f32>,
-    /// Gradient of the convolution's output, `[rows, d]`.
-    dconv: Vec<f32>,
-    /// Gradients of the norm's gain and bias, one after the other, `[2 d]`.
-    dnorm: Vec<f32>,
-}
-
-impl Inner {
-    fn recompute(input: Input, w: Weights, taps: &[f32], dout: &[f32]) -> Self {
-        let (d, d_inner) = (w.d(), w.d_inner());
-        let rows = dout.len() / d;
-        let up = transpose(w.up, d_inner, d);
-        let (mut normed, mut dconv) = (vec![0.0; rows * d], vec![0.0; rows * d]);
-        let (mut activation, mut dpre) = (vec![0.0; rows * d_inner], vec![0.0; rows * d_inner]);
-        let dnorms: Vec<Vec<f32>> = normed
-            .par_chunks_mut(TILE * d)
-            .zip(dconv.par_chunks_mut(TILE * d))
-            .zip(activation.par_chunks_mut(TILE * d_inner))
-            .zip(dpre.par_chunks_mut(TILE * d_inner))
-            .zip(dout.par_chunks(TILE * d))
-            .enumerate()
-            .map(|(tile, ((((normed, dconv), activation), dpre), dout))| {
-                let rows = dout.len() / d;
-                let mut dnorm = vec![0.0; 2 * d];
-                with_scratch([rows * d, rows * d], |[conv, dnormed]| {
-                    convolve(input, taps, w.conv_bias, tile * TILE, conv);
-                    norm::forward_rows(w.norm, conv, normed);
-                    multiply(
-                        activation,
-                        Matrix::new(normed, rows, d),
-                        Matrix::new(&up, d, d_inner),
-                        false,
-                        Threads::One,
-                    );
-                    multiply(dpre, Matrix::new(dout, rows, d), Matrix::new(w.down, d, d_inner), false, Threads::One);
-                    gelu::with_bias_backward(activation, w.up_bias, dpre);
-                    multiply(
-                        dnormed,
-                        Matrix::new(dpre, rows, d_inner),
-                        Matrix::new(w.up, d_inner, d),
-                        false,
-                        Threads::One,
-                    );
-                    let (dgain, dbias) = dnorm.split_at_mut(d);
-                    norm::backward_rows(w.norm, conv, dnormed, dconv, dgain, dbias);
-                });
-                dnorm
-            })
-            .collect();
-        let dnorm = linear::column_sums(&dnorms.concat(), 2 * d);
-        Self { normed, activation, dpre, dconv, dnorm }
+fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], pre: &mut [f32]) -> Gradients {
+    let d = w.d();
+    let conv = Convolution { taps: w.taps(), bias: w.conv_bias.to_vec() };
+    let mut dconv = for_overwrite(dout.len());
+    let mut mlp = mlp::Backward::<U>::new(w.mlp, !pre.is_empty());
+    let dnorms = mlp.run(
+        dout,
+        pre,
+        &mut dconv,
+        |first, y| {
+            conv.rows(input, first, y);
+            norm::in_place(w.norm, y);
+        },
+        |first, dy, dconv| {
+            let mut dnorm = vec![0.0; 2 * d];
+            let (dgain, dbias) = dnorm.split_at_mut(d);
+            let mut y = for_overwrite(dy.len());
+            conv.rows(input, first, &mut y);
+            norm::backward_rows(w.norm, &y, dy, dconv, dgain, dbias);
+            dnorm
+        },
+    );
+    let dnorm = crate::linear::column_sums(&dnorms.concat(), 2 * d);
+    let (gain, bias) = dnorm.split_at(d);
+    let (dtaps, conv_bias) = convolve_backward_weights(input, &dconv, conv.kernel(), d);
+    let mlp = mlp.finish();
+    Gradients {
+        x: convolve_backward_input(input, &dconv, &conv.taps, dout),
+        conv: dtaps,
+        conv_bias,
+        gain: gain.to_vec(),
+        bias: bias.to_vec(),
+        up: mlp.up,
+        up_bias: mlp.up_bias,
+        down: mlp.down,
+        down_bias: mlp.down_bias,
     }
 }
 
 /// `dout + mask · (conv transposed)(dconv)`.
 fn convolve_backward_input(input: Input, dconv: &[f32], taps: &[f32], dout: &[f32]) -> Vec<f32> {
     let d = dout.len() / input.mask.len();
-    let kernel = taps.len() / d;
-    let mut dx = dout.to_vec();
-    dx.par_chunks_mut(TILE * d).enumerate().for_each(|(tile, dx)| {
-        for (i, dx) in dx.chunks_exact_mut(d).enumerate() {
+    let (kernel, half) = (taps.len() / d, taps.len() / d / 2);
+    // The output at `row + half − tap` read this row through `tap`: in rising order of rows, the taps are reversed.
+    let reversed: Vec<f32> = taps.chunks_exact(d).rev().flatten().copied().collect();
+    let mut dx = for_overwrite(dout.len());
+    dx.par_chunks_mut(TILE * d).zip(dout.par_chunks(TILE * d)).enumerate().for_each(|(tile, (dx, dout))| {
+        for (i, (dx, dout)) in dx.chunks_exact_mut(d).zip(dout.chunks_exact(d)).enumerate() {
             let row = tile * TILE + i;
             if input.mask[row] == 0.0 {
+                dx.copy_from_slice(dout);
                 continue;
             }
-            // The output at `row + kernel/2 − tap` read this row through `tap`.
             let at = row % input.length;
-            for (tap, weights) in taps.chunks_exact(d).enumerate() {
-                if (kernel / 2..kernel / 2 + input.length).contains(&(at + 2 * (kernel / 2) - tap)) {
-                    let reader = row + kernel / 2 - tap;
-                    add_product(weights, &dconv[reader * d..(reader + 1) * d], dx);
-                }
-            }
+            let skipped = half.saturating_sub(at);
+            let end = kernel.min(input.length + half - at);
+            let readers = (row + skipped - half) * d..(row + end - half) * d;
+            weighted_rows(&reversed[skipped * d..end * d], &dconv[readers], dout, dx);
         }
     });
     dx
 }
 
 /// Gradients of the depth-wise weights `[d, 1, kernel]` and of their bias.
-fn convolve_backward_weights(input: Input, dconv: &[f32], taps: &[f32], d: usize) -> (Vec<f32>, Vec<f32>) {
-    let kernel = taps.len() / d;
+fn convolve_backward_weights(input: Input, dconv: &[f32], kernel: usize, d: usize) -> (Vec<f32>, Vec<f32>) {
+    let half = kernel / 2;
     let sums = sum_over_rows(input.mask.len(), (kernel + 1) * d, |rows, sums| {
-        for row in rows {
-            let dy = &dconv[row * d..(row + 1) * d];
-            for (tap, neighbour) in neighbours(input, row, kernel) {
-                add_product(dy, &input.x[neighbour * d..(neighbour + 1) * d], &mut sums[tap * d..(tap + 1) * d]);
+        let (taps, bias) = sums.split_at_mut(kernel * d);
+        let mut row = rows.start;
+        while row < rows.end {
+            let run = (row..rows.end.min(row + TILE)).take_while(|&row| sees_all(input, row, kernel)).count();
+            if run > 0 {
+                let dy = &dconv[row * d..(row + run) * d];
+                for (tap, sums) in taps.chunks_exact_mut(d).enumerate() {
+                    add_products(dy, &input.x[(row + tap - half) * d..(row + tap - half + run) * d], sums);
+                }
+            } else {
+                let dy = &dconv[row * d..(row + 1) * d];
+                for (tap, neighbour) in neighbours(input, row, kernel) {
+                    add_product(dy, &input.x[neighbour * d..(neighbour + 1) * d], &mut taps[tap * d..(tap + 1) * d]);
+                }
             }
-            sums[kernel * d..].iter_mut().zip(dy).for_each(|(s, v)| *s += v);
+            let run = run.max(1);
+            crate::linear::add_rows(&dconv[row * d..(row + run) * d], bias);
+            row += run;
         }
     });
     (transpose(&sums[..kernel * d], kernel, d), sums[kernel * d..].to_vec())
 }
 
+simd! {
+    /// `sums += Σ a · b` over the rows of both, channel by channel.
+    fn add_products[FMA](a: &[f32], b: &[f32], sums: &mut [f32]) {
+        let d = sums.len();
+        let mut first = 0;
+        while first + CHANNELS <= d {
+            let mut here = [0.0f32; CHANNELS];
+            here.copy_from_slice(&sums[first..first + CHANNELS]);
+            for (a, b) in a.chunks_exact(d).zip(b.chunks_exact(d)) {
+                let (a, b) = (&a[first..first + CHANNELS], &b[first..first + CHANNELS]);
+                for i in 0..CHANNELS {
+                    here[i] = fma::<FMA>(a[i], b[i], here[i]);
+                }
+            }
+            sums[first..first + CHANNELS].copy_from_slice(&here);
+            first += CHANNELS;
+        }
+        for (a, b) in a.chunks_exact(d).zip(b.chunks_exact(d)) {
+            for i in first..d {
+                sums[i] = fma::<FMA>(a[i], b[i], sums[i]);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gelu;
     use crate::rows::test::{assert_close, assert_gradient, noise};
 
     /// The nine arguments that have a gradient, in the order of the fields of [`Gradients`].
@@ -290,7 +371,7 @@ mod tests {
     fn weights(a: &Arguments) -> Weights<'_> {
         let [_, conv, conv_bias, gain, bias, up, up_bias, down, down_bias] = a;
         let norm = Norm { gain, bias, eps: EPS };
-        Weights { conv, conv_bias, norm, up, up_bias, down, down_bias }
+        Weights { conv, conv_bias, norm, mlp: mlp::Weights { up, up_bias, down, down_bias } }
     }
 
     /// The block in double precision, position by position.
@@ -325,10 +406,13 @@ mod tests {
             let wide: [Vec<f64>; 9] = a.clone().map(|v| v.iter().map(|&v| f64::from(v)).collect());
             let input = Input { x: &a[0], mask: &mask, length };
             let want: Vec<f32> = reference(&wide, &mask, length).iter().map(|&v| v as f32).collect();
-            assert_close(&forward(input, weights(&a)), &want);
-
             let dout = noise(a[0].len(), 99);
-            let g = backward(input, weights(&a), &dout);
+            let (out, mut pre) = forward(input, weights(&a), Precision::F32, true);
+            assert_close(&out, &want);
+            assert_eq!(forward(input, weights(&a), Precision::F32, false), (out, Vec::new()));
+            let g = backward(input, weights(&a), &dout, &mut pre, Precision::F32);
+            let again = backward(input, weights(&a), &dout, &mut [], Precision::F32);
+            assert!(g.x == again.x && g.up == again.up && g.down == again.down, "kept or computed again, the same bits");
             let found = [g.x, g.conv, g.conv_bias, g.gain, g.bias, g.up, g.up_bias, g.down, g.down_bias];
             for (i, gradient) in found.iter().enumerate() {
                 assert_gradient(gradient, &a[i], |v| {
@@ -345,11 +429,12 @@ mod tests {
         let (length, d, kernel, halo) = (3 * TILE + 17, 32, 7, 3);
         let a = arguments(length, d, kernel, 4 * d);
         let mask = vec![1.0; length];
-        let whole = forward(Input { x: &a[0], mask: &mask, length }, weights(&a));
-        for (start, end) in [(0, 10), (5, 300), (TILE - 1, 2 * TILE + 9), (700, length)] {
+        let run = |input| forward(input, weights(&a), Precision::F32, false).0;
+        let whole = run(Input { x: &a[0], mask: &mask, length });
+        for (start, end) in [(0, 10), (5, 2 * TILE), (TILE - 1, 2 * TILE + 9), (2 * TILE + 50, length)] {
             let (left, right) = (start.max(halo) - halo, (end + halo).min(length));
             let piece = Input { x: &a[0][left * d..right * d], mask: &mask[left..right], length: right - left };
-            let out = forward(piece, weights(&a));
+            let out = run(piece);
             assert!(whole[start * d..end * d] == out[(start - left) * d..(end - left) * d], "{start}..{end}");
         }
     }
@@ -362,8 +447,9 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             pool.install(|| {
                 let input = Input { x: &a[0], mask: &mask, length };
-                let g = backward(input, weights(&a), &dout);
-                (forward(input, weights(&a)), g.x, g.conv, g.gain, g.up, g.down, g.down_bias)
+                let (out, mut pre) = forward(input, weights(&a), Precision::F32, true);
+                let g = backward(input, weights(&a), &dout, &mut pre, Precision::F32);
+                (out, g.x, g.conv, g.gain, g.up, g.down, g.down_bias)
             })
         };
         assert!(run(1) == run(3));

@@ -32,22 +32,31 @@ pub(crate) fn value_and_slope<const FMA: bool>(x: f32) -> (f32, f32) {
 }
 
 simd! {
-    /// `x ← gelu(x + bias)` for rows as wide as `bias`.
-    pub fn with_bias[FMA](x: &mut [f32], bias: &[f32]) {
-        for row in x.chunks_exact_mut(bias.len()) {
-            for (x, &b) in row.iter_mut().zip(bias) {
-                *x = value::<FMA>(*x + b);
+    /// `x ← gelu(x)`.
+    pub fn in_place[FMA](x: &mut [f32]) {
+        for x in x {
+            *x = value::<FMA>(*x);
+        }
+    }
+}
+
+simd! {
+    /// `y = gelu(x)` for rows of `width` numbers that begin `stride` apart in `x` and densely in `y`.
+    pub fn strided[FMA](x: &[f32], stride: usize, y: &mut [f32], width: usize) {
+        for (y, x) in y.chunks_exact_mut(width).zip(x.chunks(stride)) {
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = value::<FMA>(x);
             }
         }
     }
 }
 
 simd! {
-    /// From pre-activations without bias: `x ← gelu(x + bias)` and `dy ← dy · gelu'(x + bias)`, in one pass.
-    pub fn with_bias_backward[FMA](x: &mut [f32], bias: &[f32], dy: &mut [f32]) {
-        for (row, dy) in x.chunks_exact_mut(bias.len()).zip(dy.chunks_exact_mut(bias.len())) {
-            for ((x, &b), dy) in row.iter_mut().zip(bias).zip(dy) {
-                let (value, slope) = value_and_slope::<FMA>(*x + b);
+    /// `x ← gelu(x)` and `dy ← dy · gelu'(x)`, in one pass over rows of `width` numbers that begin `stride` apart in both.
+    pub fn backward_strided[FMA](x: &mut [f32], dy: &mut [f32], stride: usize, width: usize) {
+        for (x, dy) in x.chunks_mut(stride).zip(dy.chunks_mut(stride)) {
+            for (x, dy) in x[..width].iter_mut().zip(&mut dy[..width]) {
+                let (value, slope) = value_and_slope::<FMA>(*x);
                 *x = value;
                 *dy *= slope;
             }
@@ -94,13 +103,14 @@ mod tests {
     }
 
     #[test]
-    fn rows_add_their_bias() {
-        let (mut x, mut dy) = (vec![0.5, -1.0, 2.0, 0.0], vec![1.0, 2.0, 3.0, 4.0]);
-        let mut forward = x.clone();
-        with_bias(&mut forward, &[0.25, 1.0]);
-        with_bias_backward(&mut x, &[0.25, 1.0], &mut dy);
-        assert_eq!(forward, x);
-        assert!((x[0] - 0.580_029).abs() < 1e-5 && x[1] == 0.0);
-        assert!((dy[1] - 1.0).abs() < 1e-6, "slope ½ at 0");
+    fn strided_rows_leave_what_lies_between() {
+        let (x, dy) = ([0.5, -1.0, 7.0, 2.0, 0.0], [1.0, 2.0, 7.0, 3.0, 4.0]);
+        let mut y = [0.0; 4];
+        strided(&x, 3, &mut y, 2);
+        let (mut value, mut slope) = (x, dy);
+        backward_strided(&mut value, &mut slope, 3, 2);
+        assert_eq!([value[0], value[1], value[3], value[4]], y);
+        assert_eq!((value[2], slope[2]), (7.0, 7.0));
+        assert!((y[0] - 0.345_731).abs() < 1e-5 && (slope[4] - 2.0).abs() < 1e-6, "slope ½ at 0");
     }
 }

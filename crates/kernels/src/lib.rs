@@ -3,9 +3,8 @@
 //! Every matrix is row-major `f32`; weights keep the layout `[d_out, d_in]` in which they are published. A *row* is one
 //! position of one sequence. Three promises hold for all kernels, and tests guard them:
 //!
-//! * **A row never depends on its neighbours in memory.** Forward kernels work in tiles of [`product::TILE`] rows, the last
-//!   one padded, so that every product has the same shape and a row is summed in the same order wherever it stands.
-//!   Codes of a chromosome are therefore the same for any chunk, batch and thread count.
+//! * **A row never depends on its neighbours in memory.** A product sums each element in the order of the inner dimension,
+//!   wherever its row stands ([`product`]). Codes of a chromosome are therefore the same for any chunk, batch and thread count.
 //! * **Results do not depend on the number of threads.** Sums over rows run over a fixed number of parts.
 //! * **SIMD is chosen at run time** ([`simd::level`]); one binary runs on any machine.
 
@@ -17,6 +16,7 @@ pub mod codebook;
 pub mod conv_block;
 pub mod gelu;
 pub mod linear;
+pub mod mlp;
 pub mod norm;
 pub mod product;
 mod rows;

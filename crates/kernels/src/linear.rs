@@ -1,38 +1,26 @@
 //! A linear layer, `y = x · wᵀ + b`.
 
-use crate::product::{Matrix, TILE, Threads, multiply, transpose};
-use crate::rows::{sum_over_rows, with_scratch};
-use rayon::prelude::*;
+use crate::product::{Matrix, Onto, Pair, Panels, Precision, Unit, rows_times, transpose, transposed};
+use crate::rows::{for_overwrite, sum_over_rows};
+use crate::simd::simd;
 
 /// `x [rows, d_in]`, `w [d_out, d_in]`, `b [d_out]` to `[rows, d_out]`.
 ///
 /// # Panics
 /// If the slices do not fit these shapes.
-pub fn forward(x: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
-    let d_out = b.len();
-    let d_in = w.len() / d_out;
-    let wt = transpose(w, d_out, d_in);
-    let mut y = vec![0.0; x.len() / d_in * d_out];
-    y.par_chunks_mut(TILE * d_out).zip(x.par_chunks(TILE * d_in)).for_each(|(y, x)| {
-        with_tile(x, d_in, y, d_out, |x, y| {
-            y.chunks_exact_mut(d_out).for_each(|row| row.copy_from_slice(b));
-            multiply(y, Matrix::new(x, TILE, d_in), Matrix::new(&wt, d_in, d_out), true, Threads::One);
-        });
-    });
-    y
+pub fn forward(x: &[f32], w: &[f32], b: &[f32], precision: Precision) -> Vec<f32> {
+    match precision {
+        Precision::F32 => forward_in::<f32>(x, w, b),
+        Precision::Bf16 => forward_in::<Pair>(x, w, b),
+    }
 }
 
-/// Runs `work` on whole tiles: the last one is padded with zeros beside, so that every product has one shape.
-fn with_tile(x: &[f32], d_in: usize, y: &mut [f32], d_out: usize, work: impl FnOnce(&[f32], &mut [f32])) {
-    if y.len() == TILE * d_out {
-        return work(x, y);
-    }
-    with_scratch([TILE * d_in, TILE * d_out], |[padded, out]| {
-        padded[..x.len()].copy_from_slice(x);
-        padded[x.len()..].fill(0.0);
-        work(padded, out);
-        y.copy_from_slice(&out[..y.len()]);
-    });
+fn forward_in<U: Unit>(x: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
+    let d_in = w.len() / b.len();
+    let mut y = for_overwrite(x.len() / d_in * b.len());
+    let w = Panels::<U>::new(Matrix::new(w, b.len(), d_in).transposed());
+    rows_times(&mut y, x, &w, Onto::Row(b));
+    y
 }
 
 /// Gradients of [`forward`].
@@ -46,27 +34,49 @@ pub struct Gradients {
 }
 
 /// Gradients of [`forward`] at `x`, `w` for the output gradient `dy [rows, d_out]`.
-pub fn backward(x: &[f32], w: &[f32], d_out: usize, dy: &[f32]) -> Gradients {
-    let (rows, d_in) = (dy.len() / d_out, w.len() / d_out);
-    let mut gradients = Gradients { x: vec![0.0; x.len()], w: vec![0.0; w.len()], b: column_sums(dy, d_out) };
-    let dy = Matrix::new(dy, rows, d_out);
-    multiply(&mut gradients.x, dy, Matrix::new(w, d_out, d_in), false, Threads::All);
-    multiply(&mut gradients.w, dy.transposed(), Matrix::new(x, rows, d_in), false, Threads::All);
-    gradients
+pub fn backward(x: &[f32], w: &[f32], d_out: usize, dy: &[f32], precision: Precision) -> Gradients {
+    match precision {
+        Precision::F32 => backward_in::<f32>(x, w, d_out, dy),
+        Precision::Bf16 => backward_in::<Pair>(x, w, d_out, dy),
+    }
+}
+
+fn backward_in<U: Unit>(x: &[f32], w: &[f32], d_out: usize, dy: &[f32]) -> Gradients {
+    let d_in = w.len() / d_out;
+    let mut dx = for_overwrite(x.len());
+    rows_times(&mut dx, dy, &Panels::<U>::new(Matrix::new(w, d_out, d_in)), Onto::Zero);
+    Gradients { x: dx, w: weight_gradient::<U>(x, d_in, dy, d_out), b: column_sums(dy, d_out) }
+}
+
+/// `dyᵀ · x`, `[d_out, d_in]`, with the wider matrix where the product wants it.
+pub(crate) fn weight_gradient<U: Unit>(x: &[f32], d_in: usize, dy: &[f32], d_out: usize) -> Vec<f32> {
+    let mut dw = vec![0.0; d_in * d_out];
+    if d_in >= d_out {
+        transposed::<U>(&mut dw, dy, d_out, x, d_in);
+        return dw;
+    }
+    transposed::<U>(&mut dw, x, d_in, dy, d_out);
+    transpose(&dw, d_in, d_out)
 }
 
 /// Sum of the rows of a matrix with `width` columns.
 pub(crate) fn column_sums(x: &[f32], width: usize) -> Vec<f32> {
-    sum_over_rows(x.len() / width, width, |rows, sum| {
-        for row in x[rows.start * width..rows.end * width].chunks_exact(width) {
+    sum_over_rows(x.len() / width, width, |rows, sum| add_rows(&x[rows.start * width..rows.end * width], sum))
+}
+
+simd! {
+    /// Adds the rows of `x` to `sum`.
+    pub(crate) fn add_rows[FMA](x: &[f32], sum: &mut [f32]) {
+        for row in x.chunks_exact(sum.len()) {
             sum.iter_mut().zip(row).for_each(|(s, v)| *s += v);
         }
-    })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::product::TILE;
     use crate::rows::test::{assert_close, assert_gradient, noise};
 
     fn reference(x: &[f64], w: &[f64], b: &[f64]) -> Vec<f64> {
@@ -78,21 +88,33 @@ mod tests {
     #[test]
     fn forward_and_gradients_match_the_definition() {
         let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
-        for rows in [1, 7, TILE, TILE + 3] {
-            let (d_in, d_out) = (3, 4);
+        for (rows, d_in, d_out) in [(1, 3, 4), (7, 4, 3), (TILE, 3, 4), (TILE + 3, 4, 3)] {
             let (x, w, b, dy) =
                 (noise(rows * d_in, 1), noise(d_in * d_out, 2), noise(d_out, 3), noise(rows * d_out, 4));
             let want: Vec<f32> = reference(&wide(&x), &wide(&w), &wide(&b)).iter().map(|&v| v as f32).collect();
-            assert_close(&forward(&x, &w, &b), &want);
+            assert_close(&forward(&x, &w, &b, Precision::F32), &want);
             let loss = |x: &[f64], w: &[f64], b: &[f64]| {
                 reference(x, w, b).iter().zip(&dy).map(|(y, &d)| y * f64::from(d)).sum::<f64>()
             };
-            let gradients = backward(&x, &w, d_out, &dy);
+            let gradients = backward(&x, &w, d_out, &dy, Precision::F32);
             if rows < TILE {
                 assert_gradient(&gradients.x, &x, |x| loss(x, &wide(&w), &wide(&b)));
                 assert_gradient(&gradients.w, &w, |w| loss(&wide(&x), w, &wide(&b)));
                 assert_gradient(&gradients.b, &b, |b| loss(&wide(&x), &wide(&w), b));
             }
         }
+    }
+
+    #[test]
+    fn bf16_is_near() {
+        let (rows, d_in, d_out) = (50, 64, 40);
+        let (x, w, b, dy) = (noise(rows * d_in, 1), noise(d_in * d_out, 2), noise(d_out, 3), noise(rows * d_out, 4));
+        let near = |a: &[f32], b: &[f32]| {
+            let scale = (b.iter().map(|v| v * v).sum::<f32>() / b.len() as f32).sqrt();
+            a.iter().zip(b).all(|(a, b)| (a - b).abs() < 0.02 * scale)
+        };
+        assert!(near(&forward(&x, &w, &b, Precision::Bf16), &forward(&x, &w, &b, Precision::F32)));
+        let (g, want) = (backward(&x, &w, d_out, &dy, Precision::Bf16), backward(&x, &w, d_out, &dy, Precision::F32));
+        assert!(near(&g.x, &want.x) && near(&g.w, &want.w) && g.b == want.b);
     }
 }

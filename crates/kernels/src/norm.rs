@@ -1,7 +1,7 @@
 //! Layer normalisation of rows (Ba et al. 2016), alone inside other kernels and fused with GELU as an operation.
 
-use crate::gelu::{value, value_and_slope};
-use crate::rows::{sum_over_rows, with_scratch};
+use crate::gelu::{self, value_and_slope};
+use crate::rows::{for_overwrite, sum_over_rows, with_scratch};
 use crate::simd::{fma, simd, sum_by};
 use rayon::prelude::*;
 
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 const ROWS: usize = 64;
 
 /// Gain, bias and ε of a layer norm; gain and bias are as wide as a row.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Norm<'a> {
     /// Factor of each channel.
     pub gain: &'a [f32],
@@ -42,6 +42,18 @@ simd! {
 }
 
 simd! {
+    /// `x ← norm(x)`, row by row.
+    pub fn in_place[FMA](norm: Norm, x: &mut [f32]) {
+        for x in x.chunks_exact_mut(norm.gain.len()) {
+            let (mean, scale) = moments(x, norm.eps);
+            for ((x, &g), &b) in x.iter_mut().zip(norm.gain).zip(norm.bias) {
+                *x = fma::<FMA>((*x - mean) * scale, g, b);
+            }
+        }
+    }
+}
+
+simd! {
     /// Gradient of the rows in `dx`; those of gain and bias are added to `dgain` and `dbias`.
     pub fn backward_rows[FMA](norm: Norm, x: &[f32], dy: &[f32], dx: &mut [f32], dgain: &mut [f32], dbias: &mut [f32]) {
         let width = norm.gain.len();
@@ -61,15 +73,6 @@ simd! {
 }
 
 simd! {
-    /// `x ← gelu(x)`.
-    fn gelu_rows[FMA](x: &mut [f32]) {
-        for x in x {
-            *x = value::<FMA>(*x);
-        }
-    }
-}
-
-simd! {
     /// `slope ← dy · gelu'(slope)`.
     fn gelu_backward_rows[FMA](slope: &mut [f32], dy: &[f32]) {
         for (slope, &dy) in slope.iter_mut().zip(dy) {
@@ -80,11 +83,11 @@ simd! {
 
 /// `gelu(norm(x))` for rows as wide as the gain.
 pub fn gelu_forward(norm: Norm, x: &[f32]) -> Vec<f32> {
-    let mut y = vec![0.0; x.len()];
+    let mut y = for_overwrite(x.len());
     let chunk = ROWS * norm.gain.len();
     y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(y, x)| {
         forward_rows(norm, x, y);
-        gelu_rows(y);
+        gelu::in_place(y);
     });
     y
 }
@@ -102,7 +105,7 @@ pub struct Gradients {
 /// Gradients of [`gelu_forward`] at `x` for the output gradient `dy`; the norm is computed again, nothing is kept.
 pub fn gelu_backward(norm: Norm, x: &[f32], dy: &[f32]) -> Gradients {
     let width = norm.gain.len();
-    let mut dx = vec![0.0; x.len()];
+    let mut dx = for_overwrite(x.len());
     let chunk = ROWS * width;
     // The gradient of the norm's output, first in the place of dx.
     dx.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).zip(dy.par_chunks(chunk)).for_each(|((dx, x), dy)| {

@@ -42,6 +42,26 @@ pub(crate) fn with_scratch<const N: usize, R>(lengths: [usize; N], work: impl Fn
     })
 }
 
+/// A vector whose elements are all written before any is read: fresh memory would otherwise be cleared first, which takes as long
+/// as a kernel spends on it.
+#[allow(clippy::uninit_vec, reason = "floats of any bits, written before they are read")]
+pub(crate) fn for_overwrite(length: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(length);
+    // SAFETY: the capacity is there; any bits are a float, and none is read before it is written.
+    unsafe { out.set_len(length) };
+    out
+}
+
+/// Floats as other units of 32 bits.
+///
+/// # Safety
+/// `U` must have the size and alignment of `f32` and accept any bits.
+pub(crate) unsafe fn as_units<U>(floats: &mut [f32]) -> &mut [U] {
+    const { assert!(size_of::<U>() == size_of::<f32>() && align_of::<U>() == align_of::<f32>()) };
+    // SAFETY: same place, size and alignment; any bits are valid, as the caller promises.
+    unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), floats.len()) }
+}
+
 #[cfg(test)]
 pub(crate) mod test {
     /// Reproducible numbers in −1..1.

@@ -4,7 +4,7 @@
 
 use std::sync::OnceLock;
 
-/// What the processor offers, as far as the kernels use it. The matrix products of the `gemm` crate choose for themselves.
+/// What the processor offers, as far as the kernels use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// What the target guarantees: SSE2 on x86-64, NEON on aarch64.
@@ -40,6 +40,17 @@ fn best() -> Level {
         (true, false) => Level::Avx2,
         _ => Level::Baseline,
     }
+}
+
+/// Whether the processor multiplies bf16 itself; elsewhere products of bf16 are computed in `f32`.
+pub fn native_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        static FOUND: OnceLock<bool> = OnceLock::new();
+        level() == Level::Avx512 && *FOUND.get_or_init(|| is_x86_feature_detected!("avx512bf16"))
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 #[cfg(not(target_arch = "x86_64"))]

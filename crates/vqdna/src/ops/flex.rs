@@ -1,6 +1,6 @@
 //! The fused CPU kernels as operations of Burn's Flex backend, with hand-written backward passes.
 
-use super::{AdamwStep, ConvBlockWeights};
+use super::{AdamwStep, ConvBlockWeights, keeps, precision};
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
@@ -12,7 +12,8 @@ use burn::tensor::{Bytes, DType};
 use burn_flex::{FlexTensor, Layout};
 use vqdna_kernels::conv_block::{self, Input, Weights};
 use vqdna_kernels::norm::{self, Norm};
-use vqdna_kernels::{adamw as adamw_kernel, codebook, linear as linear_kernel, stem as stem_kernel};
+use vqdna_kernels::product::Precision;
+use vqdna_kernels::{adamw as adamw_kernel, codebook, linear as linear_kernel, mlp, stem as stem_kernel};
 
 pub(super) fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
     wrap(Dispatch::vqdna_linear(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()))
@@ -135,7 +136,7 @@ pub(super) trait PlainOps: Backend {
 impl NetworkOps for Flex {
     fn vqdna_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
         let [x, weight, bias] = contiguous([x, weight, bias]);
-        let y = linear_kernel::forward(floats(&x), floats(&weight), floats(&bias));
+        let y = linear_kernel::forward(floats(&x), floats(&weight), floats(&bias), precision());
         let [batch, bases, _] = dims(&x);
         tensor(y, [batch, bases, floats(&bias).len()])
     }
@@ -167,16 +168,21 @@ impl NetworkOps for Flex {
         eps: f32,
     ) -> FlexTensor {
         let tensors = contiguous([x, mask, conv, conv_bias, gain, bias, up, up_bias, down, down_bias]);
-        let block = Block { tensors, eps };
-        tensor(conv_block::forward(block.input(), block.weights()), dims::<3>(&block.tensors[0]))
+        let block = Block { tensors, eps, precision: precision(), pre: Vec::new() };
+        let (out, _) = conv_block::forward(block.input(), block.weights(), block.precision, false);
+        tensor(out, dims::<3>(&block.tensors[0]))
     }
 }
 
-/// The contiguous tensors of a block, in the order of the operation's arguments.
+/// What a block's backward pass needs.
 #[derive(Clone, Debug)]
 struct Block {
+    /// Contiguous, in the order of the operation's arguments.
     tensors: [FlexTensor; 10],
     eps: f32,
+    precision: Precision,
+    /// What the forward pass kept.
+    pre: Vec<f32>,
 }
 
 impl Block {
@@ -191,10 +197,12 @@ impl Block {
             conv: floats(conv),
             conv_bias: floats(conv_bias),
             norm: Norm { gain: floats(gain), bias: floats(bias), eps: self.eps },
-            up: floats(up),
-            up_bias: floats(up_bias),
-            down: floats(down),
-            down_bias: floats(down_bias),
+            mlp: mlp::Weights {
+                up: floats(up),
+                up_bias: floats(up_bias),
+                down: floats(down),
+                down_bias: floats(down_bias),
+            },
         }
     }
 }
@@ -290,7 +298,7 @@ impl<C: CheckpointStrategy> NetworkOps for Autodiff<Flex, C> {
         let [x, weight] = contiguous([x, weight]);
         let y = Flex::vqdna_linear(x.clone(), weight.clone(), bias);
         match LinearBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish((x, weight), y),
+            OpsKind::Tracked(prepared) => prepared.finish((x, weight, precision()), y),
             OpsKind::UnTracked(prepared) => prepared.finish(y),
         }
     }
@@ -336,8 +344,11 @@ impl<C: CheckpointStrategy> NetworkOps for Autodiff<Flex, C> {
         let differentiated = [&x, &conv, &conv_bias, &gain, &bias, &up, &up_bias, &down, &down_bias];
         let nodes = differentiated.map(FloatTensor::<Self>::node);
         let tensors = [x, mask, conv, conv_bias, gain, bias, up, up_bias, down, down_bias];
-        let block = Block { tensors: contiguous(tensors.map(FloatTensor::<Self>::into_primitive)), eps };
-        let y = tensor(conv_block::forward(block.input(), block.weights()), dims::<3>(&block.tensors[0]));
+        let tensors = contiguous(tensors.map(FloatTensor::<Self>::into_primitive));
+        let mut block = Block { tensors, eps, precision: precision(), pre: Vec::new() };
+        let (y, pre) = conv_block::forward(block.input(), block.weights(), block.precision, keeps());
+        block.pre = pre;
+        let y = tensor(y, dims::<3>(&block.tensors[0]));
         match ConvBlockBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(block, y),
             OpsKind::UnTracked(prepared) => prepared.finish(y),
@@ -349,13 +360,13 @@ impl<C: CheckpointStrategy> NetworkOps for Autodiff<Flex, C> {
 struct LinearBackward;
 
 impl Backward<Flex, 3> for LinearBackward {
-    type State = (FlexTensor, FlexTensor);
+    type State = (FlexTensor, FlexTensor, Precision);
 
     fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let [dy] = contiguous([gradients.consume::<Flex>(&ops.node)]);
-        let (x, weight) = &ops.state;
+        let (x, weight, precision) = &ops.state;
         let [d_out, d_in] = dims(weight);
-        let g = linear_kernel::backward(floats(x), floats(weight), d_out, floats(&dy));
+        let g = linear_kernel::backward(floats(x), floats(weight), d_out, floats(&dy), *precision);
         register(
             gradients,
             ops.parents.map(|parent| parent.map(|node| node.id)),
@@ -411,8 +422,10 @@ impl Backward<Flex, 9> for ConvBlockBackward {
 
     fn backward(self, ops: Ops<Self::State, 9>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let [dy] = contiguous([gradients.consume::<Flex>(&ops.node)]);
-        let g = conv_block::backward(ops.state.input(), ops.state.weights(), floats(&dy));
-        let ([d, d_inner], [_, _, kernel]) = (dims(&ops.state.tensors[8]), dims(&ops.state.tensors[2]));
+        let mut block = ops.state;
+        let mut pre = std::mem::take(&mut block.pre);
+        let g = conv_block::backward(block.input(), block.weights(), floats(&dy), &mut pre, block.precision);
+        let ([d, d_inner], [_, _, kernel]) = (dims(&block.tensors[8]), dims(&block.tensors[2]));
         let found = [
             tensor(g.x, dims::<3>(&dy)),
             tensor(g.conv, [d, 1, kernel]),

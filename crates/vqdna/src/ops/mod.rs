@@ -63,6 +63,53 @@ pub fn with_composed_ops<R>(work: impl FnOnce() -> R) -> R {
     result
 }
 
+/// How the fused kernels compute products.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// In single precision.
+    #[default]
+    F32,
+    /// Operands rounded to bf16, sums in f32. Searches of codebooks and statistics stay in f32.
+    Bf16,
+}
+
+thread_local! {
+    static PRECISION: Cell<Precision> = const { Cell::new(Precision::F32) };
+    static KEEPS: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Runs `work` with products in that precision, and so the backward pass of what it computes. Only the fused CPU kernels know
+/// bf16; composed operations stay in f32.
+pub fn with_precision<R>(precision: Precision, work: impl FnOnce() -> R) -> R {
+    let before = PRECISION.replace(precision);
+    let result = work();
+    PRECISION.set(before);
+    result
+}
+
+/// Runs `work` so that the backward pass computes wide layers again instead of keeping them: a sixth more work, and a fraction of
+/// the memory (gradient checkpointing; Chen et al. 2016).
+pub fn with_recomputation<R>(work: impl FnOnce() -> R) -> R {
+    let before = KEEPS.replace(false);
+    let result = work();
+    KEEPS.set(before);
+    result
+}
+
+#[cfg(feature = "cpu")]
+fn precision() -> vqdna_kernels::product::Precision {
+    match PRECISION.get() {
+        Precision::F32 => vqdna_kernels::product::Precision::F32,
+        Precision::Bf16 => vqdna_kernels::product::Precision::Bf16,
+    }
+}
+
+/// Whether wide layers are kept for the backward pass.
+#[cfg(feature = "cpu")]
+fn keeps() -> bool {
+    KEEPS.get()
+}
+
 /// Whether operations on this device run as fused kernels.
 #[must_use]
 pub fn is_fused(device: &Device) -> bool {

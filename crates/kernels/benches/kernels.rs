@@ -1,0 +1,134 @@
+//! Speed of each kernel: `cargo bench -p vqdna-kernels [-- FILTER]`.
+//!
+//! One line a kernel and shape: the median time of a call, its matrix products in GFLOP/s and as a share of the product peak of
+//! this machine (measured first, out of cache), or the memory it must read and write in GB/s. Two threads unless
+//! `RAYON_NUM_THREADS` says otherwise.
+#![allow(clippy::print_stdout, missing_docs, reason = "a program that prints its figures")]
+
+use std::hint::black_box;
+use std::time::Instant;
+use vqdna_kernels::conv_block::{self, Input};
+use vqdna_kernels::norm::Norm;
+use vqdna_kernels::product::{Precision, peak};
+use vqdna_kernels::{codebook, gelu, linear, mlp};
+
+/// Reproducible numbers in −1..1.
+fn noise(length: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+/// Median seconds of a call.
+fn seconds(mut call: impl FnMut()) -> f64 {
+    let mut times = Vec::new();
+    let start = Instant::now();
+    call();
+    while times.len() < 5 || start.elapsed().as_secs_f64() < 1.0 {
+        let start = Instant::now();
+        call();
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+enum Work {
+    /// Multiplications and additions of matrix products.
+    Flops(f64),
+    /// Bytes that must be read or written.
+    Bytes(f64),
+}
+
+struct Bench {
+    filter: String,
+    peaks: [f64; 2],
+}
+
+impl Bench {
+    fn run(&self, kernel: &str, shape: &str, precision: Precision, work: Work, call: impl FnMut()) {
+        if !format!("{kernel} {shape} {precision:?}").contains(&self.filter) {
+            return;
+        }
+        let time = seconds(call);
+        let rate = match work {
+            Work::Flops(flops) => {
+                let rate = flops / time * 1e-9;
+                let peak = self.peaks[usize::from(precision == Precision::Bf16)];
+                format!("{rate:8.1} GFLOP/s {:5.1} % of peak", 100.0 * rate / peak)
+            }
+            Work::Bytes(bytes) => format!("{:8.1} GB/s", bytes / time * 1e-9),
+        };
+        println!("{kernel:<22} {shape:<26} {precision:?} {:9.3} ms {rate}", time * 1e3);
+    }
+}
+
+fn main() {
+    let filter = std::env::args().skip(1).find(|a| !a.starts_with("--")).unwrap_or_default();
+    let peaks = [Precision::F32, Precision::Bf16].map(|p| peak(p, 0.5));
+    println!("peak: {:.1} GFLOP/s f32, {:.1} GFLOP/s bf16", peaks[0], peaks[1]);
+    let bench = Bench { filter, peaks };
+    for precision in [Precision::F32, Precision::Bf16] {
+        for (rows, d, d_inner, length) in [(8192, 128, 512, 512), (2048, 384, 1536, 512)] {
+            conv_blocks(&bench, precision, rows, d, d_inner, length);
+        }
+        for (rows, d_in, d_out) in [(8192, 384, 1152), (2048, 768, 2304), (8192, 64, 128), (2048, 256, 384)] {
+            linears(&bench, precision, rows, d_in, d_out);
+        }
+    }
+    for (rows, d, k) in [(8192, 128, 512), (2048, 384, 2048)] {
+        let (h, codes) = (noise(rows * d, 1), noise(k * d, 2));
+        let work = Work::Flops(2.0 * (rows * d * k) as f64);
+        bench.run("nearest", &format!("[{rows}, {d}], {k} codes"), Precision::F32, work, || {
+            black_box(codebook::nearest(&h, &codes, d));
+        });
+    }
+    let mut x = noise(1 << 22, 1);
+    let start = x.clone();
+    bench.run("gelu", "4 Mi", Precision::F32, Work::Bytes(8.0 * x.len() as f64), || {
+        x.copy_from_slice(&start);
+        gelu::in_place(&mut x);
+    });
+}
+
+fn conv_blocks(bench: &Bench, precision: Precision, rows: usize, d: usize, d_inner: usize, length: usize) {
+    let (x, mask, dout) = (noise(rows * d, 1), vec![1.0; rows], noise(rows * d, 2));
+    let (conv, vector) = (noise(d * 7, 3), noise(d, 4));
+    let (up, up_bias, down) = (noise(d * d_inner, 5), noise(d_inner, 6), noise(d * d_inner, 7));
+    let weights = conv_block::Weights {
+        conv: &conv,
+        conv_bias: &vector,
+        norm: Norm { gain: &vector, bias: &vector, eps: 1e-6 },
+        mlp: mlp::Weights { up: &up, up_bias: &up_bias, down: &down, down_bias: &vector },
+    };
+    let input = Input { x: &x, mask: &mask, length };
+    let shape = format!("[{rows}, {d}], inner {d_inner}");
+    let flops = |products: usize| Work::Flops(2.0 * (products * rows * d * d_inner) as f64);
+    bench.run("conv_block forward", &shape, precision, flops(2), || {
+        black_box(conv_block::forward(input, weights, precision, false));
+    });
+    bench.run("conv_block forward+keep", &shape, precision, flops(2), || {
+        black_box(conv_block::forward(input, weights, precision, true));
+    });
+    let (_, mut pre) = conv_block::forward(input, weights, precision, true);
+    bench.run("conv_block backward", &shape, precision, flops(4), || {
+        black_box(conv_block::backward(input, weights, &dout, &mut pre, precision));
+    });
+}
+
+fn linears(bench: &Bench, precision: Precision, rows: usize, d_in: usize, d_out: usize) {
+    let (x, w, b, dy) = (noise(rows * d_in, 1), noise(d_in * d_out, 2), noise(d_out, 3), noise(rows * d_out, 4));
+    let shape = format!("[{rows}, {d_in}] to {d_out}");
+    let flops = |products: usize| Work::Flops(2.0 * (products * rows * d_in * d_out) as f64);
+    bench.run("linear forward", &shape, precision, flops(1), || {
+        black_box(linear::forward(&x, &w, &b, precision));
+    });
+    bench.run("linear backward", &shape, precision, flops(2), || {
+        black_box(linear::backward(&x, &w, d_out, &dy, precision));
+    });
+}

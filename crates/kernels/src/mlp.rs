@@ -1,0 +1,243 @@
+//! The two linear layers inside a block, `down(gelu(up(y)))`, tile by tile: of the wide layer between them only a strip exists.
+//!
+//! [`conv_block`](crate::conv_block) and [`mlp_block`](crate::mlp_block) are this with what stands before it.
+
+use crate::gelu;
+use crate::product::{Matrix, Onto, Panels, TILE, Unit, multiply_part, transpose, transposed};
+use crate::rows::{for_overwrite, with_scratch};
+use crate::simd::simd;
+use rayon::prelude::*;
+
+/// Columns of the wide layer computed at a time: a strip of a tile stays in the second cache, and so do the weights it meets.
+const STRIP: usize = 256;
+
+/// Rows whose gradients are computed together: enough for large products, few enough that what they need stays in memory that
+/// the step holds anyway.
+const GROUP: usize = 32 * TILE;
+
+/// Weights of the two layers; the inner width is that of `up_bias`.
+#[derive(Clone, Copy, Debug)]
+pub struct Weights<'a> {
+    /// `[d_inner, d]`.
+    pub up: &'a [f32],
+    /// `[d_inner]`.
+    pub up_bias: &'a [f32],
+    /// `[d, d_inner]`.
+    pub down: &'a [f32],
+    /// `[d]`.
+    pub down_bias: &'a [f32],
+}
+
+impl Weights<'_> {
+    pub(crate) fn d(&self) -> usize {
+        self.down_bias.len()
+    }
+
+    pub(crate) fn d_inner(&self) -> usize {
+        self.up_bias.len()
+    }
+}
+
+/// The two layers ready for the forward pass.
+#[derive(Clone, Debug)]
+pub(crate) struct Forward<U> {
+    up: Panels<U>,
+    up_bias: Vec<f32>,
+    down: Panels<U>,
+    down_bias: Vec<f32>,
+}
+
+impl<U: Unit> Forward<U> {
+    pub(crate) fn new(w: Weights) -> Self {
+        let (d, d_inner) = (w.d(), w.d_inner());
+        Self {
+            up: Panels::new(Matrix::new(w.up, d_inner, d).transposed()),
+            up_bias: w.up_bias.to_vec(),
+            down: Panels::new(Matrix::new(w.down, d, d_inner).transposed()),
+            down_bias: w.down_bias.to_vec(),
+        }
+    }
+
+    pub(crate) fn d_inner(&self) -> usize {
+        self.up_bias.len()
+    }
+
+    /// Floats of scratch that a tile of `rows` needs.
+    pub(crate) fn scratch(&self, rows: usize) -> usize {
+        let strip = STRIP.min(self.d_inner());
+        rows * strip + U::scratch(rows, strip) + U::scratch(rows, self.down_bias.len())
+    }
+
+    /// `out = x + down(gelu(up(y)))` for the rows of a tile; `pre` receives the input of GELU, `[rows, d_inner]`.
+    pub(crate) fn tile(&self, y: &[f32], x: &[f32], mut pre: Option<&mut [f32]>, out: &mut [f32], scratch: &mut [f32]) {
+        let (d, d_inner) = (self.down_bias.len(), self.d_inner());
+        let rows = y.len() / d;
+        let (strip, scratch) = scratch.split_at_mut(rows * STRIP.min(d_inner));
+        let (y_units, strip_units) = scratch.split_at_mut(U::scratch(rows, d));
+        let (y, _) = U::of_rows(y, d, d, y_units);
+        add_row(x, &self.down_bias, out);
+        for first in (0..d_inner).step_by(STRIP) {
+            let width = STRIP.min(d_inner - first);
+            let columns = first..first + width;
+            let bias = Onto::Row(&self.up_bias[columns.clone()]);
+            let strip = &mut strip[..rows * width];
+            if let Some(pre) = pre.as_deref_mut() {
+                let end = (rows - 1) * d_inner + columns.end;
+                let pre = &mut pre[first..end];
+                multiply_part(pre, d_inner, y, self.up.steps(), &self.up, 0..self.up.steps(), columns, bias);
+                gelu::strided(pre, d_inner, strip, width);
+            } else {
+                multiply_part(strip, width, y, self.up.steps(), &self.up, 0..self.up.steps(), columns, bias);
+                gelu::in_place(strip);
+            }
+            let steps = first / U::DEPTH..(first + width).div_ceil(U::DEPTH);
+            let (strip, stride) = U::of_rows(strip, width, width, strip_units);
+            multiply_part(out, d, strip, stride, &self.down, steps, 0..d, Onto::Output);
+        }
+    }
+}
+
+simd! {
+    /// `out = x + bias`, for as many rows as `out` has.
+    pub(crate) fn add_row[FMA](x: &[f32], bias: &[f32], out: &mut [f32]) {
+        let d = bias.len();
+        for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
+            for ((out, &x), &b) in out.iter_mut().zip(x).zip(bias) {
+                *out = x + b;
+            }
+        }
+    }
+}
+
+/// Gradients of the weights, each in the shape of its argument.
+#[derive(Clone, Debug)]
+pub(crate) struct Gradients {
+    pub up: Vec<f32>,
+    pub up_bias: Vec<f32>,
+    pub down: Vec<f32>,
+    pub down_bias: Vec<f32>,
+}
+
+/// The two layers ready for the backward pass, and the gradients of their weights so far.
+pub(crate) struct Backward<'a, U> {
+    w: Weights<'a>,
+    /// Only where the input of GELU was not kept.
+    up: Option<Panels<U>>,
+    /// `up` and `down` as they stand: gradients walk them the other way.
+    up_back: Panels<U>,
+    down_back: Panels<U>,
+    /// `[d, d_inner]`: transposed at the end.
+    dup: Vec<f32>,
+    gradients: Gradients,
+}
+
+impl<'a, U: Unit> Backward<'a, U> {
+    /// `kept`: whether the input of GELU will be given.
+    pub(crate) fn new(w: Weights<'a>, kept: bool) -> Self {
+        let (d, d_inner) = (w.d(), w.d_inner());
+        let gradients = Gradients {
+            up: Vec::new(),
+            up_bias: vec![0.0; d_inner],
+            down: vec![0.0; d * d_inner],
+            down_bias: vec![0.0; d],
+        };
+        Self {
+            w,
+            up: (!kept).then(|| Panels::new(Matrix::new(w.up, d_inner, d).transposed())),
+            up_back: Panels::new(Matrix::new(w.up, d_inner, d)),
+            down_back: Panels::new(Matrix::new(w.down, d, d_inner)),
+            dup: vec![0.0; d * d_inner],
+            gradients,
+        }
+    }
+
+    /// All rows, in groups. `before` writes the rows of y that begin at the given row; `after` receives the gradient of those
+    /// rows, before and after which nothing is known about the order of tiles. `pre [rows, d_inner]` is the input of GELU if it was
+    /// kept; it is overwritten.
+    pub(crate) fn run<T: Send>(
+        &mut self,
+        dout: &[f32],
+        pre: &mut [f32],
+        out: &mut [f32],
+        before: impl Fn(usize, &mut [f32]) + Sync,
+        after: impl Fn(usize, &[f32], &mut [f32]) -> T + Sync,
+    ) -> Vec<T> {
+        let (d, d_inner) = (self.w.d(), self.w.d_inner());
+        let rows = dout.len() / d;
+        let kept = !pre.is_empty();
+        let largest = GROUP.min(rows);
+        let (mut y, mut dpre) = (for_overwrite(largest * d), for_overwrite(largest * d_inner));
+        let mut own = if kept { Vec::new() } else { for_overwrite(largest * d_inner) };
+        let mut results = Vec::new();
+        for first in (0..rows).step_by(GROUP) {
+            let here = GROUP.min(rows - first);
+            let dout = &dout[first * d..(first + here) * d];
+            let act = if kept { &mut pre[first * d_inner..(first + here) * d_inner] } else { &mut own[..here * d_inner] };
+            let (y, dpre) = (&mut y[..here * d], &mut dpre[..here * d_inner]);
+            let this = &*self;
+            let tiles = y
+                .par_chunks_mut(TILE * d)
+                .zip(act.par_chunks_mut(TILE * d_inner))
+                .zip(dpre.par_chunks_mut(TILE * d_inner))
+                .zip(dout.par_chunks(TILE * d))
+                .zip(out[first * d..(first + here) * d].par_chunks_mut(TILE * d))
+                .enumerate()
+                .map(|(tile, ((((y, act), dpre), dout), out))| {
+                    let at = first + tile * TILE;
+                    before(at, y);
+                    let rows = y.len() / d;
+                    with_scratch([rows * d, this.scratch(rows)], |[dy, scratch]| {
+                        this.tile(y, act, dpre, dout, dy, scratch);
+                        after(at, dy, out)
+                    })
+                });
+            results.extend(tiles.collect::<Vec<_>>());
+            transposed::<U>(&mut self.dup, y, d, dpre, d_inner);
+            transposed::<U>(&mut self.gradients.down, dout, d, act, d_inner);
+            add_column_sums(&mut self.gradients.up_bias, dpre);
+            add_column_sums(&mut self.gradients.down_bias, dout);
+        }
+        results
+    }
+
+    fn scratch(&self, rows: usize) -> usize {
+        2 * U::scratch(rows, self.w.d()) + U::scratch(rows, STRIP.min(self.w.d_inner()))
+    }
+
+    /// From y and the input of GELU (in `act`, unless it has to be computed) to GELU's output, the gradient of its input and `dy`.
+    fn tile(&self, y: &[f32], act: &mut [f32], dpre: &mut [f32], dout: &[f32], dy: &mut [f32], scratch: &mut [f32]) {
+        let (d, d_inner) = (self.w.d(), self.w.d_inner());
+        let rows = dout.len() / d;
+        let (y_units, scratch) = scratch.split_at_mut(U::scratch(rows, d));
+        let (dout_units, strip_units) = scratch.split_at_mut(U::scratch(rows, d));
+        let (dout, _) = U::of_rows(dout, d, d, dout_units);
+        if let Some(up) = &self.up {
+            let (y, _) = U::of_rows(y, d, d, y_units);
+            multiply_part(act, d_inner, y, up.steps(), up, 0..up.steps(), 0..d_inner, Onto::Row(self.w.up_bias));
+        }
+        for first in (0..d_inner).step_by(STRIP) {
+            let width = STRIP.min(d_inner - first);
+            let columns = first..first + width;
+            let strip = first..(rows - 1) * d_inner + columns.end;
+            let (act, dpre) = (&mut act[strip.clone()], &mut dpre[strip]);
+            let back = &self.down_back;
+            multiply_part(dpre, d_inner, dout, back.steps(), back, 0..back.steps(), columns, Onto::Zero);
+            gelu::backward_strided(act, dpre, d_inner, width);
+            let onto = if first == 0 { Onto::Zero } else { Onto::Output };
+            let steps = first / U::DEPTH..(first + width).div_ceil(U::DEPTH);
+            let (left, stride) = U::of_rows(dpre, d_inner, width, strip_units);
+            multiply_part(dy, d, left, stride, &self.up_back, steps, 0..d, onto);
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> Gradients {
+        self.gradients.up = transpose(&self.dup, self.w.d(), self.w.d_inner());
+        self.gradients
+    }
+}
+
+/// Adds the rows of `x` to `sums`.
+fn add_column_sums(sums: &mut [f32], x: &[f32]) {
+    let found = crate::linear::column_sums(x, sums.len());
+    sums.iter_mut().zip(&found).for_each(|(s, v)| *s += v);
+}

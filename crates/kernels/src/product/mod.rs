@@ -1,0 +1,331 @@
+//! Matrix products: the only place where most of the time is spent.
+//!
+//! A product reads its left operand as it lies in memory and its right operand in [`Panels`], copied once into the order in
+//! which it is read. One micro-kernel ([`kernel`]) holds a block of the output in registers and walks the whole inner dimension:
+//! every element of the output is one chain of multiply-adds in the order of that dimension. A row of the output therefore has
+//! the same bits for any number of rows, any place among them, any tiling and any thread.
+//!
+//! An operand is made of *units* of 32 bits ([`Unit`]): an `f32`, or a [`Pair`] of bf16 that one instruction multiplies and adds
+//! into an `f32` sum.
+
+mod kernel;
+mod panels;
+mod unit;
+
+pub use panels::Panels;
+pub use unit::{Pair, Precision, Unit};
+
+use crate::rows::with_scratch;
+use kernel::{Left, Start, Sweep, sweep};
+use rayon::prelude::*;
+
+/// Rows of a task: some multiple of the micro-kernel's, few enough that a tile of the widest layer stays in the second cache.
+pub const TILE: usize = 96;
+
+/// Rows of the inner dimension that [`transposed`] multiplies at a time: its right operand then stays in the second cache.
+const DEPTH: usize = 256;
+
+/// A view of a matrix in a slice.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Row-major `[rows, cols]`.
+    ///
+    /// # Panics
+    /// If the slice is shorter than `rows * cols`.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Self::strided(data, rows, cols, cols)
+    }
+
+    /// Row-major `[rows, cols]` whose rows begin `stride` elements apart.
+    ///
+    /// # Panics
+    /// If the slice is too short or rows overlap.
+    pub fn strided(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
+        assert!(stride >= cols, "rows of {cols} overlap at a stride of {stride}");
+        let needed = if rows == 0 { 0 } else { (rows - 1) * stride + cols };
+        assert!(data.len() >= needed, "a [{rows}, {cols}] matrix does not fit a slice of {}", data.len());
+        Self { data, rows, cols, row_stride: stride, col_stride: 1 }
+    }
+
+    /// The transposed view; nothing moves.
+    #[must_use]
+    pub fn transposed(self) -> Self {
+        Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
+}
+
+/// What a product is added to.
+#[derive(Clone, Copy, Debug)]
+pub enum Onto<'a> {
+    /// Nothing: the output is overwritten.
+    Zero,
+    /// What the output holds.
+    Output,
+    /// The same row for all rows, as wide as the panels.
+    Row(&'a [f32]),
+}
+
+/// `out = onto + left · panels` for some rows: `left [rows, k]` in units, row-major and dense; `out` has rows that begin
+/// `stride` elements apart, as wide as the panels.
+///
+/// # Panics
+/// If a slice does not fit.
+pub fn multiply<U: Unit>(out: &mut [f32], stride: usize, left: &[U], panels: &Panels<U>, onto: Onto) {
+    multiply_part(out, stride, left, panels.steps(), panels, 0..panels.steps(), 0..panels.cols(), onto);
+}
+
+/// [`multiply`] with some steps and some columns of the panels: `left` holds those steps of a row and then, up to `left_stride`
+/// units, others. `columns` begins at a multiple of [`Panels::width`].
+#[allow(clippy::too_many_arguments, reason = "two strided matrices and the part of a third")]
+pub fn multiply_part<U: Unit>(
+    out: &mut [f32],
+    stride: usize,
+    left: &[U],
+    left_stride: usize,
+    panels: &Panels<U>,
+    steps: std::ops::Range<usize>,
+    columns: std::ops::Range<usize>,
+    onto: Onto,
+) {
+    let width = columns.len();
+    if width == 0 || out.is_empty() {
+        return;
+    }
+    assert!(stride >= width, "rows of {width} overlap at a stride of {stride}");
+    let rows = (out.len() - width) / stride + 1;
+    assert!(left.len() >= (rows - 1) * left_stride + steps.len() && left_stride >= steps.len(), "left operand");
+    assert!(steps.end <= panels.steps() && columns.end <= panels.cols(), "part of the right operand");
+    assert!(columns.start.is_multiple_of(Panels::<U>::width()), "columns begin inside a panel");
+    let start = match onto {
+        Onto::Zero => Start::Zero,
+        Onto::Output => Start::Output,
+        Onto::Row(row) => {
+            assert!(row.len() >= width, "row to begin from");
+            Start::Row(row.as_ptr())
+        }
+    };
+    // SAFETY: the assertions bound what the kernel reaches: `rows` rows of `left` and of `out`, and the part of the panels.
+    unsafe {
+        sweep(&Sweep {
+            left: left.as_ptr(),
+            layout: Left::RowMajor(left_stride),
+            rows,
+            steps: steps.len(),
+            right: panels.at(steps.start, columns.start),
+            panel_stride: panels.panel_stride(),
+            cols: width,
+            out: out.as_mut_ptr(),
+            stride,
+            start,
+        });
+    }
+}
+
+/// `out = x · right` for `x [rows, k]`, all rows, in parallel. Each row of `out` begins as `onto` says.
+pub fn rows_times<U: Unit>(out: &mut [f32], x: &[f32], right: &Panels<U>, onto: Onto) {
+    let (k, n) = (right.depth(), right.cols());
+    assert_eq!(x.len() / k, out.len() / n, "rows");
+    out.par_chunks_mut(TILE * n).zip(x.par_chunks(TILE * k)).for_each(|(out, x)| {
+        with_scratch([U::scratch(x.len() / k, k)], |[units]| {
+            let (left, _) = U::of_rows(x, k, k, units);
+            multiply(out, n, left, right, onto);
+        });
+    });
+}
+
+/// `out [m, n] += aᵀ · b` for `a [rows, m]` and `b [rows, n]`: the gradient of a weight. Fastest with the wider matrix as `b`.
+///
+/// # Panics
+/// If a slice does not fit.
+pub fn transposed<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: &[f32], n: usize) {
+    let rows = a.len() / m;
+    assert!(a.len() == rows * m && b.len() == rows * n && out.len() == m * n, "sizes of a transposed product");
+    let steps = rows.div_ceil(U::DEPTH);
+    let mut buffer = Vec::new();
+    let left: &[U] = U::of_columns(a, m, &mut buffer);
+    let width = Panels::<U>::width();
+    let (panels, groups) = (n.div_ceil(width), m.div_ceil(TILE));
+    let out = SharedOutput(out.as_mut_ptr());
+    (0..panels * groups).into_par_iter().for_each(|task| {
+        let out = &out;
+        let (column, row) = (task / groups * width, task % groups * TILE);
+        let (cols, m_here) = (width.min(n - column), TILE.min(m - row));
+        with_scratch([DEPTH * width], |[panel]| {
+            let panel = U::from_floats_mut(panel);
+            for first in (0..steps).step_by(DEPTH) {
+                let depth = DEPTH.min(steps - first);
+                panels::pack_rows(&b[first * U::DEPTH * n..], n, rows - first * U::DEPTH, column, cols, depth, panel);
+                // SAFETY: tasks write disjoint parts of `out`; `left` has `steps` steps of `m` units.
+                unsafe {
+                    sweep(&Sweep {
+                        left: left.as_ptr().add(first * m + row),
+                        layout: Left::StepMajor(m),
+                        rows: m_here,
+                        steps: depth,
+                        right: panel.as_ptr(),
+                        panel_stride: DEPTH * width,
+                        cols,
+                        out: out.0.add(row * n + column),
+                        stride: n,
+                        start: Start::Output,
+                    });
+                }
+            }
+        });
+    });
+}
+
+/// A pointer that tasks share, each writing a part of its own.
+struct SharedOutput(*mut f32);
+
+// SAFETY: see where it is used; parts are disjoint.
+unsafe impl Sync for SharedOutput {}
+
+/// GFLOP/s of all threads of the current pool on operands that stay in their caches, the best of many trials within `seconds`: what no
+/// kernel of this machine can exceed.
+pub fn peak(precision: Precision, seconds: f64) -> f64 {
+    match precision {
+        Precision::F32 => peak_in::<f32>(seconds),
+        Precision::Bf16 => peak_in::<Pair>(seconds),
+    }
+}
+
+fn peak_in<U: Unit>(seconds: f64) -> f64 {
+    /// Both operands and the output of one thread fit its first cache.
+    const SIZE: usize = 48;
+    const REPEATS: usize = 400;
+    let threads = rayon::current_num_threads();
+    let (a, b) = (vec![0.5; SIZE * SIZE], vec![0.25; SIZE * 64]);
+    let panels = Panels::<U>::new(Matrix::new(&b, SIZE, 64));
+    let start = std::time::Instant::now();
+    let mut best = f64::INFINITY;
+    while start.elapsed().as_secs_f64() < seconds {
+        let times = rayon::broadcast(|_| {
+            let (mut out, mut units) = (vec![0.0; SIZE * 64], vec![0.0; U::scratch(SIZE, SIZE)]);
+            let (left, _) = U::of_rows(&a, SIZE, SIZE, &mut units);
+            let start = std::time::Instant::now();
+            for _ in 0..REPEATS {
+                multiply(&mut out, 64, left, &panels, Onto::Zero);
+                std::hint::black_box(&mut out);
+            }
+            start.elapsed().as_secs_f64()
+        });
+        best = best.min(times.into_iter().fold(0.0, f64::max));
+    }
+    (threads * REPEATS * 2 * SIZE * SIZE * 64) as f64 / best * 1e-9
+}
+
+/// A row-major copy of the transpose of `[rows, cols]`.
+pub fn transpose(data: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    assert_eq!(data.len(), rows * cols);
+    let mut out = vec![0.0; data.len()];
+    // Square patches, so that lines of both sides stay in the first cache.
+    const PATCH: usize = 16;
+    for r0 in (0..rows).step_by(PATCH) {
+        for c0 in (0..cols).step_by(PATCH) {
+            for r in r0..rows.min(r0 + PATCH) {
+                for c in c0..cols.min(c0 + PATCH) {
+                    out[c * rows + r] = data[r * cols + c];
+                }
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::test::{assert_close, noise};
+
+    fn naive(a: &[f32], b: &[f32], m: usize, k: usize, n: usize) -> Vec<f32> {
+        let at =
+            |i: usize, j: usize| (0..k).map(|x| f64::from(a[i * k + x]) * f64::from(b[x * n + j])).sum::<f64>() as f32;
+        (0..m * n).map(|i| at(i / n, i % n)).collect()
+    }
+
+    /// What bf16 keeps of each number.
+    fn rounded(data: &[f32]) -> Vec<f32> {
+        data.iter().map(|&v| unit::widen(unit::narrow(v))).collect()
+    }
+
+    const SHAPES: [(usize, usize, usize); 7] =
+        [(1, 1, 1), (5, 3, 7), (6, 64, 64), (64, 20, 33), (200, 65, 130), (97, 300, 48), (13, 128, 1)];
+
+    fn agrees<U: Unit>(keep: fn(&[f32]) -> Vec<f32>) {
+        for (m, k, n) in SHAPES {
+            let (a, b, bias) = (noise(m * k, 1), noise(k * n, 2), noise(n, 3));
+            let want = naive(&keep(&a), &keep(&b), m, k, n);
+            let bt = transpose(&b, k, n);
+            for right in [Matrix::new(&b, k, n), Matrix::new(&bt, n, k).transposed()] {
+                let panels = Panels::<U>::new(right);
+                let mut out = vec![1.0; m * n];
+                rows_times(&mut out, &a, &panels, Onto::Zero);
+                assert_close(&out, &want);
+                rows_times(&mut out, &a, &panels, Onto::Output);
+                assert_close(&out, &want.iter().map(|v| 2.0 * v).collect::<Vec<_>>());
+                rows_times(&mut out, &a, &panels, Onto::Row(&bias));
+                assert_close(&out, &want.iter().enumerate().map(|(i, v)| v + bias[i % n]).collect::<Vec<_>>());
+            }
+            let mut out = vec![0.5; m * n];
+            transposed::<U>(&mut out, &transpose(&a, m, k), m, &b, n);
+            assert_close(&out, &want.iter().map(|v| v + 0.5).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn agrees_with_three_loops() {
+        agrees::<f32>(<[f32]>::to_vec);
+    }
+
+    #[test]
+    fn bf16_agrees_with_three_loops_over_rounded_numbers() {
+        agrees::<Pair>(rounded);
+    }
+
+    #[test]
+    fn a_part_is_a_part() {
+        let (m, k, n) = (10, 40, 200);
+        let (a, b) = (noise(m * k, 1), noise(k * n, 2));
+        let panels = Panels::<f32>::new(Matrix::new(&b, k, n));
+        let width = Panels::<f32>::width();
+        let mut out = vec![0.0; m * 50];
+        let part: Vec<f32> = a.chunks(k).flat_map(|row| row[8..24].to_vec()).collect();
+        let rows: Vec<f32> = b[8 * n..24 * n].chunks(n).flat_map(|row| row[2 * width..2 * width + 5].to_vec()).collect();
+        multiply_part(&mut out[..9 * 50 + 5], 50, &a[8..], k, &panels, 8..24, 2 * width..2 * width + 5, Onto::Zero);
+        let got: Vec<f32> = out.chunks(50).flat_map(|row| row[..5].to_vec()).collect();
+        assert_close(&got, &naive(&part, &rows, m, 16, 5));
+    }
+
+    /// The promise at the head of this file.
+    #[test]
+    fn a_row_has_the_same_bits_anywhere() {
+        fn check<U: Unit>() {
+            for (k, n) in [(8, 3), (64, 128), (128, 512), (256, 384), (1536, 96)] {
+                let (row, b) = (noise(k, 3), noise(k * n, 4));
+                let panels = Panels::<U>::new(Matrix::new(&b, k, n));
+                let product = |rows: usize, place: usize, seed: u64| {
+                    let mut a = noise(rows * k, seed);
+                    a[place * k..(place + 1) * k].copy_from_slice(&row);
+                    let mut out = vec![0.0; rows * n];
+                    rows_times(&mut out, &a, &panels, Onto::Zero);
+                    out[place * n..(place + 1) * n].iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+                };
+                let first = product(1, 0, 5);
+                for (rows, place) in [(2, 1), (6, 5), (7, 6), (TILE, 17), (TILE + 4, TILE + 3)] {
+                    assert_eq!(first, product(rows, place, 6), "place {place} of {rows} rows, [{k}, {n}]");
+                }
+            }
+        }
+        check::<f32>();
+        check::<Pair>();
+    }
+}
