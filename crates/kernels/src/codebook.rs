@@ -1,6 +1,6 @@
 //! Search of the nearest code, and the sums that move a codebook.
 
-use crate::product::{Matrix, Onto, Panels, TILE, multiply_part};
+use crate::product::{Left, Matrix, Onto, Panels, TILE, multiply};
 use crate::rows::with_scratch;
 use crate::simd::{simd, sum_by};
 use rayon::prelude::*;
@@ -38,7 +38,8 @@ impl Prepared {
 
     /// [`nearest`] of each row of `h [rows, d]`, into `index [rows]`.
     pub fn nearest(&self, h: &[f32], index: &mut [i32]) {
-        let (d, k) = (self.columns.depth(), self.norms.len());
+        let (codes, k) = (self.columns.view(), self.norms.len());
+        let d = codes.depth();
         index.par_chunks_mut(TILE).zip(h.par_chunks(TILE * d)).for_each(|(index, h)| {
             let rows = index.len();
             with_scratch([rows * CODES.min(k), rows], |[scores, best]| {
@@ -47,7 +48,8 @@ impl Prepared {
                     let (first, width) = (block * CODES, norms.len());
                     let scores = &mut scores[..rows * width];
                     let columns = first..first + width;
-                    multiply_part(scores, width, h, d, &self.columns, 0..d, columns, Onto::Row(norms));
+                    let left = Left::Rows { units: h, stride: d };
+                    multiply(scores, width, left, codes, 0..d, columns, Onto::Row(norms));
                     keep_nearest(scores, width, first, best, index);
                 }
             });

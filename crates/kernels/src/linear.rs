@@ -19,7 +19,7 @@ fn forward_in<U: Unit>(x: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
     let d_in = w.len() / b.len();
     let mut y = for_overwrite(x.len() / d_in * b.len());
     let w = Panels::<U>::new(Matrix::new(w, b.len(), d_in).transposed());
-    rows_times(&mut y, x, &w, Onto::Row(b));
+    rows_times(&mut y, x, w.view(), Onto::Row(b));
     y
 }
 
@@ -44,7 +44,7 @@ pub fn backward(x: &[f32], w: &[f32], d_out: usize, dy: &[f32], precision: Preci
 fn backward_in<U: Unit>(x: &[f32], w: &[f32], d_out: usize, dy: &[f32]) -> Gradients {
     let d_in = w.len() / d_out;
     let mut dx = for_overwrite(x.len());
-    rows_times(&mut dx, dy, &Panels::<U>::new(Matrix::new(w, d_out, d_in)), Onto::Zero);
+    rows_times(&mut dx, dy, Panels::<U>::new(Matrix::new(w, d_out, d_in)).view(), Onto::Zero);
     Gradients { x: dx, w: weight_gradient::<U>(x, d_in, dy, d_out), b: column_sums(dy, d_out) }
 }
 

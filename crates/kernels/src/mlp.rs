@@ -3,7 +3,7 @@
 //! [`conv_block`](crate::conv_block) and [`mlp_block`](crate::mlp_block) are this with what stands before it.
 
 use crate::gelu;
-use crate::product::{Matrix, Onto, Panels, TILE, Unit, multiply_part, transpose, transposed};
+use crate::product::{Left, Matrix, Onto, Panels, TILE, Unit, multiply, transpose, transposed};
 use crate::rows::{for_overwrite, with_scratch};
 use crate::simd::simd;
 use rayon::prelude::*;
@@ -74,7 +74,9 @@ impl<U: Unit> Forward<U> {
         let rows = y.len() / d;
         let (strip, scratch) = scratch.split_at_mut(rows * STRIP.min(d_inner));
         let (y_units, strip_units) = scratch.split_at_mut(U::scratch(rows, d));
-        let (y, _) = U::of_rows(y, d, d, y_units);
+        let (units, stride) = U::of_rows(y, d, d, y_units);
+        let y = Left::Rows { units, stride };
+        let (up, down) = (self.up.view(), self.down.view());
         add_row(x, &self.down_bias, out);
         for first in (0..d_inner).step_by(STRIP) {
             let width = STRIP.min(d_inner - first);
@@ -84,15 +86,15 @@ impl<U: Unit> Forward<U> {
             if let Some(pre) = pre.as_deref_mut() {
                 let end = (rows - 1) * d_inner + columns.end;
                 let pre = &mut pre[first..end];
-                multiply_part(pre, d_inner, y, self.up.steps(), &self.up, 0..self.up.steps(), columns, bias);
+                multiply(pre, d_inner, y, up, 0..up.steps(), columns, bias);
                 gelu::strided(pre, d_inner, strip, width);
             } else {
-                multiply_part(strip, width, y, self.up.steps(), &self.up, 0..self.up.steps(), columns, bias);
+                multiply(strip, width, y, up, 0..up.steps(), columns, bias);
                 gelu::in_place(strip);
             }
             let steps = first / U::DEPTH..(first + width).div_ceil(U::DEPTH);
-            let (strip, stride) = U::of_rows(strip, width, width, strip_units);
-            multiply_part(out, d, strip, stride, &self.down, steps, 0..d, Onto::Output);
+            let (units, stride) = U::of_rows(strip, width, width, strip_units);
+            multiply(out, d, Left::Rows { units, stride }, down, steps, 0..d, Onto::Output);
         }
     }
 }
@@ -210,23 +212,25 @@ impl<'a, U: Unit> Backward<'a, U> {
         let rows = dout.len() / d;
         let (y_units, scratch) = scratch.split_at_mut(U::scratch(rows, d));
         let (dout_units, strip_units) = scratch.split_at_mut(U::scratch(rows, d));
-        let (dout, _) = U::of_rows(dout, d, d, dout_units);
+        let (units, stride) = U::of_rows(dout, d, d, dout_units);
+        let dout = Left::Rows { units, stride };
+        let (up_back, down_back) = (self.up_back.view(), self.down_back.view());
         if let Some(up) = &self.up {
-            let (y, _) = U::of_rows(y, d, d, y_units);
-            multiply_part(act, d_inner, y, up.steps(), up, 0..up.steps(), 0..d_inner, Onto::Row(self.w.up_bias));
+            let (up, (units, stride)) = (up.view(), U::of_rows(y, d, d, y_units));
+            let y = Left::Rows { units, stride };
+            multiply(act, d_inner, y, up, 0..up.steps(), 0..d_inner, Onto::Row(self.w.up_bias));
         }
         for first in (0..d_inner).step_by(STRIP) {
             let width = STRIP.min(d_inner - first);
             let columns = first..first + width;
             let strip = first..(rows - 1) * d_inner + columns.end;
             let (act, dpre) = (&mut act[strip.clone()], &mut dpre[strip]);
-            let back = &self.down_back;
-            multiply_part(dpre, d_inner, dout, back.steps(), back, 0..back.steps(), columns, Onto::Zero);
+            multiply(dpre, d_inner, dout, down_back, 0..down_back.steps(), columns, Onto::Zero);
             gelu::backward_strided(act, dpre, d_inner, width);
             let onto = if first == 0 { Onto::Zero } else { Onto::Output };
             let steps = first / U::DEPTH..(first + width).div_ceil(U::DEPTH);
-            let (left, stride) = U::of_rows(dpre, d_inner, width, strip_units);
-            multiply_part(dy, d, left, stride, &self.up_back, steps, 0..d, onto);
+            let (units, stride) = U::of_rows(dpre, d_inner, width, strip_units);
+            multiply(dy, d, Left::Rows { units, stride }, up_back, steps, 0..d, onto);
         }
     }
 

@@ -43,11 +43,12 @@ pub(crate) fn with_scratch<const N: usize, R>(lengths: [usize; N], work: impl Fn
 }
 
 /// A vector whose elements are all written before any is read: fresh memory would otherwise be cleared first, which takes as long
-/// as a kernel spends on it.
-#[allow(clippy::uninit_vec, reason = "floats of any bits, written before they are read")]
-pub(crate) fn for_overwrite(length: usize) -> Vec<f32> {
+/// as a kernel spends on it. `T` is one of the 32-bit types of the kernels, for which any bits are a value.
+#[allow(clippy::uninit_vec, reason = "any bits are a value, and each is written before it is read")]
+pub(crate) fn for_overwrite<T: Copy>(length: usize) -> Vec<T> {
+    const { assert!(size_of::<T>() == 4) };
     let mut out = Vec::with_capacity(length);
-    // SAFETY: the capacity is there; any bits are a float, and none is read before it is written.
+    // SAFETY: the capacity is there; any bits are a value, and none is read before it is written.
     unsafe { out.set_len(length) };
     out
 }

@@ -7,15 +7,15 @@ use super::unit::Unit;
 use crate::simd::{Level, level, native_bf16};
 
 /// Rows of a block: with four vectors of columns they fill 24 of the 32 registers of AVX-512, with two 12 of AVX2's 16.
-const ROWS: usize = 6;
+pub(super) const ROWS: usize = 6;
 
 /// How the left operand lies in memory.
 #[derive(Clone, Copy)]
-pub(super) enum Left {
+pub(super) enum Layout {
     /// Steps of a row are adjacent; rows begin this many units apart.
-    RowMajor(usize),
+    Rows(usize),
     /// Rows of a step are adjacent; steps begin this many units apart.
-    StepMajor(usize),
+    Steps(usize),
 }
 
 /// What a block begins with.
@@ -29,7 +29,7 @@ pub(super) enum Start {
 /// `rows` rows of a left operand times some panels.
 pub(super) struct Sweep<U> {
     pub left: *const U,
-    pub layout: Left,
+    pub layout: Layout,
     pub rows: usize,
     pub steps: usize,
     pub right: *const U,
@@ -42,8 +42,8 @@ pub(super) struct Sweep<U> {
     pub start: Start,
 }
 
-/// Columns of a panel.
-pub(super) fn panel_width() -> usize {
+/// Columns of a panel, as the SIMD level wants it.
+pub fn panel_width() -> usize {
     match level() {
         Level::Avx512 => 64,
         Level::Avx2 => 16,
@@ -102,8 +102,8 @@ unsafe fn all_blocks<V: Vector, U: Unit, const VECTORS: usize>(s: &Sweep<U>) {
             unsafe {
                 let at = Block {
                     left: s.left.add(match s.layout {
-                        Left::RowMajor(stride) => row * stride,
-                        Left::StepMajor(_) => row,
+                        Layout::Rows(stride) => row * stride,
+                        Layout::Steps(_) => row,
                     }),
                     right: s.right.add(panel * s.panel_stride),
                     out: s.out.add(row * s.stride + column),
@@ -198,14 +198,14 @@ unsafe fn block<V: Vector, U: Unit, const R: usize, const VECTORS: usize>(
             }
         }
         match s.layout {
-            Left::RowMajor(gap) => {
+            Layout::Rows(gap) => {
                 let rows: [*const U; R] = std::array::from_fn(|r| left.add(r * gap));
                 for step in 0..s.steps {
                     let right = right.add(step * VECTORS * V::LANES);
                     one_step::<V, U, R, VECTORS>(&mut sums, |r| rows[r].add(step), right);
                 }
             }
-            Left::StepMajor(gap) => {
+            Layout::Steps(gap) => {
                 for step in 0..s.steps {
                     let right = right.add(step * VECTORS * V::LANES);
                     let left = left.add(step * gap);

@@ -12,12 +12,14 @@ mod kernel;
 mod panels;
 mod unit;
 
-pub use panels::Panels;
+pub use kernel::panel_width;
+pub use panels::{Panels, View};
 pub use unit::{Pair, Precision, Unit};
 
 use crate::rows::with_scratch;
-use kernel::{Left, Start, Sweep, sweep};
+use kernel::{Layout, Start, Sweep, sweep};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Rows of a task: some multiple of the micro-kernel's, few enough that a tile of the widest layer stays in the second cache.
 pub const TILE: usize = 96;
@@ -73,37 +75,60 @@ pub enum Onto<'a> {
     Row(&'a [f32]),
 }
 
-/// `out = onto + left · panels` for some rows: `left [rows, k]` in units, row-major and dense; `out` has rows that begin
-/// `stride` elements apart, as wide as the panels.
+/// The left operand of a product: units that lie row by row, or step by step of the inner dimension.
+#[derive(Clone, Copy, Debug)]
+pub enum Left<'a, U> {
+    /// The steps of a row are adjacent.
+    Rows {
+        /// Row after row.
+        units: &'a [U],
+        /// Units from one row to the next.
+        stride: usize,
+    },
+    /// The rows of a step are adjacent: the transpose of how it lies in memory.
+    Steps {
+        /// Step after step.
+        units: &'a [U],
+        /// Units from one step to the next.
+        stride: usize,
+        /// Rows of a step.
+        rows: usize,
+    },
+}
+
+/// `out = onto + left · right`: a part of a right operand, its steps and its columns, the latter from a multiple of the width of a panel.
+/// Rows of `out` begin `stride` floats apart and are as wide as `columns`. Runs on the calling thread.
 ///
 /// # Panics
 /// If a slice does not fit.
-pub fn multiply<U: Unit>(out: &mut [f32], stride: usize, left: &[U], panels: &Panels<U>, onto: Onto) {
-    multiply_part(out, stride, left, panels.steps(), panels, 0..panels.steps(), 0..panels.cols(), onto);
-}
-
-/// [`multiply`] with some steps and some columns of the panels: `left` holds those steps of a row and then, up to `left_stride`
-/// units, others. `columns` begins at a multiple of [`Panels::width`].
-#[allow(clippy::too_many_arguments, reason = "two strided matrices and the part of a third")]
-pub fn multiply_part<U: Unit>(
+pub fn multiply<U: Unit>(
     out: &mut [f32],
     stride: usize,
-    left: &[U],
-    left_stride: usize,
-    panels: &Panels<U>,
-    steps: std::ops::Range<usize>,
-    columns: std::ops::Range<usize>,
+    left: Left<U>,
+    right: View<U>,
+    steps: Range<usize>,
+    columns: Range<usize>,
     onto: Onto,
 ) {
     let width = columns.len();
     if width == 0 || out.is_empty() {
         return;
     }
-    assert!(stride >= width, "rows of {width} overlap at a stride of {stride}");
+    assert!(stride >= width && out.len() >= width, "rows of {width} at a stride of {stride} in {}", out.len());
     let rows = (out.len() - width) / stride + 1;
-    assert!(left.len() >= (rows - 1) * left_stride + steps.len() && left_stride >= steps.len(), "left operand");
-    assert!(steps.end <= panels.steps() && columns.end <= panels.cols(), "part of the right operand");
-    assert!(columns.start.is_multiple_of(Panels::<U>::width()), "columns begin inside a panel");
+    let units = match left {
+        Left::Rows { units, stride } => {
+            assert!(stride >= steps.len() && units.len() >= (rows - 1) * stride + steps.len(), "left operand");
+            units
+        }
+        Left::Steps { units, stride, rows: adjacent } => {
+            assert!(adjacent >= rows && stride >= rows, "rows of the left operand");
+            assert!(units.len() + stride >= steps.len() * stride + rows, "left operand");
+            units
+        }
+    };
+    assert!(steps.end <= right.steps() && columns.end <= right.cols(), "part of the right operand");
+    assert!(columns.start.is_multiple_of(panel_width()), "columns begin inside a panel");
     let start = match onto {
         Onto::Zero => Start::Zero,
         Onto::Output => Start::Output,
@@ -115,12 +140,15 @@ pub fn multiply_part<U: Unit>(
     // SAFETY: the assertions bound what the kernel reaches: `rows` rows of `left` and of `out`, and the part of the panels.
     unsafe {
         sweep(&Sweep {
-            left: left.as_ptr(),
-            layout: Left::RowMajor(left_stride),
+            left: units.as_ptr(),
+            layout: match left {
+                Left::Rows { stride, .. } => Layout::Rows(stride),
+                Left::Steps { stride, .. } => Layout::Steps(stride),
+            },
             rows,
             steps: steps.len(),
-            right: panels.at(steps.start, columns.start),
-            panel_stride: panels.panel_stride(),
+            right: right.at(steps.start, columns.start),
+            panel_stride: right.panel_stride(),
             cols: width,
             out: out.as_mut_ptr(),
             stride,
@@ -129,14 +157,20 @@ pub fn multiply_part<U: Unit>(
     }
 }
 
+/// [`multiply`] with a whole right operand, dense rows on both sides.
+pub fn multiply_all<U: Unit>(out: &mut [f32], left: &[U], right: View<U>, onto: Onto) {
+    let left = Left::Rows { units: left, stride: right.steps() };
+    multiply(out, right.cols(), left, right, 0..right.steps(), 0..right.cols(), onto);
+}
+
 /// `out = x · right` for `x [rows, k]`, all rows, in parallel. Each row of `out` begins as `onto` says.
-pub fn rows_times<U: Unit>(out: &mut [f32], x: &[f32], right: &Panels<U>, onto: Onto) {
+pub fn rows_times<U: Unit>(out: &mut [f32], x: &[f32], right: View<U>, onto: Onto) {
     let (k, n) = (right.depth(), right.cols());
     assert_eq!(x.len() / k, out.len() / n, "rows");
     out.par_chunks_mut(TILE * n).zip(x.par_chunks(TILE * k)).for_each(|(out, x)| {
         with_scratch([U::scratch(x.len() / k, k)], |[units]| {
             let (left, _) = U::of_rows(x, k, k, units);
-            multiply(out, n, left, right, onto);
+            multiply_all(out, left, right, onto);
         });
     });
 }
@@ -150,14 +184,18 @@ pub fn transposed<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: &[f32], n: u
     assert!(a.len() == rows * m && b.len() == rows * n && out.len() == m * n, "sizes of a transposed product");
     let steps = rows.div_ceil(U::DEPTH);
     let mut buffer = Vec::new();
-    let left: &[U] = U::of_columns(a, m, &mut buffer);
-    let width = Panels::<U>::width();
-    let (panels, groups) = (n.div_ceil(width), m.div_ceil(TILE));
+    let left: &[U] = U::of_steps_parallel(a, m, &mut buffer);
+    let width = panel_width();
+    // A task is a panel, and a part of the rows only where threads would be idle: each packs its panel anew.
+    let panels = n.div_ceil(width);
+    let wanted = (4 * rayon::current_num_threads()).div_ceil(panels).min(m.div_ceil(TILE));
+    let height = m.div_ceil(wanted).next_multiple_of(kernel::ROWS);
+    let groups = m.div_ceil(height);
     let out = SharedOutput(out.as_mut_ptr());
     (0..panels * groups).into_par_iter().for_each(|task| {
         let out = &out;
-        let (column, row) = (task / groups * width, task % groups * TILE);
-        let (cols, m_here) = (width.min(n - column), TILE.min(m - row));
+        let (column, row) = (task / groups * width, task % groups * height);
+        let (cols, m_here) = (width.min(n - column), height.min(m - row));
         with_scratch([DEPTH * width], |[panel]| {
             let panel = U::from_floats_mut(panel);
             for first in (0..steps).step_by(DEPTH) {
@@ -167,7 +205,7 @@ pub fn transposed<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: &[f32], n: u
                 unsafe {
                     sweep(&Sweep {
                         left: left.as_ptr().add(first * m + row),
-                        layout: Left::StepMajor(m),
+                        layout: Layout::Steps(m),
                         rows: m_here,
                         steps: depth,
                         right: panel.as_ptr(),
@@ -213,7 +251,7 @@ fn peak_in<U: Unit>(seconds: f64) -> f64 {
             let (left, _) = U::of_rows(&a, SIZE, SIZE, &mut units);
             let start = std::time::Instant::now();
             for _ in 0..REPEATS {
-                multiply(&mut out, 64, left, &panels, Onto::Zero);
+                multiply_all(&mut out, left, panels.view(), Onto::Zero);
                 std::hint::black_box(&mut out);
             }
             start.elapsed().as_secs_f64()
@@ -267,12 +305,13 @@ mod tests {
             let bt = transpose(&b, k, n);
             for right in [Matrix::new(&b, k, n), Matrix::new(&bt, n, k).transposed()] {
                 let panels = Panels::<U>::new(right);
+                let panels = panels.view();
                 let mut out = vec![1.0; m * n];
-                rows_times(&mut out, &a, &panels, Onto::Zero);
+                rows_times(&mut out, &a, panels, Onto::Zero);
                 assert_close(&out, &want);
-                rows_times(&mut out, &a, &panels, Onto::Output);
+                rows_times(&mut out, &a, panels, Onto::Output);
                 assert_close(&out, &want.iter().map(|v| 2.0 * v).collect::<Vec<_>>());
-                rows_times(&mut out, &a, &panels, Onto::Row(&bias));
+                rows_times(&mut out, &a, panels, Onto::Row(&bias));
                 assert_close(&out, &want.iter().enumerate().map(|(i, v)| v + bias[i % n]).collect::<Vec<_>>());
             }
             let mut out = vec![0.5; m * n];
@@ -295,14 +334,20 @@ mod tests {
     fn a_part_is_a_part() {
         let (m, k, n) = (10, 40, 200);
         let (a, b) = (noise(m * k, 1), noise(k * n, 2));
-        let panels = Panels::<f32>::new(Matrix::new(&b, k, n));
-        let width = Panels::<f32>::width();
+        let mut memory = vec![0.0; View::<f32>::units(k, n)];
+        let panels = View::pack(Matrix::new(&b, k, n), &mut memory);
+        let width = panel_width();
         let mut out = vec![0.0; m * 50];
         let part: Vec<f32> = a.chunks(k).flat_map(|row| row[8..24].to_vec()).collect();
         let rows: Vec<f32> = b[8 * n..24 * n].chunks(n).flat_map(|row| row[2 * width..2 * width + 5].to_vec()).collect();
-        multiply_part(&mut out[..9 * 50 + 5], 50, &a[8..], k, &panels, 8..24, 2 * width..2 * width + 5, Onto::Zero);
-        let got: Vec<f32> = out.chunks(50).flat_map(|row| row[..5].to_vec()).collect();
-        assert_close(&got, &naive(&part, &rows, m, 16, 5));
+        let want = naive(&part, &rows, m, 16, 5);
+        let at = transpose(&a, m, k);
+        let by_rows = Left::Rows { units: &a[8..], stride: k };
+        for left in [by_rows, Left::Steps { units: &at[8 * m..], stride: m, rows: m }] {
+            multiply(&mut out[..9 * 50 + 5], 50, left, panels, 8..24, 2 * width..2 * width + 5, Onto::Zero);
+            let got: Vec<f32> = out.chunks(50).flat_map(|row| row[..5].to_vec()).collect();
+            assert_close(&got, &want);
+        }
     }
 
     /// The promise at the head of this file.
@@ -312,11 +357,12 @@ mod tests {
             for (k, n) in [(8, 3), (64, 128), (128, 512), (256, 384), (1536, 96)] {
                 let (row, b) = (noise(k, 3), noise(k * n, 4));
                 let panels = Panels::<U>::new(Matrix::new(&b, k, n));
+                let panels = panels.view();
                 let product = |rows: usize, place: usize, seed: u64| {
                     let mut a = noise(rows * k, seed);
                     a[place * k..(place + 1) * k].copy_from_slice(&row);
                     let mut out = vec![0.0; rows * n];
-                    rows_times(&mut out, &a, &panels, Onto::Zero);
+                    rows_times(&mut out, &a, panels, Onto::Zero);
                     out[place * n..(place + 1) * n].iter().map(|v| v.to_bits()).collect::<Vec<_>>()
                 };
                 let first = product(1, 0, 5);

@@ -4,36 +4,29 @@ use super::kernel::panel_width;
 use super::{Matrix, Unit};
 use rayon::prelude::*;
 
-/// Columns in groups of [`Panels::width`]; in a group, step after step of the inner dimension, the columns of a step adjacent.
-/// Columns and elements beyond the matrix are 0.
-#[derive(Clone, Debug)]
-pub struct Panels<U> {
-    data: Vec<U>,
+/// A matrix `[k, n]` with its columns in groups of [`panel_width`]; in a group, step after step of the inner dimension, the columns
+/// of a step adjacent. Columns and elements beyond the matrix are 0.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a, U> {
+    data: &'a [U],
     depth: usize,
     cols: usize,
 }
 
-impl<U: Unit> Panels<U> {
-    /// Columns of a panel, as the SIMD level wants it.
+impl<'a, U: Unit> View<'a, U> {
+    /// Units that a matrix `[k, n]` takes.
     #[must_use]
-    pub fn width() -> usize {
-        panel_width()
+    pub fn units(depth: usize, cols: usize) -> usize {
+        depth.div_ceil(U::DEPTH) * cols.next_multiple_of(panel_width())
     }
 
-    /// Copies a matrix `[k, n]`, in parallel.
-    pub fn new(matrix: Matrix) -> Self {
-        let (depth, cols, width) = (matrix.rows, matrix.cols, Self::width());
+    /// Copies a matrix into `data`, which is at least as long as [`View::units`] says, on the calling thread.
+    pub fn pack(matrix: Matrix, data: &'a mut [U]) -> Self {
+        let (depth, cols, width) = (matrix.rows, matrix.cols, panel_width());
         let steps = depth.div_ceil(U::DEPTH);
-        let mut data = vec![U::default(); steps * cols.next_multiple_of(width)];
-        if steps > 0 {
-            data.par_chunks_mut(steps * width).enumerate().for_each(|(panel, out)| {
-                let (first, here) = (panel * width, width.min(cols - panel * width));
-                if matrix.col_stride == 1 {
-                    pack_rows(matrix.data, matrix.row_stride, depth, first, here, steps, out);
-                } else {
-                    pack_columns(matrix, first, here, out, width);
-                }
-            });
+        let data = &mut data[..Self::units(depth, cols)];
+        for (panel, out) in data.chunks_exact_mut((steps * width).max(1)).enumerate() {
+            pack_panel(matrix, panel * width, out);
         }
         Self { data, depth, cols }
     }
@@ -57,12 +50,50 @@ impl<U: Unit> Panels<U> {
     }
 
     pub(super) fn panel_stride(&self) -> usize {
-        self.steps() * Self::width()
+        self.steps() * panel_width()
     }
 
     /// The unit at a step of the first column of a panel.
     pub(super) fn at(&self, step: usize, column: usize) -> *const U {
-        self.data[column / Self::width() * self.panel_stride()..][step * Self::width()..].as_ptr()
+        self.data[column / panel_width() * self.panel_stride()..][step * panel_width()..].as_ptr()
+    }
+}
+
+/// A [`View`] with memory of its own.
+#[derive(Clone, Debug)]
+pub struct Panels<U> {
+    data: Vec<U>,
+    depth: usize,
+    cols: usize,
+}
+
+impl<U: Unit> Panels<U> {
+    /// Copies a matrix `[k, n]`, in parallel.
+    pub fn new(matrix: Matrix) -> Self {
+        let (depth, cols, width) = (matrix.rows, matrix.cols, panel_width());
+        let steps = depth.div_ceil(U::DEPTH);
+        let mut data = U::for_overwrite(View::<U>::units(depth, cols));
+        data.par_chunks_mut((steps * width).max(1))
+            .enumerate()
+            .for_each(|(panel, out)| pack_panel(matrix, panel * width, out));
+        Self { data, depth, cols }
+    }
+
+    /// The panels, to multiply with.
+    #[must_use]
+    pub fn view(&self) -> View<'_, U> {
+        View { data: &self.data, depth: self.depth, cols: self.cols }
+    }
+}
+
+/// The panel that begins at a column.
+fn pack_panel<U: Unit>(matrix: Matrix, first: usize, out: &mut [U]) {
+    let width = panel_width();
+    let cols = width.min(matrix.cols - first);
+    if matrix.col_stride == 1 {
+        pack_rows(matrix.data, matrix.row_stride, matrix.rows, first, cols, out.len() / width, out);
+    } else {
+        pack_columns(matrix, first, cols, out, width);
     }
 }
 
@@ -99,5 +130,6 @@ fn pack_columns<U: Unit>(matrix: Matrix, first: usize, cols: usize, out: &mut [U
                 out[c] = U::new(x[0], x.get(1).copied().unwrap_or_default());
             }
         }
+        out.chunks_exact_mut(width).for_each(|step| step[cols..].fill(U::default()));
     }
 }

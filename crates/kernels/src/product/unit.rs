@@ -1,6 +1,6 @@
 //! What operands are made of: 32 bits that one multiply-add reads.
 
-use crate::rows::as_units;
+use crate::rows::{as_units, for_overwrite};
 use crate::simd::simd;
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -32,8 +32,15 @@ pub trait Unit: Copy + Default + Send + Sync + sealed::Sealed + 'static {
     /// a unit is a float, else written densely into `scratch`.
     fn of_rows<'a>(x: &'a [f32], stride: usize, width: usize, scratch: &'a mut [f32]) -> (&'a [Self], usize);
 
-    /// A matrix `[rows, width]` whose *rows* are the inner dimension, as `[steps, width]`.
-    fn of_columns<'a>(x: &'a [f32], width: usize, scratch: &'a mut Vec<f32>) -> &'a [Self];
+    /// Rows of `width` numbers that begin `stride` apart, where the *rows* are the inner dimension: as steps of `width` units, and how
+    /// far apart steps begin. The slice itself where a unit is a float, else `rows.div_ceil(2) * width` units in `scratch`.
+    fn of_steps<'a>(x: &'a [f32], stride: usize, width: usize, scratch: &'a mut [f32]) -> (&'a [Self], usize);
+
+    /// [`Unit::of_steps`] of a dense matrix, in parallel.
+    fn of_steps_parallel<'a>(x: &'a [f32], width: usize, scratch: &'a mut Vec<f32>) -> &'a [Self];
+
+    /// Units as long as this, to be written before they are read.
+    fn for_overwrite(length: usize) -> Vec<Self>;
 
     /// From the elements of the inner dimension; `second` is 0 beyond its end and unused where [`Unit::DEPTH`] is 1.
     fn new(first: f32, second: f32) -> Self;
@@ -65,8 +72,16 @@ impl Unit for f32 {
         (x, stride)
     }
 
-    fn of_columns<'a>(x: &'a [f32], _: usize, _: &'a mut Vec<f32>) -> &'a [Self] {
+    fn of_steps<'a>(x: &'a [f32], stride: usize, _: usize, _: &'a mut [f32]) -> (&'a [Self], usize) {
+        (x, stride)
+    }
+
+    fn of_steps_parallel<'a>(x: &'a [f32], _: usize, _: &'a mut Vec<f32>) -> &'a [Self] {
         x
+    }
+
+    fn for_overwrite(length: usize) -> Vec<Self> {
+        for_overwrite(length)
     }
 
     fn new(first: f32, _: f32) -> Self {
@@ -92,15 +107,26 @@ impl Unit for Pair {
         (out, steps)
     }
 
-    fn of_columns<'a>(x: &'a [f32], width: usize, scratch: &'a mut Vec<f32>) -> &'a [Self] {
-        scratch.resize((x.len() / width).div_ceil(2) * width, 0.0);
-        let out = Self::from_floats_mut(scratch);
-        out.par_chunks_mut(64 * width).zip(x.par_chunks(128 * width)).for_each(|(out, x)| {
-            for (out, x) in out.chunks_exact_mut(width).zip(x.chunks(2 * width)) {
-                Self::zip(&x[..width], x.get(width..).filter(|second| !second.is_empty()), out);
-            }
+    fn of_steps<'a>(x: &'a [f32], stride: usize, width: usize, scratch: &'a mut [f32]) -> (&'a [Self], usize) {
+        let steps = ((x.len() - width) / stride + 1).div_ceil(2);
+        let out = Self::from_floats_mut(&mut scratch[..steps * width]);
+        for (out, x) in out.chunks_exact_mut(width).zip(x.chunks(2 * stride)) {
+            Self::zip(&x[..width], x.get(stride..stride + width), out);
+        }
+        (out, width)
+    }
+
+    fn of_steps_parallel<'a>(x: &'a [f32], width: usize, scratch: &'a mut Vec<f32>) -> &'a [Self] {
+        let steps = (x.len() / width).div_ceil(2);
+        *scratch = for_overwrite(steps * width);
+        scratch.par_chunks_mut(64 * width).zip(x.par_chunks(128 * width)).for_each(|(out, x)| {
+            Self::of_steps(x, width, width, out);
         });
-        out
+        Self::from_floats_mut(scratch)
+    }
+
+    fn for_overwrite(length: usize) -> Vec<Self> {
+        for_overwrite(length)
     }
 
     fn new(first: f32, second: f32) -> Self {
