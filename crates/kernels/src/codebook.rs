@@ -1,7 +1,7 @@
 //! Search of the nearest code, and the sums that move a codebook.
 
-use crate::product::{Left, Matrix, Onto, Panels, TILE, multiply};
-use crate::rows::with_scratch;
+use crate::product::{Left, Matrix, Onto, Panels, multiply};
+use crate::rows::{tile_height, with_scratch};
 use crate::simd::{simd, sum_by};
 use rayon::prelude::*;
 
@@ -40,7 +40,8 @@ impl Prepared {
     pub fn nearest(&self, h: &[f32], index: &mut [i32]) {
         let (codes, k) = (self.columns.view(), self.norms.len());
         let d = codes.depth();
-        index.par_chunks_mut(TILE).zip(h.par_chunks(TILE * d)).for_each(|(index, h)| {
+        let tile = tile_height(index.len());
+        index.par_chunks_mut(tile).zip(h.par_chunks(tile * d)).for_each(|(index, h)| {
             let rows = index.len();
             with_scratch([rows * CODES.min(k), rows], |[scores, best]| {
                 best.fill(f32::INFINITY);
@@ -91,6 +92,7 @@ pub fn statistics(h: &[f32], index: &[i32], weight: &[f32], k: usize, d: usize) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::product::TILE;
     use crate::rows::test::noise;
 
     fn distance(a: &[f32], b: &[f32]) -> f64 {

@@ -6,7 +6,7 @@
 use crate::mlp;
 use crate::norm::{self, Norm};
 use crate::product::{Pair, Precision, TILE, Unit, transpose};
-use crate::rows::{for_overwrite, sum_over_rows, with_scratch};
+use crate::rows::{for_overwrite, sum_over_rows, tile_height, with_scratch};
 use crate::simd::{fma, simd};
 use rayon::prelude::*;
 
@@ -98,19 +98,20 @@ impl<U: Unit> Prepared<U> {
         let (d, d_inner) = (self.gain.len(), self.mlp.d_inner());
         assert!(input.x.len() == input.mask.len() * d && out.len() == input.x.len(), "rows of the block");
         let norm = Norm { gain: &self.gain, bias: &self.bias, eps: self.eps };
+        let height = tile_height(input.mask.len());
         let tile = |tile: usize, out: &mut [f32], pre: Option<&mut [f32]>| {
-            let (first, rows) = (tile * TILE, out.len() / d);
+            let (first, rows) = (tile * height, out.len() / d);
             with_scratch([rows * d, self.mlp.scratch(rows)], |[y, scratch]| {
                 self.conv.rows(input, first, y);
                 norm::in_place(norm, y);
                 self.mlp.tile(y, &input.x[first * d..(first + rows) * d], pre, out, scratch);
             });
         };
-        let tiles = out.par_chunks_mut(TILE * d);
+        let tiles = out.par_chunks_mut(height * d);
         if pre.is_empty() {
             tiles.enumerate().for_each(|(at, out)| tile(at, out, None));
         } else {
-            let tiles = tiles.zip(pre.par_chunks_mut(TILE * d_inner)).enumerate();
+            let tiles = tiles.zip(pre.par_chunks_mut(height * d_inner)).enumerate();
             tiles.for_each(|(at, (out, pre))| tile(at, out, Some(pre)));
         }
     }
@@ -242,16 +243,14 @@ fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], pre: &mut [f32])
         dout,
         pre,
         &mut dconv,
-        |first, y| {
-            conv.rows(input, first, y);
-            norm::in_place(w.norm, y);
+        |first, y, conv_rows| {
+            conv.rows(input, first, conv_rows);
+            norm::forward_rows(w.norm, conv_rows, y);
         },
-        |first, dy, dconv| {
+        |_, dy, conv_rows| {
             let mut dnorm = vec![0.0; 2 * d];
             let (dgain, dbias) = dnorm.split_at_mut(d);
-            let mut y = for_overwrite(dy.len());
-            conv.rows(input, first, &mut y);
-            norm::backward_rows(w.norm, &y, dy, dconv, dgain, dbias);
+            norm::backward_in_place(w.norm, conv_rows, dy, dgain, dbias);
             dnorm
         },
     );
@@ -279,9 +278,10 @@ fn convolve_backward_input(input: Input, dconv: &[f32], taps: &[f32], dout: &[f3
     // The output at `row + half − tap` read this row through `tap`: in rising order of rows, the taps are reversed.
     let reversed: Vec<f32> = taps.chunks_exact(d).rev().flatten().copied().collect();
     let mut dx = for_overwrite(dout.len());
-    dx.par_chunks_mut(TILE * d).zip(dout.par_chunks(TILE * d)).enumerate().for_each(|(tile, (dx, dout))| {
+    let height = tile_height(input.mask.len());
+    dx.par_chunks_mut(height * d).zip(dout.par_chunks(height * d)).enumerate().for_each(|(tile, (dx, dout))| {
         for (i, (dx, dout)) in dx.chunks_exact_mut(d).zip(dout.chunks_exact(d)).enumerate() {
-            let row = tile * TILE + i;
+            let row = tile * height + i;
             if input.mask[row] == 0.0 {
                 dx.copy_from_slice(dout);
                 continue;

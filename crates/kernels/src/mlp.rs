@@ -3,8 +3,8 @@
 //! [`conv_block`](crate::conv_block) and [`mlp_block`](crate::mlp_block) are this with what stands before it.
 
 use crate::gelu;
-use crate::product::{Left, Matrix, Onto, Panels, TILE, Unit, multiply, transpose, transposed};
-use crate::rows::{for_overwrite, with_scratch};
+use crate::product::{Left, Matrix, Onto, Panels, Unit, multiply, transpose, transposed};
+use crate::rows::{for_overwrite, tile_height, with_scratch};
 use crate::simd::simd;
 use rayon::prelude::*;
 
@@ -13,7 +13,7 @@ const STRIP: usize = 256;
 
 /// Rows whose gradients are computed together: enough for large products, few enough that what they need stays in memory that
 /// the step holds anyway.
-const GROUP: usize = 32 * TILE;
+const GROUP: usize = 4096;
 
 /// Weights of the two layers; the inner width is that of `up_bias`.
 #[derive(Clone, Copy, Debug)]
@@ -153,40 +153,42 @@ impl<'a, U: Unit> Backward<'a, U> {
         }
     }
 
-    /// All rows, in groups. `before` writes the rows of y that begin at the given row; `after` receives the gradient of those
-    /// rows, before and after which nothing is known about the order of tiles. `pre [rows, d_inner]` is the input of GELU if it was
-    /// kept; it is overwritten.
+    /// All rows of `dout [rows, d]`, tile by tile. `before` gets the first row of a tile and writes its rows of y, and what it likes into
+    /// its rows of `out [rows, d]`; `after` gets the first row, the gradient of y, and those rows of `out` to finish. What `after`
+    /// returns comes back in the order of tiles. `pre [rows, d_inner]` is the input of GELU if it was kept; it is overwritten.
     pub(crate) fn run<T: Send>(
         &mut self,
         dout: &[f32],
         pre: &mut [f32],
         out: &mut [f32],
-        before: impl Fn(usize, &mut [f32]) + Sync,
+        before: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
         after: impl Fn(usize, &[f32], &mut [f32]) -> T + Sync,
     ) -> Vec<T> {
         let (d, d_inner) = (self.w.d(), self.w.d_inner());
         let rows = dout.len() / d;
         let kept = !pre.is_empty();
-        let largest = GROUP.min(rows);
-        let (mut y, mut dpre) = (for_overwrite(largest * d), for_overwrite(largest * d_inner));
-        let mut own = if kept { Vec::new() } else { for_overwrite(largest * d_inner) };
+        // Groups of equal size; a function of the rows alone.
+        let group = rows.div_ceil(rows.div_ceil(GROUP).max(1));
+        let (mut y, mut dpre) = (for_overwrite(group * d), for_overwrite(group * d_inner));
+        let mut own = if kept { Vec::new() } else { for_overwrite(group * d_inner) };
         let mut results = Vec::new();
-        for first in (0..rows).step_by(GROUP) {
-            let here = GROUP.min(rows - first);
+        for first in (0..rows).step_by(group.max(1)) {
+            let here = group.min(rows - first);
+            let height = tile_height(here);
             let dout = &dout[first * d..(first + here) * d];
             let act = if kept { &mut pre[first * d_inner..(first + here) * d_inner] } else { &mut own[..here * d_inner] };
             let (y, dpre) = (&mut y[..here * d], &mut dpre[..here * d_inner]);
             let this = &*self;
             let tiles = y
-                .par_chunks_mut(TILE * d)
-                .zip(act.par_chunks_mut(TILE * d_inner))
-                .zip(dpre.par_chunks_mut(TILE * d_inner))
-                .zip(dout.par_chunks(TILE * d))
-                .zip(out[first * d..(first + here) * d].par_chunks_mut(TILE * d))
+                .par_chunks_mut(height * d)
+                .zip(act.par_chunks_mut(height * d_inner))
+                .zip(dpre.par_chunks_mut(height * d_inner))
+                .zip(dout.par_chunks(height * d))
+                .zip(out[first * d..(first + here) * d].par_chunks_mut(height * d))
                 .enumerate()
                 .map(|(tile, ((((y, act), dpre), dout), out))| {
-                    let at = first + tile * TILE;
-                    before(at, y);
+                    let at = first + tile * height;
+                    before(at, y, out);
                     let rows = y.len() / d;
                     with_scratch([rows * d, this.scratch(rows)], |[dy, scratch]| {
                         this.tile(y, act, dpre, dout, dy, scratch);

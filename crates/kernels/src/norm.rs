@@ -1,7 +1,8 @@
 //! Layer normalisation of rows (Ba et al. 2016), alone inside other kernels and fused with GELU as an operation.
 
-use crate::gelu::{self, value_and_slope};
-use crate::rows::{for_overwrite, sum_over_rows, with_scratch};
+use crate::gelu;
+use crate::linear::column_sums;
+use crate::rows::{for_overwrite, with_scratch};
 use crate::simd::{fma, simd, sum_by};
 use rayon::prelude::*;
 
@@ -54,29 +55,23 @@ simd! {
 }
 
 simd! {
-    /// Gradient of the rows in `dx`; those of gain and bias are added to `dgain` and `dbias`.
-    pub fn backward_rows[FMA](norm: Norm, x: &[f32], dy: &[f32], dx: &mut [f32], dgain: &mut [f32], dbias: &mut [f32]) {
+    /// From the rows `x` to their gradient, in place; those of gain and bias are added to `dgain` and `dbias`.
+    pub fn backward_in_place[FMA](norm: Norm, x: &mut [f32], dy: &[f32], dgain: &mut [f32], dbias: &mut [f32]) {
         let width = norm.gain.len();
-        for ((x, dy), dx) in x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width)) {
+        let (gain, dgain, dbias) = (&norm.gain[..width], &mut dgain[..width], &mut dbias[..width]);
+        for (x, dy) in x.chunks_exact_mut(width).zip(dy.chunks_exact(width)) {
             let (mean, scale) = moments(x, norm.eps);
+            // x becomes the normalised row.
             for i in 0..width {
-                dgain[i] = fma::<FMA>(dy[i], (x[i] - mean) * scale, dgain[i]);
+                x[i] = (x[i] - mean) * scale;
+                dgain[i] = fma::<FMA>(dy[i], x[i], dgain[i]);
                 dbias[i] += dy[i];
             }
-            let average = sum_by(width, |i| dy[i] * norm.gain[i]) / width as f32;
-            let along = sum_by(width, |i| dy[i] * norm.gain[i] * ((x[i] - mean) * scale)) / width as f32;
+            let average = sum_by(width, |i| dy[i] * gain[i]) / width as f32;
+            let along = sum_by(width, |i| dy[i] * gain[i] * x[i]) / width as f32;
             for i in 0..width {
-                dx[i] = scale * (dy[i] * norm.gain[i] - average - (x[i] - mean) * scale * along);
+                x[i] = scale * (dy[i] * gain[i] - fma::<FMA>(x[i], along, average));
             }
-        }
-    }
-}
-
-simd! {
-    /// `slope ← dy · gelu'(slope)`.
-    fn gelu_backward_rows[FMA](slope: &mut [f32], dy: &[f32]) {
-        for (slope, &dy) in slope.iter_mut().zip(dy) {
-            *slope = dy * value_and_slope::<FMA>(*slope).1;
         }
     }
 }
@@ -107,22 +102,20 @@ pub fn gelu_backward(norm: Norm, x: &[f32], dy: &[f32]) -> Gradients {
     let width = norm.gain.len();
     let mut dx = for_overwrite(x.len());
     let chunk = ROWS * width;
-    // The gradient of the norm's output, first in the place of dx.
-    dx.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).zip(dy.par_chunks(chunk)).for_each(|((dx, x), dy)| {
-        forward_rows(norm, x, dx);
-        gelu_backward_rows(dx, dy);
-    });
-    let sums = sum_over_rows(x.len() / width, 2 * width, |rows, sums| {
+    let parts = dx.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).zip(dy.par_chunks(chunk)).map(|((dx, x), dy)| {
+        let mut sums = vec![0.0; 2 * width];
         let (dgain, dbias) = sums.split_at_mut(width);
-        let at = rows.start * width..rows.end * width;
-        with_scratch([at.len()], |[unused]| backward_rows(norm, &x[at.clone()], &dx[at], unused, dgain, dbias));
-    });
-    dx.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(dx, x)| {
-        with_scratch([dx.len(), width, width], |[dy, dgain, dbias]| {
-            dy.copy_from_slice(dx);
-            backward_rows(norm, x, dy, dx, dgain, dbias);
+        with_scratch([x.len(), x.len()], |[y, dnorm]| {
+            forward_rows(norm, x, y);
+            dnorm.copy_from_slice(dy);
+            gelu::backward_strided(y, dnorm, width, width);
+            dx.copy_from_slice(x);
+            backward_in_place(norm, dx, dnorm, dgain, dbias);
         });
+        sums
     });
+    let parts: Vec<_> = parts.collect();
+    let sums = column_sums(&parts.concat(), 2 * width);
     let (gain, bias) = sums.split_at(width);
     Gradients { x: dx, gain: gain.to_vec(), bias: bias.to_vec() }
 }

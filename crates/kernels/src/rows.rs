@@ -1,11 +1,19 @@
 //! Work on rows in parallel, in parts whose number does not depend on the threads.
 
+use crate::product::TILE;
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
 /// Parts of a sum over rows. Fixed, so that the order of additions is.
 const PARTS: usize = 16;
+
+/// Rows of a task when `rows` rows are divided: at most [`TILE`](crate::product::TILE), and such that the number of tasks is a
+/// multiple of eight, so that few threads finish together. A function of the rows alone, not of the threads.
+pub(crate) fn tile_height(rows: usize) -> usize {
+    const TOGETHER: usize = 8;
+    rows.div_ceil(TOGETHER * rows.div_ceil(TOGETHER * TILE).max(1)).max(1)
+}
 
 /// Sums `length` numbers over all rows: each part adds its rows into its own buffer, the buffers are added in order.
 pub(crate) fn sum_over_rows(rows: usize, length: usize, add: impl Fn(Range<usize>, &mut [f32]) + Sync) -> Vec<f32> {
@@ -27,19 +35,20 @@ pub(crate) fn sum_over_rows(rows: usize, length: usize, add: impl Fn(Range<usize
         .unwrap_or_else(|| vec![0.0; length])
 }
 
-/// Buffers of a thread, kept between calls: fresh pages cost more than the work done in them.
+/// Buffers of a thread, kept between calls: fresh pages cost more than the work done in them. Nested calls have buffers of their own.
 pub(crate) fn with_scratch<const N: usize, R>(lengths: [usize; N], work: impl FnOnce([&mut [f32]; N]) -> R) -> R {
     thread_local! {
-        static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+        static SCRATCH: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
     }
-    SCRATCH.with_borrow_mut(|buffer| {
-        let total = lengths.iter().sum();
-        if buffer.len() < total {
-            buffer.resize(total, 0.0);
-        }
-        let mut rest = buffer.as_mut_slice();
-        work(lengths.map(|length| rest.split_off_mut(..length).unwrap_or_default()))
-    })
+    let mut buffer = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
+    let total = lengths.iter().sum();
+    if buffer.len() < total {
+        buffer.resize(total, 0.0);
+    }
+    let mut rest = buffer.as_mut_slice();
+    let result = work(lengths.map(|length| rest.split_off_mut(..length).unwrap_or_default()));
+    SCRATCH.with_borrow_mut(|buffers| buffers.push(buffer));
+    result
 }
 
 /// A vector whose elements are all written before any is read: fresh memory would otherwise be cleared first, which takes as long

@@ -16,12 +16,12 @@ pub use kernel::panel_width;
 pub use panels::{Panels, View};
 pub use unit::{Pair, Precision, Unit};
 
-use crate::rows::with_scratch;
+use crate::rows::{tile_height, with_scratch};
 use kernel::{Layout, Start, Sweep, sweep};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Rows of a task: some multiple of the micro-kernel's, few enough that a tile of the widest layer stays in the second cache.
+/// Most rows of a task: few enough that a tile of the widest layer stays in the second cache.
 pub const TILE: usize = 96;
 
 /// Rows of the inner dimension that [`transposed`] multiplies at a time: its right operand then stays in the second cache.
@@ -167,7 +167,8 @@ pub fn multiply_all<U: Unit>(out: &mut [f32], left: &[U], right: View<U>, onto: 
 pub fn rows_times<U: Unit>(out: &mut [f32], x: &[f32], right: View<U>, onto: Onto) {
     let (k, n) = (right.depth(), right.cols());
     assert_eq!(x.len() / k, out.len() / n, "rows");
-    out.par_chunks_mut(TILE * n).zip(x.par_chunks(TILE * k)).for_each(|(out, x)| {
+    let tile = tile_height(x.len() / k);
+    out.par_chunks_mut(tile * n).zip(x.par_chunks(tile * k)).for_each(|(out, x)| {
         with_scratch([U::scratch(x.len() / k, k)], |[units]| {
             let (left, _) = U::of_rows(x, k, k, units);
             multiply_all(out, left, right, onto);

@@ -2,6 +2,8 @@
 
 use super::kernel::panel_width;
 use super::{Matrix, Unit};
+use crate::rows::with_scratch;
+use crate::simd::{Level, level};
 use rayon::prelude::*;
 
 /// A matrix `[k, n]` with its columns in groups of [`panel_width`]; in a group, step after step of the inner dimension, the columns
@@ -119,17 +121,97 @@ pub(super) fn pack_rows<U: Unit>(
 
 /// One panel out of a matrix whose columns are contiguous, as those of a transposed weight.
 fn pack_columns<U: Unit>(matrix: Matrix, first: usize, cols: usize, out: &mut [U], width: usize) {
-    /// Steps written at a time: short enough that their lines stay in the first cache while all columns pass.
-    const STEPS: usize = 16;
-    let columns = &matrix.data[first * matrix.col_stride..];
-    for (block, out) in out.chunks_mut(STEPS * width).enumerate() {
-        let start = block * STEPS * U::DEPTH;
-        for c in 0..cols {
-            let column = &columns[c * matrix.col_stride..][..matrix.rows][start..];
-            for (out, x) in out.chunks_exact_mut(width).zip(column.chunks(U::DEPTH)) {
-                out[c] = U::new(x[0], x.get(1).copied().unwrap_or_default());
+    let (depth, stride) = (matrix.rows, matrix.col_stride);
+    if depth == 0 {
+        return;
+    }
+    let columns = &matrix.data[first * stride..][..(cols - 1) * stride + depth];
+    with_scratch([U::scratch(cols, depth)], |[units]| {
+        let (units, stride) = U::of_rows(columns, stride, depth, units);
+        let steps = out.len() / width;
+        if cols < width {
+            out.fill(U::default());
+        }
+        transpose_units(units, stride, cols, steps, out, width);
+    });
+}
+
+/// `out[step * width + column] = columns[column * stride + step]`.
+fn transpose_units<U: Unit>(columns: &[U], stride: usize, cols: usize, steps: usize, out: &mut [U], width: usize) {
+    let done = squares(columns, stride, cols, steps, out, width);
+    for c in 0..cols {
+        let from = if c < done.0 { done.1 } else { 0 };
+        for step in from..steps {
+            out[step * width + c] = columns[c * stride + step];
+        }
+    }
+}
+
+/// Squares of 16 by 16 where the processor has AVX-512; returns how many columns and steps they cover.
+fn squares<U: Unit>(
+    columns: &[U],
+    stride: usize,
+    cols: usize,
+    steps: usize,
+    out: &mut [U],
+    width: usize,
+) -> (usize, usize) {
+    #[cfg(target_arch = "x86_64")]
+    if level() == Level::Avx512 {
+        let (whole_cols, whole_steps) = (cols / 16 * 16, steps / 16 * 16);
+        for c in (0..whole_cols).step_by(16) {
+            for step in (0..whole_steps).step_by(16) {
+                let (from, to) = (&columns[c * stride + step..], &mut out[step * width + c..]);
+                assert!(from.len() >= 15 * stride + 16 && to.len() >= 15 * width + 16, "a whole square");
+                // SAFETY: the processor has AVX-512; both squares are whole; units have 32 bits.
+                unsafe { x86::transpose(from.as_ptr().cast(), stride, to.as_mut_ptr().cast(), width) };
             }
         }
-        out.chunks_exact_mut(width).for_each(|step| step[cols..].fill(U::default()));
+        return (whole_cols, whole_steps);
+    }
+    let _ = (columns, stride, cols, steps, out, width);
+    (0, 0)
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    /// Transposes a square of 16 by 16 lanes of 32 bits.
+    ///
+    /// # Safety
+    /// 16 rows of 16 lanes must be there to read, and to write.
+    #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+    pub(super) unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: as the caller promises.
+        let rows: [__m512; 16] = std::array::from_fn(|r| unsafe { _mm512_loadu_ps(from.add(r * stride)) });
+        // Pairs of rows, then fours within each 128-bit quarter: afterwards `fours[4 g + j]` holds, in quarter q, column 4 q + j of
+        // rows 4 g to 4 g + 3.
+        let mut fours = [_mm512_setzero_ps(); 16];
+        for g in 0..4 {
+            let [a, b, c, d] = [rows[4 * g], rows[4 * g + 1], rows[4 * g + 2], rows[4 * g + 3]];
+            let (ab_low, ab_high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            let (cd_low, cd_high) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+            fours[4 * g] = _mm512_shuffle_ps::<0b01_00_01_00>(ab_low, cd_low);
+            fours[4 * g + 1] = _mm512_shuffle_ps::<0b11_10_11_10>(ab_low, cd_low);
+            fours[4 * g + 2] = _mm512_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high);
+            fours[4 * g + 3] = _mm512_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high);
+        }
+        // Then quarters are gathered over the four groups of rows.
+        for j in 0..4 {
+            let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
+            let (ab_even, ab_odd) = (_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b));
+            let (cd_even, cd_odd) = (_mm512_shuffle_f32x4::<0b10_00_10_00>(c, d), _mm512_shuffle_f32x4::<0b11_01_11_01>(c, d));
+            let columns = [
+                _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_even, cd_even),
+                _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_odd, cd_odd),
+                _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_even, cd_even),
+                _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_odd, cd_odd),
+            ];
+            for (q, column) in columns.into_iter().enumerate() {
+                // SAFETY: as the caller promises.
+                unsafe { _mm512_storeu_ps(to.add((4 * q + j) * to_stride), column) };
+            }
+        }
     }
 }
