@@ -2,7 +2,7 @@
 
 use crate::product::{Left, Matrix, Onto, Panels, multiply};
 use crate::rows::{tile_height, with_scratch};
-use crate::simd::{simd, sum_by};
+use crate::simd::{LANES, simd, sum_by};
 use rayon::prelude::*;
 
 /// Codes compared at a time: distances of a tile stay in cache, and those of all rows to all codes never exist.
@@ -62,11 +62,33 @@ simd! {
     /// Lowers `best` and its `index` where a row of `scores` holds something smaller; `first` is the code of column 0.
     fn keep_nearest[FMA](scores: &[f32], width: usize, first: usize, best: &mut [f32], index: &mut [i32]) {
         for ((row, best), index) in scores.chunks_exact(width).zip(best).zip(index) {
-            let smallest = row.iter().fold(f32::INFINITY, |least, &score| if score < least { score } else { least });
-            if smallest < *best {
-                *best = smallest;
-                let column = row.iter().position(|&score| score == smallest).unwrap_or_default();
-                *index = (first + column) as i32;
+            // Each lane keeps its first smallest score and the group of columns where it stood.
+            let (mut least, mut group) = ([f32::INFINITY; LANES], [0i32; LANES]);
+            let groups = row.chunks_exact(LANES);
+            let rest = groups.remainder();
+            for (g, scores) in groups.enumerate() {
+                for lane in 0..LANES {
+                    let smaller = scores[lane] < least[lane];
+                    least[lane] = if smaller { scores[lane] } else { least[lane] };
+                    group[lane] = if smaller { g as i32 } else { group[lane] };
+                }
+            }
+            // Columns of different lanes compare by score, then by number, so that ties go to the lowest.
+            let (mut score, mut column) = (f32::INFINITY, i32::MAX);
+            for lane in 0..LANES {
+                let at = group[lane] * LANES as i32 + lane as i32;
+                if least[lane] < score || (least[lane] == score && at < column) {
+                    (score, column) = (least[lane], at);
+                }
+            }
+            for (i, &other) in rest.iter().enumerate() {
+                if other < score {
+                    (score, column) = (other, (width - rest.len() + i) as i32);
+                }
+            }
+            if score < *best {
+                *best = score;
+                *index = first as i32 + column;
             }
         }
     }

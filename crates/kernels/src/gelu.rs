@@ -178,9 +178,11 @@ mod table {
         #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
         fn load(terms: &[[f32; INTERVALS]; TERMS]) -> Self {
             // SAFETY: 32 floats a term.
-            Self(terms.each_ref().map(|term| unsafe {
-                [_mm512_loadu_ps(term.as_ptr()), _mm512_loadu_ps(term.as_ptr().add(16))]
-            }))
+            Self(
+                terms
+                    .each_ref()
+                    .map(|term| unsafe { [_mm512_loadu_ps(term.as_ptr()), _mm512_loadu_ps(term.as_ptr().add(16))] }),
+            )
         }
 
         #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
@@ -323,7 +325,10 @@ mod tests {
             let at = f64::from(x);
             let want = (test::reference(at + 1e-5) - test::reference(at - 1e-5)) / 2e-5;
             for (value, slope) in [(value[i], slope[i]), value_and_slope::<true>(x)] {
-                assert!((f64::from(value) - test::reference(at)).abs() < 6e-7 * at.abs().max(1.0), "gelu({x}) = {value}");
+                assert!(
+                    (f64::from(value) - test::reference(at)).abs() < 6e-7 * at.abs().max(1.0),
+                    "gelu({x}) = {value}"
+                );
                 assert!((f64::from(slope) - want).abs() < 1e-6, "gelu'({x}) = {slope}, not {want}");
             }
         }

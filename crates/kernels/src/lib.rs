@@ -22,3 +22,5 @@ pub mod product;
 mod rows;
 pub mod simd;
 pub mod stem;
+
+pub use rows::Buffer;

@@ -4,7 +4,7 @@
 
 use crate::gelu;
 use crate::product::{Left, Matrix, Onto, Panels, Unit, multiply, transpose, transposed};
-use crate::rows::{for_overwrite, tile_height, with_scratch};
+use crate::rows::{Buffer, tile_height, with_scratch};
 use crate::simd::simd;
 use rayon::prelude::*;
 
@@ -169,14 +169,15 @@ impl<'a, U: Unit> Backward<'a, U> {
         let kept = !pre.is_empty();
         // Groups of equal size; a function of the rows alone.
         let group = rows.div_ceil(rows.div_ceil(GROUP).max(1));
-        let (mut y, mut dpre) = (for_overwrite(group * d), for_overwrite(group * d_inner));
-        let mut own = if kept { Vec::new() } else { for_overwrite(group * d_inner) };
+        let (mut y, mut dpre) = (Buffer::new(group * d), Buffer::new(group * d_inner));
+        let mut own = Buffer::new(if kept { 0 } else { group * d_inner });
         let mut results = Vec::new();
         for first in (0..rows).step_by(group.max(1)) {
             let here = group.min(rows - first);
             let height = tile_height(here);
             let dout = &dout[first * d..(first + here) * d];
-            let act = if kept { &mut pre[first * d_inner..(first + here) * d_inner] } else { &mut own[..here * d_inner] };
+            let act =
+                if kept { &mut pre[first * d_inner..(first + here) * d_inner] } else { &mut own[..here * d_inner] };
             let (y, dpre) = (&mut y[..here * d], &mut dpre[..here * d_inner]);
             let this = &*self;
             let tiles = y

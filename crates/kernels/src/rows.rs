@@ -3,7 +3,8 @@
 use crate::product::TILE;
 use rayon::prelude::*;
 use std::cell::RefCell;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
+use std::sync::{Mutex, PoisonError};
 
 /// Parts of a sum over rows. Fixed, so that the order of additions is.
 const PARTS: usize = 16;
@@ -60,6 +61,65 @@ pub(crate) fn for_overwrite<T: Copy>(length: usize) -> Vec<T> {
     // SAFETY: the capacity is there; any bits are a value, and none is read before it is written.
     unsafe { out.set_len(length) };
     out
+}
+
+/// Large memory that is kept when it is dropped and handed out again: what one step needs, the next one needs too, and fresh pages
+/// would be cleared first. Nothing is known of what it holds.
+#[derive(Debug, Default)]
+pub struct Buffer(Vec<f32>);
+
+/// Buffers that nobody uses.
+static FREE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
+
+impl Buffer {
+    /// The smallest free buffer that is long enough and not much too long, or a new one.
+    #[must_use]
+    pub fn new(length: usize) -> Self {
+        if length == 0 {
+            return Self::default();
+        }
+        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |v: &Vec<f32>| v.capacity() >= length && v.capacity() <= 2 * length;
+        let best = free.iter().enumerate().filter(|(_, v)| fits(v)).min_by_key(|(_, v)| v.capacity()).map(|(i, _)| i);
+        let Some(mut memory) = best.map(|i| free.swap_remove(i)) else {
+            drop(free);
+            return Self(for_overwrite(length));
+        };
+        memory.truncate(length);
+        let missing = length - memory.len();
+        memory.extend(std::iter::repeat_n(0.0, missing));
+        Self(memory)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.0.capacity() > 0 {
+            FREE.lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::take(&mut self.0));
+        }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.0
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        let mut copy = Self::new(self.len());
+        copy.copy_from_slice(self);
+        copy
+    }
 }
 
 /// Floats as other units of 32 bits.

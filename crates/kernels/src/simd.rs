@@ -98,8 +98,8 @@ pub(crate) fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// Independent partial sums of a reduction; their number fixes its order, whatever the vector width.
-const LANES: usize = 32;
+/// Independent partial results of a reduction; their number fixes its order, whatever the vector width.
+pub(crate) const LANES: usize = 32;
 
 /// Sum of `f(i)` over a row, in an order that depends on its length only.
 #[inline(always)]
@@ -113,14 +113,16 @@ pub(crate) fn sum_by(length: usize, f: impl Fn(usize) -> f32) -> f32 {
         }
         i += LANES;
     }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
-        }
-        width /= 2;
-    }
-    (whole..length).fold(lanes[0], |sum, i| sum + f(i))
+    (whole..length).fold(sum_lanes(&lanes), |sum, i| sum + f(i))
+}
+
+/// Halves added to halves.
+#[inline(always)]
+pub(crate) fn sum_lanes(lanes: &[f32; LANES]) -> f32 {
+    let a: [f32; 16] = std::array::from_fn(|i| lanes[i] + lanes[i + 16]);
+    let b: [f32; 8] = std::array::from_fn(|i| a[i] + a[i + 8]);
+    let c: [f32; 4] = std::array::from_fn(|i| b[i] + b[i + 4]);
+    (c[0] + c[2]) + (c[1] + c[3])
 }
 
 /// `e^x` for finite `x`, relative error below 2e-7; 0 below −87.3 in effect, capped above 88.

@@ -200,8 +200,10 @@ mod x86 {
         // Then quarters are gathered over the four groups of rows.
         for j in 0..4 {
             let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
-            let (ab_even, ab_odd) = (_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b));
-            let (cd_even, cd_odd) = (_mm512_shuffle_f32x4::<0b10_00_10_00>(c, d), _mm512_shuffle_f32x4::<0b11_01_11_01>(c, d));
+            let (ab_even, ab_odd) =
+                (_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b));
+            let (cd_even, cd_odd) =
+                (_mm512_shuffle_f32x4::<0b10_00_10_00>(c, d), _mm512_shuffle_f32x4::<0b11_01_11_01>(c, d));
             let columns = [
                 _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_even, cd_even),
                 _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_odd, cd_odd),
