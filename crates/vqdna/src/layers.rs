@@ -175,18 +175,31 @@ pub struct TransformerLayer {
     heads: usize,
     #[module(skip)]
     positions: Positions,
+    recompute: bool,
+}
+
+/// What shapes a [`TransformerLayer`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TransformerShape {
+    /// Channels of a hidden state.
+    pub d: usize,
+    /// Heads of attention, a divisor of `d`.
+    pub heads: usize,
+    /// Channels between the linear layers.
+    pub d_inner: usize,
+    /// ε of the layer norms.
+    pub eps: f64,
+    /// How positions enter attention.
+    pub positions: Positions,
+    /// Whether the backward pass computes the layer again instead of keeping what it needs.
+    pub recompute: bool,
 }
 
 impl TransformerLayer {
-    /// A layer of width `d`, with `heads` heads and `d_inner` channels between its linear layers.
+    /// A fresh layer.
     #[must_use]
-    pub fn new(
-        [d, heads, d_inner]: [usize; 3],
-        positions: Positions,
-        eps: f64,
-        random: &mut Stream,
-        device: &Device,
-    ) -> Self {
+    pub fn new(shape: TransformerShape, random: &mut Stream, device: &Device) -> Self {
+        let TransformerShape { d, heads, d_inner, eps, positions, recompute } = shape;
         Self {
             norm1: LayerNorm::new(d, eps, device),
             qkv: Linear::new(d, 3 * d, random, device),
@@ -196,6 +209,7 @@ impl TransformerLayer {
             down: Linear::new(d_inner, d, random, device),
             heads,
             positions,
+            recompute,
         }
     }
 
@@ -223,6 +237,6 @@ impl TransformerLayer {
             down: self.down.weight.val(),
             down_bias: self.down.bias.val(),
         };
-        ops::mlp(ops::attention(x, mask, attention), mlp)
+        ops::transformer_layer(x, mask, attention, mlp, self.recompute)
     }
 }

@@ -192,7 +192,7 @@ struct PeerEncoderConfig {
 }
 
 impl PeerEncoderConfig {
-    fn model(&self, device: &Device) -> MaskedModel {
+    fn model(&self, checkpoint: bool, device: &Device) -> MaskedModel {
         let config = TransformerConfig {
             d_model: self.d_model,
             layers: self.layers,
@@ -200,21 +200,22 @@ impl PeerEncoderConfig {
             d_ff: self.d_ff,
             norm_eps: self.eps,
             positions: Positions::Rotary { theta: self.rope_theta },
+            checkpoint,
         };
         config.check().expect("a sound config");
         MaskedModel::new(&config, self.d_input, &self.codebook_sizes, 0, device)
     }
 }
 
-fn masked_model(golden: &Golden, device: &Device) -> MaskedModel {
+fn masked_model(golden: &Golden, checkpoint: bool, device: &Device) -> MaskedModel {
     let config: PeerEncoderConfig = serde_json::from_str(&golden.metadata["config"]).expect("a peer config");
-    masked::load_published(config.model(device), golden.part("w."))
+    masked::load_published(config.model(checkpoint, device), golden.part("w."))
         .unwrap_or_else(|e| panic!("{}: {e}", golden.path.display()))
 }
 
-fn masked_model_agrees(golden: &Golden) {
+fn masked_model_agrees(golden: &Golden, checkpoint: bool) {
     let device = Device::flex().autodiff();
-    let model = masked_model(golden, &device);
+    let model = masked_model(golden, checkpoint, &device);
     let vectors = golden.tensor::<3>("in.vectors", &device);
     let shape: [usize; 2] = golden.arrays["in.masked"].shape.as_slice().try_into().expect("two axes");
     let is_masked: Vec<bool> = golden.arrays["in.masked"].values.iter().map(|&v| v != 0.0).collect();
@@ -297,14 +298,16 @@ fn tokenizer_on_composed_operations() {
 #[test]
 fn masked_model_on_fused_kernels() {
     for golden in files("masked.safetensors") {
-        masked_model_agrees(&golden);
+        masked_model_agrees(&golden, false);
+        masked_model_agrees(&golden, true);
     }
 }
 
 #[test]
 fn masked_model_on_composed_operations() {
     for golden in files("masked.safetensors") {
-        with_composed_ops(|| masked_model_agrees(&golden));
+        with_composed_ops(|| masked_model_agrees(&golden, false));
+        with_composed_ops(|| masked_model_agrees(&golden, true));
     }
 }
 
@@ -330,7 +333,7 @@ fn published_names_are_those_of_the_definition() {
         assert_eq!(publish(&model), golden.part("w."), "weights survive the way in and out");
     }
     for golden in files("masked.safetensors") {
-        let published = masked::publish(&masked_model(&golden, &Device::flex()));
+        let published = masked::publish(&masked_model(&golden, false, &Device::flex()));
         assert_eq!(published, golden.part("w."), "weights survive the way in and out");
     }
 }

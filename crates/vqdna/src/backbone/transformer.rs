@@ -8,7 +8,7 @@ use burn::module::Param;
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::layers::{LayerNorm, Linear, TransformerLayer};
+use crate::layers::{LayerNorm, Linear, TransformerLayer, TransformerShape};
 use crate::ops::Positions;
 use crate::seed::stream;
 use crate::weights::normal;
@@ -32,6 +32,9 @@ pub struct TransformerConfig {
     pub norm_eps: f64,
     /// How attention knows where a position stands.
     pub positions: Positions,
+    /// Whether training keeps only the input of each layer and computes the rest again in the backward pass: less memory, for a
+    /// second forward pass. On the CPU only. Numbers change in rounding alone.
+    pub checkpoint: bool,
 }
 
 impl Default for TransformerConfig {
@@ -94,7 +97,7 @@ impl TransformerConfig {
     }
 
     fn of_size([layers, d_model, heads, d_ff]: [usize; 4]) -> Self {
-        Self { d_model, layers, heads, d_ff, norm_eps: 1e-5, positions: Positions::default() }
+        Self { d_model, layers, heads, d_ff, norm_eps: 1e-5, positions: Positions::default(), checkpoint: false }
     }
 
     /// Finds contradictions before a device opens.
@@ -135,12 +138,18 @@ impl TransformerConfig {
     pub fn init(&self, d_input: usize, seed: u64, device: &Device) -> Transformer {
         let random = &mut stream(seed, "weights of the backbone", &[]);
         let (d, eps) = (self.d_model, self.norm_eps);
+        let shape = TransformerShape {
+            d,
+            heads: self.heads,
+            d_inner: self.d_ff,
+            eps,
+            positions: self.positions,
+            recompute: self.checkpoint,
+        };
         Transformer {
             proj: Linear::new(d_input, d, random, device),
             mask_vector: normal([d], MASK_DEVIATION, random, device),
-            layers: (0..self.layers)
-                .map(|_| TransformerLayer::new([d, self.heads, self.d_ff], self.positions, eps, random, device))
-                .collect(),
+            layers: (0..self.layers).map(|_| TransformerLayer::new(shape, random, device)).collect(),
             norm: LayerNorm::new(d, eps, device),
         }
     }

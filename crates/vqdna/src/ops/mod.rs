@@ -8,6 +8,8 @@ mod composed;
 #[cfg(feature = "cpu")]
 mod flex;
 mod positions;
+#[cfg(feature = "cpu")]
+mod recompute;
 
 use burn::prelude::*;
 use std::cell::Cell;
@@ -111,11 +113,14 @@ pub fn with_composed_ops<R>(work: impl FnOnce() -> R) -> R {
 /// Whether operations on this device run as fused kernels.
 #[must_use]
 pub fn is_fused(device: &Device) -> bool {
+    is_cpu(device) && !COMPOSED_ONLY.get()
+}
+
+fn is_cpu(device: &Device) -> bool {
     #[cfg(feature = "cpu")]
     {
         use burn::backend::DispatchDevice;
-        let plain = device.clone().without_autodiff();
-        matches!(plain.as_dispatch(), DispatchDevice::Flex(_)) && !COMPOSED_ONLY.get()
+        matches!(device.clone().without_autodiff().as_dispatch(), DispatchDevice::Flex(_))
     }
     #[cfg(not(feature = "cpu"))]
     {
@@ -211,6 +216,28 @@ pub fn attention(x: Tensor<3>, mask: Tensor<2>, weights: AttentionWeights) -> Te
 /// - `x`, output: `[batch, bases, d]`
 pub fn mlp(x: Tensor<3>, weights: MlpWeights) -> Tensor<3> {
     composed::mlp(x, weights)
+}
+
+/// [`attention`], then [`mlp`].
+///
+/// With `recompute` nothing but `x` is kept for the backward pass, which computes the layer a second time. On the CPU only;
+/// elsewhere everything is kept.
+///
+/// # Shapes
+/// - `x`, output: `[batch, bases, d]`; `mask`: `[batch, bases]`
+pub fn transformer_layer(
+    x: Tensor<3>,
+    mask: Tensor<2>,
+    attention_weights: AttentionWeights,
+    mlp_weights: MlpWeights,
+    recompute: bool,
+) -> Tensor<3> {
+    #[cfg(feature = "cpu")]
+    if recompute && x.is_tracked() && is_cpu(&x.device()) {
+        return recompute::transformer_layer(x, mask, attention_weights, mlp_weights);
+    }
+    let _ = recompute;
+    mlp(attention(x, mask, attention_weights), mlp_weights)
 }
 
 /// Mean cross-entropy in nats of the classifier `h · weightᵀ + bias`; 0 if there is no row.

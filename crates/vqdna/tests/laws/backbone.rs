@@ -15,11 +15,15 @@ const D_INPUT: usize = 6;
 const CODEBOOK_SIZES: [usize; 2] = [5, 9];
 const POSITIONS: [Positions; 2] = [Positions::Rotary { theta: 10_000.0 }, Positions::Alibi];
 
-fn model(positions: Positions, device: &Device) -> MaskedModel {
+fn config(positions: Positions) -> TransformerConfig {
     let config =
         TransformerConfig { d_model: 24, layers: 3, heads: 3, d_ff: 40, positions, ..TransformerConfig::tiny() };
     config.check().expect("a sound config");
-    MaskedModel::new(&config, D_INPUT, &CODEBOOK_SIZES, 7, device)
+    config
+}
+
+fn model(positions: Positions, device: &Device) -> MaskedModel {
+    MaskedModel::new(&config(positions), D_INPUT, &CODEBOOK_SIZES, 7, device)
 }
 
 /// Every kind of positions, by fused kernels and by Burn's own operations.
@@ -134,6 +138,33 @@ fn padding_never_changes_the_loss_or_its_gradient() {
             let largest = gradient.values.iter().fold(0f32, |most, v| most.max(v.abs()));
             assert!(largest > 0.0, "{positions:?}: {name} learns nothing");
             assert_near(name, &padded_gradients[name].values, &gradient.values, ROUNDING);
+        }
+    });
+}
+
+/// Computing a layer again for the backward pass changes nothing but rounding (without autodiff, Burn takes another softmax), and
+/// leaves frozen weights alone.
+#[test]
+fn checkpointing_changes_neither_loss_nor_gradient() {
+    let device = Device::flex().autodiff();
+    for_all(|positions| {
+        let made = |checkpoint, freeze: bool| {
+            let config = TransformerConfig { checkpoint, ..config(positions) };
+            let mut model = MaskedModel::new(&config, D_INPUT, &CODEBOOK_SIZES, 7, &device);
+            if freeze {
+                let layer = &mut model.backbone.layers[1];
+                *layer = layer.clone().no_grad();
+            }
+            let loss = loss(&model, &padded(&sequences(), 64, 0.0, &device));
+            (floats(loss.clone()), Gradients::of(&model, &loss.backward()).to_arrays())
+        };
+        for freeze in [false, true] {
+            let ((loss, gradients), (expected, plain)) = (made(true, freeze), made(false, freeze));
+            assert_near("loss", &loss, &expected, ROUNDING);
+            assert_eq!(gradients.keys().collect::<Vec<_>>(), plain.keys().collect::<Vec<_>>(), "frozen: {freeze}");
+            for (name, gradient) in &gradients {
+                assert_near(&format!("{positions:?}: {name}"), &gradient.values, &plain[name].values, ROUNDING);
+            }
         }
     });
 }
