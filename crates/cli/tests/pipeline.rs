@@ -346,9 +346,15 @@ fn doctor_shows_what_will_be_used() {
 fn bench_prints_the_line_of_its_peer() {
     let folder = Folder::new();
     folder.write("genome.fa", small_genome());
-    for (work, bases) in [("learn", 16 * 512), ("encode", 16 * 512), ("tokenize", 3000)] {
-        let files = if work == "tokenize" { "genome.fa codes.npy" } else { "" };
-        let outcome = folder.ok(&format!("bench {work} {files} --preset tiny --runs 1"));
+    for (work, arguments, bases) in [
+        ("learn", "", 16 * 512),
+        ("encode", "", 16 * 512),
+        ("encode", "--batch 3 --length 50", 150),
+        ("tokenize", "genome.fa codes.npy", 3000),
+        ("pretrain", "--batch 2 --length 40", 80),
+        ("embed", "--length 40", 16 * 40),
+    ] {
+        let outcome = folder.ok(&format!("bench {work} {arguments} --preset tiny --runs 1"));
         let line: serde_json::Value = serde_json::from_str(outcome.text()).expect("one JSON object");
         let names: Vec<&str> = line.as_object().expect("an object").keys().map(String::as_str).collect();
         let expected =
@@ -358,6 +364,8 @@ fn bench_prints_the_line_of_its_peer() {
         assert!(line["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0));
     }
     assert!(folder.path("codes.npy").exists());
+    let refused = folder.run("bench tokenize genome.fa codes.npy --length 100");
+    assert!(refused.code == Some(2) && refused.stderr.contains("--length"), "{}", refused.stderr);
 }
 
 #[test]

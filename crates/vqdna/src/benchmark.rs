@@ -10,21 +10,27 @@ use std::time::Instant;
 use vqdna_data::codes::Writer;
 use vqdna_data::segment::Policy;
 
+use crate::backbone::transformer::TransformerConfig;
 use crate::batch::{Batch, HostWindow};
+use crate::objective::masked::{Masked, MaskedModel};
 use crate::objective::{Objective, reconstruct::Reconstruct};
 use crate::run::folder::{ModelConfig, Vocabulary};
-use crate::seed::{Stream, stream};
+use crate::seed::{Stream, normal, stream};
 use crate::tokenizer::vqdna::{Kind, Preset, VqdnaConfig};
 use crate::train::optimizer::{Adamw, AdamwConfig, Gradients};
 use crate::transcode::TranscodeError;
 use crate::transcode::encode::Tokenize;
 
-/// Bases of a window.
+/// Bases of a sequence, unless told otherwise.
 const LENGTH: usize = 512;
 /// Steps before the clock starts.
 const WARMUP: usize = 2;
 /// Learning rate of the measured steps.
 const RATE: f64 = 1e-4;
+/// Decay of the weights in the measured steps.
+const WEIGHT_DECAY: f64 = 0.01;
+/// Share of positions that are masked.
+const MASKED: f64 = 0.25;
 /// Bases of a piece when tokenizing.
 const CHUNK: usize = 4096;
 
@@ -62,31 +68,60 @@ fn name(preset: Preset) -> &'static str {
     }
 }
 
-fn windows(preset: Preset) -> usize {
-    match preset {
-        Preset::Tiny | Preset::Small => 16,
-        Preset::Base => 4,
+/// What is computed in one run, and how often it is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// Size of the network.
+    pub preset: Preset,
+    /// Measured runs, at least 1.
+    pub runs: usize,
+    /// Sequences of a run.
+    pub batch: usize,
+    /// Bases of a sequence.
+    pub length: usize,
+}
+
+impl Workload {
+    /// The batch that the PyTorch definition measures: 16 sequences of 512 bases, or 4 with the base network.
+    #[must_use]
+    pub fn new(preset: Preset, runs: usize) -> Self {
+        let batch = match preset {
+            Preset::Tiny | Preset::Small => 16,
+            Preset::Base => 4,
+        };
+        Self { preset, runs, batch, length: LENGTH }
+    }
+
+    fn shape(&self) -> [usize; 2] {
+        [self.batch, self.length]
+    }
+
+    fn size(&self) -> usize {
+        self.batch * self.length
     }
 }
 
 /// Stage 1: forward, backward, AdamW and codebook averages on fresh random bases.
 #[must_use]
-pub fn learn(preset: Preset, runs: usize, device: &Device) -> Measurement {
+pub fn learn(work: &Workload, device: &Device) -> Measurement {
     let device = &device.clone().autodiff();
-    let mut config = preset.config(Kind::Hrq);
+    let mut config = work.preset.config(Kind::Hrq);
     without_revival(&mut config);
     let objective = Reconstruct { config: config.clone(), seed: 0, start_rows: 0 };
-    let settings = AdamwConfig { weight_decay: 0.01, ..AdamwConfig::default() };
-    let (mut model, mut optimizer) = (Some(config.init(0, device)), Adamw::new(&settings));
+    let (mut model, mut optimizer) = (Some(config.init(0, device)), optimizer());
     let mut random = stream(0, "benchmark", &[]);
-    measure("learn", preset, runs, || {
+    measure("learn", work, || {
         let Some(current) = model.take() else { return };
-        let batch = random_batch(preset, &mut random, device);
+        let batch = random_batch(work, &mut random, device);
         let outcome = objective.forward(&current, &batch);
         let gradients = Gradients::of(&current, &outcome.loss.backward());
         let (stepped, _) = optimizer.step(current, gradients, RATE, 1.0);
         model = Some(objective.after_step(stepped, vec![outcome.carry], 1));
     })
+}
+
+fn optimizer() -> Adamw {
+    Adamw::new(&AdamwConfig { weight_decay: WEIGHT_DECAY, clip: 1.0, ..AdamwConfig::default() })
 }
 
 /// The PyTorch definition does not revive codes.
@@ -102,16 +137,75 @@ fn without_revival(config: &mut VqdnaConfig) {
 
 /// A frozen tokenizer on windows in memory.
 #[must_use]
-pub fn encode(preset: Preset, runs: usize, device: &Device) -> Measurement {
-    let model = preset.config(Kind::Hrq).init(0, device);
-    let batch = random_batch(preset, &mut stream(0, "benchmark", &[]), device);
-    measure("encode", preset, runs, || {
+pub fn encode(work: &Workload, device: &Device) -> Measurement {
+    let model = work.preset.config(Kind::Hrq).init(0, device);
+    let batch = random_batch(work, &mut stream(0, "benchmark", &[]), device);
+    measure("encode", work, || {
         let codes = model.encode(&batch);
         // Codes count when they are there, on any device.
         for level in codes {
             drop(level.into_data());
         }
     })
+}
+
+/// Stage 2: forward, backward and AdamW on random code vectors in memory, masked afresh in each run.
+#[must_use]
+pub fn pretrain(work: &Workload, device: &Device) -> Measurement {
+    let device = &device.clone().autodiff();
+    let mut random = stream(0, "benchmark", &[]);
+    let inputs = EncoderInputs::new(work, &mut random, device);
+    let (mut model, mut optimizer) = (Some(inputs.model), optimizer());
+    measure("pretrain", work, || {
+        let Some(current) = model.take() else { return };
+        let masked: Vec<bool> = (0..work.size()).map(|_| random.random_bool(MASKED)).collect();
+        let masked = Masked::new(&masked, work.shape(), device);
+        let loss = current.loss(inputs.vectors.clone(), &masked, &inputs.real, &inputs.codes);
+        let gradients = Gradients::of(&current, &loss.backward());
+        model = Some(optimizer.step(current, gradients, RATE, 1.0).0);
+    })
+}
+
+/// A frozen encoder over random code vectors in memory, its hidden states averaged over positions.
+#[must_use]
+pub fn embed(work: &Workload, device: &Device) -> Measurement {
+    let inputs = EncoderInputs::new(work, &mut stream(0, "benchmark", &[]), device);
+    measure("embed", work, || {
+        let hidden = inputs.model.hidden(inputs.vectors.clone(), None, &inputs.real);
+        drop(hidden.mean_dim(1).into_data());
+    })
+}
+
+/// A fresh encoder and what it is fed.
+struct EncoderInputs {
+    model: MaskedModel,
+    vectors: Tensor<3>,
+    real: Tensor<2>,
+    codes: Vec<Tensor<2, Int>>,
+}
+
+impl EncoderInputs {
+    fn new(work: &Workload, random: &mut Stream, device: &Device) -> Self {
+        let tokenizer = work.preset.config(Kind::Hrq);
+        let (d_input, codebook_sizes) = (tokenizer.d_code, tokenizer.quantizer.codebook_sizes());
+        let backbone = match work.preset {
+            Preset::Tiny => TransformerConfig::tiny(),
+            Preset::Small => TransformerConfig::small(),
+            Preset::Base => TransformerConfig::base(),
+        };
+        let [batch, length] = work.shape();
+        let vectors: Vec<f32> = (0..work.size() * d_input).map(|_| normal(random) as f32).collect();
+        let mut codes = |codebook_size: usize| {
+            let codes: Vec<i32> = (0..work.size()).map(|_| random.random_range(0..codebook_size as i32)).collect();
+            Tensor::from_data(TensorData::new(codes, [batch, length]), device)
+        };
+        Self {
+            codes: codebook_sizes.iter().map(|&codebook_size| codes(codebook_size)).collect(),
+            model: MaskedModel::new(&backbone, d_input, &codebook_sizes, 0, device),
+            vectors: Tensor::from_data(TensorData::new(vectors, [batch, length, d_input]), device),
+            real: Tensor::ones([batch, length], device),
+        }
+    }
 }
 
 /// The whole job, once a run: read FASTA, encode with exact context, write codes.
@@ -147,24 +241,24 @@ pub fn tokenize(
     Ok(report("tokenize", preset, bases, times))
 }
 
-fn random_batch(preset: Preset, random: &mut Stream, device: &Device) -> Batch {
+fn random_batch(work: &Workload, random: &mut Stream, device: &Device) -> Batch {
     let window = |random: &mut Stream| HostWindow {
-        bases: (0..LENGTH).map(|_| random.random_range(0..4u8)).collect(),
+        bases: (0..work.length).map(|_| random.random_range(0..4u8)).collect(),
         soft_masked: Vec::new(),
     };
-    let windows: Vec<HostWindow> = (0..windows(preset)).map(|_| window(random)).collect();
+    let windows: Vec<HostWindow> = (0..work.batch).map(|_| window(random)).collect();
     Batch::new(&windows, 1.0, device)
 }
 
-fn measure(work: &'static str, preset: Preset, runs: usize, mut step: impl FnMut()) -> Measurement {
+fn measure(name: &'static str, work: &Workload, mut step: impl FnMut()) -> Measurement {
     (0..WARMUP).for_each(|_| step());
     let clocked = |step: &mut dyn FnMut()| {
         let start = Instant::now();
         step();
         start.elapsed().as_secs_f64()
     };
-    let times = (0..runs.max(1)).map(|_| clocked(&mut step)).collect();
-    report(work, preset, (windows(preset) * LENGTH) as u64, times)
+    let times = (0..work.runs.max(1)).map(|_| clocked(&mut step)).collect();
+    report(name, work.preset, work.size() as u64, times)
 }
 
 fn report(work: &'static str, preset: Preset, bases: u64, mut times: Vec<f64>) -> Measurement {

@@ -8,7 +8,7 @@
 //! | 0 | [`ops`], [`device`], [`seed`], [`batch`] |
 //! | 1 | [`weights`] |
 //! | 2 | [`layers`] |
-//! | 3 | [`quantizer`] |
+//! | 3 | [`quantizer`], [`backbone`], [`head`] |
 //! | 4 | [`tokenizer`] |
 //! | 5 | [`objective`] |
 //! | 6 | [`train`] |
@@ -19,9 +19,11 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod backbone;
 pub mod batch;
 pub mod benchmark;
 pub mod device;
+pub mod head;
 pub mod layers;
 pub mod objective;
 pub mod ops;

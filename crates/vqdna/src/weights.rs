@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use crate::seed::Stream;
+use crate::seed::{self, Stream};
 
 /// A dense f32 array.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,6 +91,17 @@ pub(crate) fn uniform<const D: usize>(
 ) -> Param<Tensor<D>> {
     let values: Vec<f32> =
         (0..shape.iter().product()).map(|_| ((random.random::<f64>() * 2.0 - 1.0) * bound) as f32).collect();
+    Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device))
+}
+
+/// A parameter drawn from a normal distribution around 0.
+pub(crate) fn normal<const D: usize>(
+    shape: [usize; D],
+    deviation: f64,
+    random: &mut Stream,
+    device: &Device,
+) -> Param<Tensor<D>> {
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| (seed::normal(random) * deviation) as f32).collect();
     Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device))
 }
 

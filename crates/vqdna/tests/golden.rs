@@ -1,15 +1,17 @@
-//! The tokenizer agrees with the PyTorch definition of the network, on fused kernels and on Burn's own operations.
+//! Tokenizer and masked model agree with the PyTorch definition of the networks, on fused kernels and on Burn's own operations.
 //!
-//! Numbers come from `$VQDNA_GOLDEN/vqdna/*/{tokenizer,training}.safetensors` (default: `../shared/golden` beside the
+//! Numbers come from `$VQDNA_GOLDEN/vqdna/*/{tokenizer,masked,training}.safetensors` (default: `../shared/golden` beside the
 //! repository, else the copies in `fixtures/golden`); sizes come from the files' metadata.
 
 use burn::prelude::*;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use vqdna::backbone::transformer::TransformerConfig;
 use vqdna::batch::Batch;
+use vqdna::objective::masked::{self, Masked, MaskedModel};
 use vqdna::objective::{Objective, reconstruct::Reconstruct};
-use vqdna::ops::with_composed_ops;
+use vqdna::ops::{Positions, with_composed_ops};
 use vqdna::quantizer::codebook::CodebookConfig;
 use vqdna::quantizer::{HrqConfig, Quantizer, QuantizerConfig};
 use vqdna::tokenizer::vqdna::{Vqdna, VqdnaConfig, load_published, publish};
@@ -70,6 +72,11 @@ impl Golden {
     fn part(&self, prefix: &str) -> Arrays {
         let strip = |(name, array): (&String, &Array)| Some((name.strip_prefix(prefix)?.to_owned(), array.clone()));
         self.arrays.iter().filter_map(strip).collect()
+    }
+
+    fn tensor<const D: usize>(&self, name: &str, device: &Device) -> Tensor<D> {
+        let array = &self.arrays[name];
+        Tensor::from_data(TensorData::new(array.values.clone(), array.shape.clone()), device)
     }
 
     fn model(&self, device: &Device) -> Vqdna {
@@ -171,6 +178,67 @@ fn tokenizer_agrees(golden: &Golden) {
     }
 }
 
+/// The config of the PyTorch encoder, as written in the metadata.
+#[derive(Deserialize)]
+struct PeerEncoderConfig {
+    d_input: usize,
+    d_model: usize,
+    layers: usize,
+    heads: usize,
+    d_ff: usize,
+    codebook_sizes: Vec<usize>,
+    eps: f64,
+    rope_theta: f64,
+}
+
+impl PeerEncoderConfig {
+    fn model(&self, checkpoint: bool, device: &Device) -> MaskedModel {
+        let config = TransformerConfig {
+            d_model: self.d_model,
+            layers: self.layers,
+            heads: self.heads,
+            d_ff: self.d_ff,
+            norm_eps: self.eps,
+            positions: Positions::Rotary { theta: self.rope_theta },
+            checkpoint,
+        };
+        config.check().expect("a sound config");
+        MaskedModel::new(&config, self.d_input, &self.codebook_sizes, 0, device)
+    }
+}
+
+fn masked_model(golden: &Golden, checkpoint: bool, device: &Device) -> MaskedModel {
+    let config: PeerEncoderConfig = serde_json::from_str(&golden.metadata["config"]).expect("a peer config");
+    masked::load_published(config.model(checkpoint, device), golden.part("w."))
+        .unwrap_or_else(|e| panic!("{}: {e}", golden.path.display()))
+}
+
+fn masked_model_agrees(golden: &Golden, checkpoint: bool) {
+    let device = Device::flex().autodiff();
+    let model = masked_model(golden, checkpoint, &device);
+    let vectors = golden.tensor::<3>("in.vectors", &device);
+    let shape: [usize; 2] = golden.arrays["in.masked"].shape.as_slice().try_into().expect("two axes");
+    let is_masked: Vec<bool> = golden.arrays["in.masked"].values.iter().map(|&v| v != 0.0).collect();
+    let (masked, real) = (Masked::new(&is_masked, shape, &device), golden.tensor::<2>("in.real", &device));
+    let levels = golden.part("in.codes.").len();
+    let codes: Vec<Tensor<2, Int>> =
+        (1..=levels).map(|level| golden.tensor::<2>(&format!("in.codes.{level}"), &device).int()).collect();
+
+    let hidden = model.hidden(vectors.clone(), Some(&masked), &real);
+    golden.check("out.hidden", &values(hidden), TOLERANCE);
+    let loss = model.loss(vectors, &masked, &real, &codes);
+    golden.check("out.loss", &values(loss.clone()), TOLERANCE);
+
+    let gradients = Gradients::of(&model, &loss.backward()).to_arrays();
+    let gradients: Arrays =
+        gradients.into_iter().map(|(name, array)| (masked::published_name(&name).to_owned(), array)).collect();
+    let want = golden.part("grad.");
+    assert_eq!(gradients.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>(), "names of gradients");
+    for (name, gradient) in &gradients {
+        golden.check(&format!("grad.{name}"), &gradient.values, TOLERANCE);
+    }
+}
+
 #[derive(Deserialize)]
 struct Trace {
     lr: f64,
@@ -228,6 +296,22 @@ fn tokenizer_on_composed_operations() {
 }
 
 #[test]
+fn masked_model_on_fused_kernels() {
+    for golden in files("masked.safetensors") {
+        masked_model_agrees(&golden, false);
+        masked_model_agrees(&golden, true);
+    }
+}
+
+#[test]
+fn masked_model_on_composed_operations() {
+    for golden in files("masked.safetensors") {
+        with_composed_ops(|| masked_model_agrees(&golden, false));
+        with_composed_ops(|| masked_model_agrees(&golden, true));
+    }
+}
+
+#[test]
 fn twelve_steps_on_fused_kernels() {
     for golden in files("training.safetensors") {
         training_agrees(&golden);
@@ -247,5 +331,9 @@ fn published_names_are_those_of_the_definition() {
         let model = golden.model(&Device::flex());
         assert!(matches!(model.quantizer, Quantizer::Hierarchy(_)));
         assert_eq!(publish(&model), golden.part("w."), "weights survive the way in and out");
+    }
+    for golden in files("masked.safetensors") {
+        let published = masked::publish(&masked_model(&golden, false, &Device::flex()));
+        assert_eq!(published, golden.part("w."), "weights survive the way in and out");
     }
 }

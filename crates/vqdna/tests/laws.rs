@@ -1,5 +1,6 @@
-//! What holds for every quantizer and every tokenizer. A new kind is tested by being listed in `quantizers` here.
+//! What holds for every quantizer, tokenizer and backbone. A new kind is tested by being listed in `quantizers` here.
 
+mod backbone;
 mod codebook;
 mod quantizer;
 mod tokenizer;

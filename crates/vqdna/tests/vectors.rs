@@ -4,6 +4,7 @@
 use burn::prelude::*;
 
 use crate::host::{assert_near, floats, integers, noise, tensor};
+use vqdna::ops::{AttentionWeights, Positions, attention, with_composed_ops};
 use vqdna::quantizer::codebook::CodebookConfig;
 use vqdna::quantizer::{HrqConfig, HrqRule, Quantized, Quantizer, QuantizerConfig, RqConfig, VqConfig};
 use vqdna::seed::stream;
@@ -160,4 +161,35 @@ fn t9_residuals_and_running_means_of_one_number() {
     assert_eq!(codes(&made), [1, 1, 1]);
     check(&made.searched, &[&[0.6], &[0.2], &[0.3]]);
     check(&made.means, &[&[1.0], &[0.75], &[0.583_333_3]]);
+}
+
+/// B4 of `docs/vectors.md`. The first of eight heads has slope 1/2; with no queries and keys, its weights are the bias alone. The
+/// values are the one-hot rows of `x` again, so that the head returns its weights.
+#[test]
+fn b4_attention_by_distance_alone() {
+    const D: usize = 24;
+    let (device, high) = (Device::flex(), (D as f32 - 1.0).sqrt());
+    let rows: Vec<f32> = (0..3 * D).map(|i| f32::from(i % D == i / D)).collect();
+    let eye: Vec<f32> = (0..D * D).map(|i| f32::from(i % D == i / D)).collect();
+    // The norm of a one-hot row is `high` where it is 1 and -1/`high` elsewhere.
+    let scale = 1.0 / (high + high.recip());
+    let qkv: Vec<f32> = std::iter::repeat_n(0.0, 2 * D * D).chain(eye.iter().map(|v| v * scale)).collect();
+    let qkv_bias: Vec<f32> = std::iter::repeat_n(0.0, 2 * D).chain(std::iter::repeat_n(scale / high, D)).collect();
+    let weights = AttentionWeights {
+        gain: Tensor::ones([D], &device),
+        bias: Tensor::zeros([D], &device),
+        eps: 1e-12,
+        qkv: tensor(&qkv, [3 * D, D], &device),
+        qkv_bias: tensor(&qkv_bias, [3 * D], &device),
+        out: tensor(&eye, [D, D], &device),
+        out_bias: Tensor::zeros([D], &device),
+        heads: 8,
+        positions: Positions::Alibi,
+    };
+    let x = tensor(&rows, [1, 3, D], &device);
+    let added =
+        |weights| floats((attention(x.clone(), Tensor::ones([1, 3], &device), weights) - x.clone()).narrow(2, 0, 3));
+    let want = [0.506_480, 0.307_196, 0.186_324, 0.274_069, 0.451_862, 0.274_069, 0.186_324, 0.307_196, 0.506_480];
+    assert_near("weights", &added(weights.clone()), &want, 2e-6);
+    assert_near("weights", &with_composed_ops(|| added(weights)), &want, 2e-6);
 }

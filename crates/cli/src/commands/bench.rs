@@ -1,9 +1,9 @@
 //! `vqdna bench`: speed and memory of fixed workloads.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args as ClapArgs, ValueEnum};
 use std::path::PathBuf;
-use vqdna::benchmark;
+use vqdna::benchmark::{self, Workload};
 
 use super::Verdict;
 use super::tokenize::at_least_one;
@@ -21,6 +21,12 @@ pub struct Args {
     /// Measured runs; tokenize runs once unless told otherwise.
     #[arg(long, value_parser = at_least_one)]
     pub runs: Option<usize>,
+    /// Bases of a sequence; not with `tokenize`, which cuts pieces of 4096. Default: 512.
+    #[arg(long, value_parser = at_least_one)]
+    pub length: Option<usize>,
+    /// Sequences of a run; not with `tokenize`. Default: 16, or 4 with `--preset base`.
+    #[arg(long, value_parser = at_least_one)]
+    pub batch: Option<usize>,
     /// FASTA to tokenize (only with `tokenize`).
     pub fasta: Option<PathBuf>,
     /// Where its codes go (only with `tokenize`).
@@ -38,16 +44,27 @@ pub enum Work {
     Encode,
     /// The whole job: read FASTA, encode, write codes.
     Tokenize,
+    /// A training step of stage 2.
+    Pretrain,
+    /// A frozen encoder over code vectors in memory.
+    Embed,
 }
 
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<Verdict> {
     let device = args.compute.open()?;
     let preset = args.preset.into();
+    let usual = Workload::new(preset, args.runs.unwrap_or(7));
+    let work =
+        Workload { length: args.length.unwrap_or(usual.length), batch: args.batch.unwrap_or(usual.batch), ..usual };
     let measurement = match args.work {
-        Work::Learn => benchmark::learn(preset, args.runs.unwrap_or(7), &device),
-        Work::Encode => benchmark::encode(preset, args.runs.unwrap_or(7), &device),
+        Work::Learn => benchmark::learn(&work, &device),
+        Work::Encode => benchmark::encode(&work, &device),
+        Work::Pretrain => benchmark::pretrain(&work, &device),
+        Work::Embed => benchmark::embed(&work, &device),
         Work::Tokenize => {
+            let is_usual = args.length.is_none() && args.batch.is_none();
+            ensure!(is_usual, "bench tokenize reads all of its FASTA file; it takes no --length and no --batch");
             let fasta =
                 args.fasta.as_deref().context("bench tokenize needs a FASTA file and an output: FASTA OUT.npy")?;
             let output =

@@ -1,8 +1,8 @@
 //! The operations out of Burn's own, for any device and for comparison.
 
-use super::{AdamwStep, ConvBlockWeights};
+use super::{AdamwStep, AttentionWeights, ConvBlockWeights, MlpWeights, Positions, alibi_slopes, rotary_table};
 use burn::prelude::*;
-use burn::tensor::activation::gelu;
+use burn::tensor::activation::{gelu, log_softmax, softmax};
 use burn::tensor::module::conv1d;
 use burn::tensor::ops::ConvOptions;
 
@@ -13,21 +13,82 @@ pub(super) fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor
     y.reshape([batch, bases, d_out])
 }
 
+pub(super) fn linear_gelu(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
+    gelu(linear(x, weight, bias))
+}
+
 pub(super) fn norm_gelu(x: Tensor<3>, gain: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<3> {
     gelu(layer_norm(x, gain, bias, eps))
 }
 
-fn layer_norm(x: Tensor<3>, gain: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<3> {
+pub(super) fn layer_norm(x: Tensor<3>, gain: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<3> {
     let centred = x.clone() - x.mean_dim(2);
     let variance = centred.clone().square().mean_dim(2);
     centred / variance.add_scalar(eps).sqrt() * gain.unsqueeze() + bias.unsqueeze()
+}
+
+/// Added to the scores of padding. Finite, so that a sequence of nothing but padding has a softmax; far below any score, so
+/// that beside a real position its weight is exactly 0.
+const PADDING_SCORE: f64 = -1e9;
+
+pub(super) fn attention(x: Tensor<3>, mask: Tensor<2>, w: AttentionWeights) -> Tensor<3> {
+    let [batch, bases, d] = x.dims();
+    let (heads, d_head, device) = (w.heads, d / w.heads, x.device());
+    let qkv = linear(layer_norm(x.clone(), w.gain, w.bias, w.eps), w.qkv, w.qkv_bias);
+    let qkv = qkv.reshape([batch, bases, 3, heads, d_head]).permute([2, 0, 3, 1, 4]);
+    let part = |part: usize| qkv.clone().narrow(0, part, 1).squeeze_dim::<4>(0); // [batch, heads, bases, d_head]
+    let (mut q, mut k, v) = (part(0), part(1), part(2));
+    let mut bias = mask.sub_scalar(1.0).mul_scalar(-PADDING_SCORE).reshape([batch, 1, 1, bases]);
+    match w.positions {
+        Positions::Rotary { theta } => {
+            let (cos, sin) = rotary_table(bases, d_head, theta);
+            let table = |values| Tensor::from_data(TensorData::new(values, [1, 1, bases, d_head / 2]), &device);
+            let (cos, sin) = (table(cos), table(sin));
+            (q, k) = (rotate(q, cos.clone(), sin.clone()), rotate(k, cos, sin));
+        }
+        Positions::Alibi => {
+            let slopes = Tensor::<4>::from_data(TensorData::new(alibi_slopes(heads), [1, heads, 1, 1]), &device);
+            bias = bias - slopes * distances(bases, &device);
+        }
+    }
+    let scores = q.mul_scalar(1.0 / (d_head as f64).sqrt()).matmul(k.transpose()) + bias;
+    let y = softmax(scores, 3).matmul(v).swap_dims(1, 2).reshape([batch, bases, d]);
+    x + linear(y, w.out, w.out_bias)
+}
+
+/// Turns the pairs (i, i + `d_head`/2) of `[batch, heads, bases, d_head]`.
+fn rotate(x: Tensor<4>, cos: Tensor<4>, sin: Tensor<4>) -> Tensor<4> {
+    let half = x.dims()[3] / 2;
+    let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
+    let turned = a.clone() * cos.clone() - b.clone() * sin.clone();
+    Tensor::cat(vec![turned, b * cos + a * sin], 3)
+}
+
+/// |i − j|, `[1, 1, bases, bases]`.
+fn distances(bases: usize, device: &Device) -> Tensor<4> {
+    let place = Tensor::<1, Int>::arange(0..bases as i64, device).float();
+    (place.clone().reshape([1, 1, bases, 1]) - place.reshape([1, 1, 1, bases])).abs()
+}
+
+pub(super) fn mlp(x: Tensor<3>, w: MlpWeights) -> Tensor<3> {
+    let inner = linear_gelu(layer_norm(x.clone(), w.gain, w.bias, w.eps), w.up, w.up_bias);
+    x + linear(inner, w.down, w.down_bias)
+}
+
+pub(super) fn cross_entropy(h: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, target: Tensor<1, Int>) -> Tensor<1> {
+    if h.dims()[0] == 0 {
+        // Zero, but in the graph: a backward pass from a tensor outside it is refused.
+        return bias.sum().mul_scalar(0.0);
+    }
+    let log_p = log_softmax(h.matmul(weight.transpose()) + bias.unsqueeze(), 1);
+    log_p.gather(1, target.unsqueeze_dim(1)).mean().neg()
 }
 
 pub(super) fn conv_block(x: Tensor<3>, mask: Tensor<2>, w: ConvBlockWeights) -> Tensor<3> {
     let [d, _, kernel] = w.conv.dims();
     let seen = (x.clone() * mask.unsqueeze_dim(2)).swap_dims(1, 2);
     let y = conv1d(seen, w.conv, Some(w.conv_bias), same_size(kernel, d)).swap_dims(1, 2);
-    let inner = gelu(linear(layer_norm(y, w.gain, w.bias, w.eps), w.up, w.up_bias));
+    let inner = linear_gelu(layer_norm(y, w.gain, w.bias, w.eps), w.up, w.up_bias);
     x + linear(inner, w.down, w.down_bias)
 }
 

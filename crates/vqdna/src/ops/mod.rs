@@ -7,9 +7,14 @@
 mod composed;
 #[cfg(feature = "cpu")]
 mod flex;
+mod positions;
+#[cfg(feature = "cpu")]
+mod recompute;
 
 use burn::prelude::*;
 use std::cell::Cell;
+
+pub use positions::{Positions, alibi_slopes, rotary_table};
 
 /// Weights of a [`conv_block`].
 #[derive(Clone, Debug)]
@@ -18,6 +23,48 @@ pub struct ConvBlockWeights {
     pub conv: Tensor<3>,
     /// `[d]`.
     pub conv_bias: Tensor<1>,
+    /// Gain of the layer norm, `[d]`.
+    pub gain: Tensor<1>,
+    /// Bias of the layer norm, `[d]`.
+    pub bias: Tensor<1>,
+    /// ε of the layer norm.
+    pub eps: f64,
+    /// `[d_inner, d]`.
+    pub up: Tensor<2>,
+    /// `[d_inner]`.
+    pub up_bias: Tensor<1>,
+    /// `[d, d_inner]`.
+    pub down: Tensor<2>,
+    /// `[d]`.
+    pub down_bias: Tensor<1>,
+}
+
+/// Weights of an [`attention`].
+#[derive(Clone, Debug)]
+pub struct AttentionWeights {
+    /// Gain of the layer norm, `[d]`.
+    pub gain: Tensor<1>,
+    /// Bias of the layer norm, `[d]`.
+    pub bias: Tensor<1>,
+    /// ε of the layer norm.
+    pub eps: f64,
+    /// Queries, keys and values, one below the other, each with its heads side by side: `[3 d, d]`.
+    pub qkv: Tensor<2>,
+    /// `[3 d]`.
+    pub qkv_bias: Tensor<1>,
+    /// `[d, d]`.
+    pub out: Tensor<2>,
+    /// `[d]`.
+    pub out_bias: Tensor<1>,
+    /// Heads, a divisor of `d`.
+    pub heads: usize,
+    /// How positions enter.
+    pub positions: Positions,
+}
+
+/// Weights of an [`mlp`].
+#[derive(Clone, Debug)]
+pub struct MlpWeights {
     /// Gain of the layer norm, `[d]`.
     pub gain: Tensor<1>,
     /// Bias of the layer norm, `[d]`.
@@ -113,11 +160,14 @@ fn keeps() -> bool {
 /// Whether operations on this device run as fused kernels.
 #[must_use]
 pub fn is_fused(device: &Device) -> bool {
+    is_cpu(device) && !COMPOSED_ONLY.get()
+}
+
+fn is_cpu(device: &Device) -> bool {
     #[cfg(feature = "cpu")]
     {
         use burn::backend::DispatchDevice;
-        let plain = device.clone().without_autodiff();
-        matches!(plain.as_dispatch(), DispatchDevice::Flex(_)) && !COMPOSED_ONLY.get()
+        matches!(device.clone().without_autodiff().as_dispatch(), DispatchDevice::Flex(_))
     }
     #[cfg(not(feature = "cpu"))]
     {
@@ -161,6 +211,23 @@ pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
     dispatch!(x.device(), linear(x, weight, bias))
 }
 
+/// `gelu(x · weightᵀ + bias)`, with the exact GELU.
+///
+/// # Shapes
+/// - `x`: `[batch, bases, d_in]`; `weight`: `[d_out, d_in]`; `bias`: `[d_out]`
+/// - output: `[batch, bases, d_out]`
+pub fn linear_gelu(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
+    composed::linear_gelu(x, weight, bias)
+}
+
+/// Layer norm over the last axis.
+///
+/// # Shapes
+/// - `x`, output: `[batch, bases, d]`; `gain`, `bias`: `[d]`
+pub fn layer_norm(x: Tensor<3>, gain: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<3> {
+    composed::layer_norm(x, gain, bias, eps)
+}
+
 /// `gelu(layer_norm(x))` over the last axis, with the exact GELU.
 ///
 /// # Shapes
@@ -176,6 +243,57 @@ pub fn norm_gelu(x: Tensor<3>, gain: Tensor<1>, bias: Tensor<1>, eps: f64) -> Te
 /// - `mask`: `[batch, bases]`, 1 for a real base and 0 for padding; not differentiated
 pub fn conv_block(x: Tensor<3>, mask: Tensor<2>, weights: ConvBlockWeights) -> Tensor<3> {
     dispatch!(x.device(), conv_block(x, mask, weights))
+}
+
+/// `x + out(attention(qkv(layer_norm(x))))`: every position attends to every real one, on both sides, by scores scaled by
+/// 1/√`d_head`.
+///
+/// What comes out at padding is finite and means nothing, also where a whole sequence is padding.
+///
+/// # Shapes
+/// - `x`, output: `[batch, bases, d]`
+/// - `mask`: `[batch, bases]`, 1 for a real base and 0 for padding; not differentiated
+pub fn attention(x: Tensor<3>, mask: Tensor<2>, weights: AttentionWeights) -> Tensor<3> {
+    composed::attention(x, mask, weights)
+}
+
+/// `x + down(gelu(up(layer_norm(x))))`, with the exact GELU.
+///
+/// # Shapes
+/// - `x`, output: `[batch, bases, d]`
+pub fn mlp(x: Tensor<3>, weights: MlpWeights) -> Tensor<3> {
+    composed::mlp(x, weights)
+}
+
+/// [`attention`], then [`mlp`].
+///
+/// With `recompute` nothing but `x` is kept for the backward pass, which computes the layer a second time. On the CPU only;
+/// elsewhere everything is kept.
+///
+/// # Shapes
+/// - `x`, output: `[batch, bases, d]`; `mask`: `[batch, bases]`
+pub fn transformer_layer(
+    x: Tensor<3>,
+    mask: Tensor<2>,
+    attention_weights: AttentionWeights,
+    mlp_weights: MlpWeights,
+    recompute: bool,
+) -> Tensor<3> {
+    #[cfg(feature = "cpu")]
+    if recompute && x.is_tracked() && is_cpu(&x.device()) {
+        return recompute::transformer_layer(x, mask, attention_weights, mlp_weights);
+    }
+    let _ = recompute;
+    mlp(attention(x, mask, attention_weights), mlp_weights)
+}
+
+/// Mean cross-entropy in nats of the classifier `h · weightᵀ + bias`; 0 if there is no row.
+///
+/// # Shapes
+/// - `h`: `[rows, d]`; `weight`: `[classes, d]`; `bias`: `[classes]`; `target`: `[rows]`, below `classes`
+/// - output: `[1]`
+pub fn cross_entropy(h: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, target: Tensor<1, Int>) -> Tensor<1> {
+    composed::cross_entropy(h, weight, bias, target)
 }
 
 /// Convolution of one-hot bases; ids of 4 and more (N and padding) are all-zero.

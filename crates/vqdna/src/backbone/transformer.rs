@@ -1,0 +1,231 @@
+//! A transformer encoder over the vectors of a frozen tokenizer's codes: the second stage of VQDNA (arXiv 2405.10812), whose
+//! encoder is of the size of BERT-base.
+//!
+//! Where the paper is silent: norms stand before attention and before the linear layers, positions are rotary or ALiBi, which
+//! reach beyond the trained length, and GELU is exact. A vector of its own takes the place of masked positions.
+
+use burn::module::Param;
+use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::layers::{LayerNorm, Linear, TransformerLayer, TransformerShape};
+use crate::ops::Positions;
+use crate::seed::stream;
+use crate::weights::normal;
+
+/// Standard deviation of the mask vector's initial values.
+const MASK_DEVIATION: f64 = 0.02;
+
+/// The network of the encoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TransformerConfig {
+    /// Channels of a hidden state.
+    pub d_model: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// Heads of attention, a divisor of `d_model`.
+    pub heads: usize,
+    /// Channels between the two linear layers of a layer.
+    pub d_ff: usize,
+    /// ε of the layer norms.
+    pub norm_eps: f64,
+    /// How attention knows where a position stands.
+    pub positions: Positions,
+    /// Whether training keeps only the input of each layer and computes the rest again in the backward pass: less memory, for a
+    /// second forward pass. On the CPU only. Numbers change in rounding alone.
+    pub checkpoint: bool,
+}
+
+impl Default for TransformerConfig {
+    fn default() -> Self {
+        Self::small()
+    }
+}
+
+/// A contradiction in a [`TransformerConfig`]; each message names the field.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransformerConfigError {
+    /// A size of zero, or one that no computer could hold.
+    #[error("`backbone.{field}` must be 1 to {most}")]
+    Size {
+        /// Name of the field.
+        field: &'static str,
+        /// The largest size.
+        most: usize,
+    },
+    /// Heads of unequal width.
+    #[error("`backbone.heads` must divide `backbone.d_model`, but {d_model} is no multiple of {heads}")]
+    Heads {
+        /// As written.
+        d_model: usize,
+        /// As written.
+        heads: usize,
+    },
+    /// Rotary positions turn pairs of channels.
+    #[error("`backbone.d_model` / `backbone.heads` must be even with rotary positions, not {0}")]
+    OddHead(usize),
+    /// Wavelengths that grow from 1 need a base of at least 1.
+    #[error("`backbone.positions.theta` must be 1 or more")]
+    Theta,
+    /// An ε that a root cannot take.
+    #[error("`backbone.norm_eps` must be above 0")]
+    NormEps,
+}
+
+/// Sizes beyond which a config is a slip of the pen.
+const MOST_CHANNELS: usize = 65_536;
+const MOST_LAYERS: usize = 1000;
+
+impl TransformerConfig {
+    /// For tests: 2 layers, 64 wide.
+    #[must_use]
+    pub fn tiny() -> Self {
+        Self::of_size([2, 64, 2, 256])
+    }
+
+    /// For a laptop: 6 layers, 384 wide.
+    #[must_use]
+    pub fn small() -> Self {
+        Self::of_size([6, 384, 6, 1536])
+    }
+
+    /// The size of BERT-base, as in DNABERT-2 and VQDNA: 12 layers, 768 wide.
+    #[must_use]
+    pub fn base() -> Self {
+        Self::of_size([12, 768, 12, 3072])
+    }
+
+    fn of_size([layers, d_model, heads, d_ff]: [usize; 4]) -> Self {
+        Self { d_model, layers, heads, d_ff, norm_eps: 1e-5, positions: Positions::default(), checkpoint: false }
+    }
+
+    /// Finds contradictions before a device opens.
+    ///
+    /// # Errors
+    /// The first contradiction, naming its field.
+    pub fn check(&self) -> Result<(), TransformerConfigError> {
+        use TransformerConfigError as E;
+        let sizes = [
+            ("d_model", self.d_model, MOST_CHANNELS),
+            ("layers", self.layers, MOST_LAYERS),
+            ("heads", self.heads, MOST_CHANNELS),
+            ("d_ff", self.d_ff, MOST_CHANNELS),
+        ];
+        if let Some(&(field, _, most)) = sizes.iter().find(|(_, size, most)| !(1..=*most).contains(size)) {
+            return Err(E::Size { field, most });
+        }
+        if !self.d_model.is_multiple_of(self.heads) {
+            return Err(E::Heads { d_model: self.d_model, heads: self.heads });
+        }
+        if let Positions::Rotary { theta } = self.positions {
+            let d_head = self.d_model / self.heads;
+            if !d_head.is_multiple_of(2) {
+                return Err(E::OddHead(d_head));
+            }
+            if !(theta >= 1.0 && theta.is_finite()) {
+                return Err(E::Theta);
+            }
+        }
+        if !(self.norm_eps > 0.0 && self.norm_eps.is_finite()) {
+            return Err(E::NormEps);
+        }
+        Ok(())
+    }
+
+    /// Fresh weights for code vectors `d_input` wide, a pure function of the seed.
+    #[must_use]
+    pub fn init(&self, d_input: usize, seed: u64, device: &Device) -> Transformer {
+        let random = &mut stream(seed, "weights of the backbone", &[]);
+        let (d, eps) = (self.d_model, self.norm_eps);
+        let shape = TransformerShape {
+            d,
+            heads: self.heads,
+            d_inner: self.d_ff,
+            eps,
+            positions: self.positions,
+            recompute: self.checkpoint,
+        };
+        Transformer {
+            proj: Linear::new(d_input, d, random, device),
+            mask_vector: normal([d], MASK_DEVIATION, random, device),
+            layers: (0..self.layers).map(|_| TransformerLayer::new(shape, random, device)).collect(),
+            norm: LayerNorm::new(d, eps, device),
+        }
+    }
+}
+
+/// Projection, mask vector, layers and a last norm.
+#[derive(Module, Debug)]
+pub struct Transformer {
+    /// Code vectors to `d_model`.
+    pub proj: Linear,
+    /// What stands for a masked position, `[d_model]`.
+    pub mask_vector: Param<Tensor<1>>,
+    /// The layers.
+    pub layers: Vec<TransformerLayer>,
+    /// Norm after the last layer.
+    pub norm: LayerNorm,
+}
+
+impl Transformer {
+    /// The hidden states of a batch; those at padding mean nothing.
+    ///
+    /// # Shapes
+    /// - `vectors`: `[batch, bases, d_input]`
+    /// - `masked`: `[batch, bases]`, true where the mask vector takes the place of the vector; none to see everything
+    /// - `real`: `[batch, bases]`, 1 for a real base, 0 for padding, which is not attended to
+    /// - output: `[batch, bases, d_model]`
+    pub fn hidden(&self, vectors: Tensor<3>, masked: Option<Tensor<2, Bool>>, real: &Tensor<2>) -> Tensor<3> {
+        let mut x = self.proj.forward(vectors);
+        if let Some(masked) = masked {
+            let shape = x.dims();
+            let instead = self.mask_vector.val().unsqueeze::<3>().expand(shape);
+            x = x.mask_where(masked.unsqueeze_dim::<3>(2).expand(shape), instead);
+        }
+        self.norm.forward(self.layers.iter().fold(x, |x, layer| layer.forward(x, real.clone())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contradictions_name_their_field() {
+        let tiny = TransformerConfig::tiny;
+        let presets = [tiny(), TransformerConfig::small(), TransformerConfig::base()];
+        assert!(presets.iter().all(|preset| preset.check().is_ok()));
+        let rotary = |theta| TransformerConfig { positions: Positions::Rotary { theta }, ..tiny() };
+        for (config, field) in [
+            (TransformerConfig { d_model: 0, ..tiny() }, "backbone.d_model"),
+            (TransformerConfig { layers: 1001, ..tiny() }, "backbone.layers"),
+            (TransformerConfig { heads: 0, ..tiny() }, "backbone.heads"),
+            (TransformerConfig { heads: 3, ..tiny() }, "backbone.heads"),
+            (TransformerConfig { heads: 64, ..tiny() }, "rotary"),
+            (TransformerConfig { d_ff: 100_000, ..tiny() }, "backbone.d_ff"),
+            (TransformerConfig { norm_eps: 0.0, ..tiny() }, "backbone.norm_eps"),
+            (TransformerConfig { norm_eps: f64::NAN, ..tiny() }, "backbone.norm_eps"),
+            (rotary(0.0), "backbone.positions.theta"),
+            (rotary(f64::INFINITY), "backbone.positions.theta"),
+        ] {
+            let message = config.check().unwrap_err().to_string();
+            assert!(message.contains(field), "{message}");
+        }
+        assert!(TransformerConfig { heads: 64, positions: Positions::Alibi, ..tiny() }.check().is_ok());
+    }
+
+    #[test]
+    fn a_config_reads_as_it_was_written_and_refuses_typos() {
+        let config: TransformerConfig = toml::from_str("layers = 3\npositions = { kind = \"alibi\" }").expect("sound");
+        assert_eq!(config, TransformerConfig { layers: 3, positions: Positions::Alibi, ..TransformerConfig::small() });
+        let text = toml::to_string(&config).expect("serializable");
+        assert_eq!(toml::from_str::<TransformerConfig>(&text).expect("sound"), config);
+        let rotary: TransformerConfig = toml::from_str("positions = { kind = \"rotary\" }").expect("sound");
+        assert_eq!(rotary.positions, Positions::Rotary { theta: 10_000.0 });
+        for typo in ["layer = 3", "positions = { kind = \"rotary\", thetta = 1.0 }", "positions = { kind = \"rope\" }"]
+        {
+            assert!(toml::from_str::<TransformerConfig>(typo).is_err(), "{typo}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! A transformer layer that keeps only its input for the backward pass and computes everything else again (Chen et al. 2016).
+//!
+//! The layer is a single operation of the outer graph. Its backward pass runs the layer once more in a graph of its own, out of
+//! the same operations, so gradients are those of the plain layer but for rounding.
+
+use super::{AttentionWeights, MlpWeights, Positions, attention, mlp};
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::prelude::*;
+use burn_flex::FlexTensor;
+
+/// Tensors that a layer is differentiated by: its input, six weights of attention and six of the linear layers.
+const DIFFERENTIATED: usize = 13;
+
+/// What a layer needs beside tensors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    heads: usize,
+    positions: Positions,
+    eps: [f64; 2],
+}
+
+pub(super) fn transformer_layer(x: Tensor<3>, mask: Tensor<2>, a: AttentionWeights, m: MlpWeights) -> Tensor<3> {
+    let settings = Settings { heads: a.heads, positions: a.positions, eps: [a.eps, m.eps] };
+    Tensor::from_dispatch(Dispatch::vqdna_transformer_layer(
+        x.into_dispatch(),
+        a.gain.into_dispatch(),
+        a.bias.into_dispatch(),
+        a.qkv.into_dispatch(),
+        a.qkv_bias.into_dispatch(),
+        a.out.into_dispatch(),
+        a.out_bias.into_dispatch(),
+        m.gain.into_dispatch(),
+        m.bias.into_dispatch(),
+        m.up.into_dispatch(),
+        m.up_bias.into_dispatch(),
+        m.down.into_dispatch(),
+        m.down_bias.into_dispatch(),
+        mask.inner().into_dispatch(),
+        settings,
+    ))
+}
+
+#[backend_extension(Flex, Autodiff)]
+pub(super) trait RecomputedOps: Backend {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the tensors of a layer; the macro that generates dispatch wants them flat"
+    )]
+    fn vqdna_transformer_layer(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        qkv_bias: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        out_bias: FloatTensor<Self>,
+        gain2: FloatTensor<Self>,
+        bias2: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        up_bias: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        down_bias: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        settings: Settings,
+    ) -> FloatTensor<Self>;
+}
+
+/// The layer on tensors as they come: x, then the weights of [`AttentionWeights`] and [`MlpWeights`] in their order.
+struct Layer {
+    x: Tensor<3>,
+    mask: Tensor<2>,
+    attention: AttentionWeights,
+    mlp: MlpWeights,
+}
+
+impl Layer {
+    fn new(tensors: [FlexTensor; DIFFERENTIATED], mask: FlexTensor, settings: Settings, is_learned: bool) -> Self {
+        fn open<const D: usize>(tensor: FlexTensor, is_learned: bool) -> Tensor<D> {
+            let tensor = Tensor::from_primitive::<Flex>(tensor);
+            if is_learned { tensor.autodiff().require_grad() } else { tensor }
+        }
+        let [x, gain, bias, qkv, qkv_bias, out, out_bias, gain2, bias2, up, up_bias, down, down_bias] = tensors;
+        Self {
+            x: open(x, is_learned),
+            mask: open(mask, false),
+            attention: AttentionWeights {
+                gain: open(gain, is_learned),
+                bias: open(bias, is_learned),
+                eps: settings.eps[0],
+                qkv: open(qkv, is_learned),
+                qkv_bias: open(qkv_bias, is_learned),
+                out: open(out, is_learned),
+                out_bias: open(out_bias, is_learned),
+                heads: settings.heads,
+                positions: settings.positions,
+            },
+            mlp: MlpWeights {
+                gain: open(gain2, is_learned),
+                bias: open(bias2, is_learned),
+                eps: settings.eps[1],
+                up: open(up, is_learned),
+                up_bias: open(up_bias, is_learned),
+                down: open(down, is_learned),
+                down_bias: open(down_bias, is_learned),
+            },
+        }
+    }
+
+    fn forward(&self) -> Tensor<3> {
+        mlp(attention(self.x.clone(), self.mask.clone(), self.attention.clone()), self.mlp.clone())
+    }
+
+    /// Gradients of the tensors it was made of, in their order.
+    fn gradients(&self, dy: FlexTensor) -> [Option<FlexTensor>; DIFFERENTIATED] {
+        // The gradient of this sum by the output is dy.
+        let sum = (self.forward() * Tensor::from_primitive::<Flex>(dy).autodiff()).sum();
+        let mut found = sum.backward();
+        let (a, m) = (&self.attention, &self.mlp);
+        let mut of = |tensor: &Tensor<1>| tensor.grad_remove(&mut found).map(close);
+        let vectors =
+            [&a.gain, &a.bias, &a.qkv_bias, &a.out_bias, &m.gain, &m.bias, &m.up_bias, &m.down_bias].map(&mut of);
+        let matrices = [&a.qkv, &a.out, &m.up, &m.down].map(|tensor| tensor.grad_remove(&mut found).map(close));
+        let x = self.x.grad_remove(&mut found).map(close);
+        let [gain, bias, qkv_bias, out_bias, gain2, bias2, up_bias, down_bias] = vectors;
+        let [qkv, out, up, down] = matrices;
+        [x, gain, bias, qkv, qkv_bias, out, out_bias, gain2, bias2, up, up_bias, down, down_bias]
+    }
+}
+
+fn close<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
+    tensor.try_into_primitive::<Flex>().expect("made of Flex tensors without autodiff")
+}
+
+impl RecomputedOps for Flex {
+    fn vqdna_transformer_layer(
+        x: FlexTensor,
+        gain: FlexTensor,
+        bias: FlexTensor,
+        qkv: FlexTensor,
+        qkv_bias: FlexTensor,
+        out: FlexTensor,
+        out_bias: FlexTensor,
+        gain2: FlexTensor,
+        bias2: FlexTensor,
+        up: FlexTensor,
+        up_bias: FlexTensor,
+        down: FlexTensor,
+        down_bias: FlexTensor,
+        mask: FlexTensor,
+        settings: Settings,
+    ) -> FlexTensor {
+        let tensors = [x, gain, bias, qkv, qkv_bias, out, out_bias, gain2, bias2, up, up_bias, down, down_bias];
+        close(Layer::new(tensors, mask, settings, false).forward())
+    }
+}
+
+impl<C: CheckpointStrategy> RecomputedOps for Autodiff<Flex, C> {
+    fn vqdna_transformer_layer(
+        x: FloatTensor<Self>,
+        gain: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        qkv: FloatTensor<Self>,
+        qkv_bias: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        out_bias: FloatTensor<Self>,
+        gain2: FloatTensor<Self>,
+        bias2: FloatTensor<Self>,
+        up: FloatTensor<Self>,
+        up_bias: FloatTensor<Self>,
+        down: FloatTensor<Self>,
+        down_bias: FloatTensor<Self>,
+        mask: FloatTensor<Self>,
+        settings: Settings,
+    ) -> FloatTensor<Self> {
+        let tensors = [x, gain, bias, qkv, qkv_bias, out, out_bias, gain2, bias2, up, up_bias, down, down_bias];
+        let nodes = tensors.each_ref().map(FloatTensor::<Self>::node);
+        let (tensors, mask) = (tensors.map(FloatTensor::<Self>::into_primitive), mask.into_primitive());
+        let y = close(Layer::new(tensors.clone(), mask.clone(), settings, false).forward());
+        match LayerBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish((tensors, mask, settings), y),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LayerBackward;
+
+impl Backward<Flex, DIFFERENTIATED> for LayerBackward {
+    type State = ([FlexTensor; DIFFERENTIATED], FlexTensor, Settings);
+
+    fn backward(self, ops: Ops<Self::State, DIFFERENTIATED>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let dy = gradients.consume::<Flex>(&ops.node);
+        let (tensors, mask, settings) = ops.state;
+        let found = Layer::new(tensors, mask, settings, true).gradients(dy);
+        for (parent, gradient) in ops.parents.into_iter().zip(found) {
+            if let (Some(node), Some(gradient)) = (parent, gradient) {
+                gradients.register::<Flex>(node.id, gradient);
+            }
+        }
+    }
+}
