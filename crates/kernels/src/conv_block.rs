@@ -412,7 +412,10 @@ mod tests {
             assert_eq!(forward(input, weights(&a), Precision::F32, false), (out, Vec::new()));
             let g = backward(input, weights(&a), &dout, &mut pre, Precision::F32);
             let again = backward(input, weights(&a), &dout, &mut [], Precision::F32);
-            assert!(g.x == again.x && g.up == again.up && g.down == again.down, "kept or computed again, the same bits");
+            assert!(
+                g.x == again.x && g.up == again.up && g.down == again.down,
+                "kept or computed again, the same bits"
+            );
             let found = [g.x, g.conv, g.conv_bias, g.gain, g.bias, g.up, g.up_bias, g.down, g.down_bias];
             for (i, gradient) in found.iter().enumerate() {
                 assert_gradient(gradient, &a[i], |v| {

@@ -12,8 +12,10 @@
 #![allow(clippy::inline_always, reason = "a body must end up inside the function that has the SIMD features")]
 
 pub mod adamw;
+pub mod attention;
 pub mod codebook;
 pub mod conv_block;
+pub mod cross_entropy;
 pub mod gelu;
 pub mod linear;
 pub mod mlp;

@@ -174,7 +174,8 @@ impl<'a, U: Unit> Backward<'a, U> {
         for first in (0..rows).step_by(GROUP) {
             let here = GROUP.min(rows - first);
             let dout = &dout[first * d..(first + here) * d];
-            let act = if kept { &mut pre[first * d_inner..(first + here) * d_inner] } else { &mut own[..here * d_inner] };
+            let act =
+                if kept { &mut pre[first * d_inner..(first + here) * d_inner] } else { &mut own[..here * d_inner] };
             let (y, dpre) = (&mut y[..here * d], &mut dpre[..here * d_inner]);
             let this = &*self;
             let tiles = y

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Parts of a sum over rows. Fixed, so that the order of additions is.
@@ -51,6 +52,33 @@ pub(crate) fn for_overwrite<T: Copy>(length: usize) -> Vec<T> {
     // SAFETY: the capacity is there; any bits are a value, and none is read before it is written.
     unsafe { out.set_len(length) };
     out
+}
+
+/// A slice that tasks share, each writing parts of its own.
+pub(crate) struct Shared<'a> {
+    data: *mut f32,
+    length: usize,
+    lent: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: the slice is lent to this alone, and whoever asks for a part promises that it is theirs.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    pub(crate) fn new(data: &'a mut [f32]) -> Self {
+        Self { data: data.as_mut_ptr(), length: data.len(), lent: PhantomData }
+    }
+
+    /// The `length` floats that begin at `start`.
+    ///
+    /// # Safety
+    /// Parts that live at the same time must not overlap.
+    #[allow(clippy::mut_from_ref, reason = "what this type is for")]
+    pub(crate) unsafe fn part(&self, start: usize, length: usize) -> &mut [f32] {
+        assert!(start + length <= self.length, "{length} floats at {start} of {}", self.length);
+        // SAFETY: inside the slice; nobody else has this part, as the caller promises.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(start), length) }
+    }
 }
 
 /// Floats as other units of 32 bits.

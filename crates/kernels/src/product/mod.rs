@@ -339,7 +339,8 @@ mod tests {
         let width = panel_width();
         let mut out = vec![0.0; m * 50];
         let part: Vec<f32> = a.chunks(k).flat_map(|row| row[8..24].to_vec()).collect();
-        let rows: Vec<f32> = b[8 * n..24 * n].chunks(n).flat_map(|row| row[2 * width..2 * width + 5].to_vec()).collect();
+        let rows: Vec<f32> =
+            b[8 * n..24 * n].chunks(n).flat_map(|row| row[2 * width..2 * width + 5].to_vec()).collect();
         let want = naive(&part, &rows, m, 16, 5);
         let at = transpose(&a, m, k);
         let by_rows = Left::Rows { units: &a[8..], stride: k };
