@@ -7,7 +7,7 @@
 
 use crate::product::{Left, Matrix, Onto, Pair, Precision, Unit, View, multiply};
 use crate::rows::{Shared, for_overwrite, with_scratch};
-use crate::simd::{exp2, fma, simd, sum_by};
+use crate::simd::{exp2, fma, prefetch, simd, sum_by};
 use rayon::prelude::*;
 use std::f32::consts::{LN_2, LOG2_E};
 
@@ -26,12 +26,12 @@ const LANES: usize = 32;
 /// How attention knows where a row stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Positions {
-    /// Queries and keys are rotated: the pair `(i, i + d_head / 2)` by `position · theta^(−2i / d_head)` (Su et al. 2021, RoPE).
+    /// Queries and keys are rotated: the pair `(i, i + d_head / 2)` by `position · theta^(−2i / d_head)` (Su et al. 2021, `RoPE`).
     Rotary {
         /// Base of the wavelengths.
         theta: f32,
     },
-    /// Scores fall with the distance, on both sides: `−slope · |i − j|`, one slope a head (Press et al. 2022, ALiBi).
+    /// Scores fall with the distance, on both sides: `−slope · |i − j|`, one slope a head (Press et al. 2022, `ALiBi`).
     Alibi,
 }
 
@@ -50,7 +50,7 @@ pub struct Input<'a> {
     pub positions: Positions,
 }
 
-/// Slopes of ALiBi: powers of `2^(−8/n)`; where the number of heads is no power of two, those of the power of two below, then every
+/// Slopes of `ALiBi`: powers of `2^(−8/n)`; where the number of heads is no power of two, those of the power of two below, then every
 /// other one of twice as many.
 pub fn alibi_slopes(heads: usize) -> Vec<f32> {
     let slopes = |n: usize| (1..=n).map(move |h| (-8.0 * h as f64 / n as f64).exp2() as f32);
@@ -140,10 +140,15 @@ struct Rows<'a> {
 simd! {
     /// Dense copies of the rows at some positions, times `scale`, rotated forward if there is a table.
     fn gather[FMA](rows: Rows, positions: &[u32], table: &[f32], scale: f32, out: &mut [f32]) {
+        /// Rows asked for ahead: they are pages apart.
+        const AHEAD: usize = 16;
         let half = rows.width / 2;
-        for (out, &position) in out.chunks_exact_mut(rows.width).zip(positions) {
-            let position = position as usize;
-            let row = &rows.data[position * rows.stride..][..rows.width];
+        let row_at = |position: u32| &rows.data[position as usize * rows.stride..][..rows.width];
+        for (i, (out, &position)) in out.chunks_exact_mut(rows.width).zip(positions).enumerate() {
+            if let Some(&next) = positions.get(i + AHEAD) {
+                prefetch(row_at(next));
+            }
+            let (row, position) = (row_at(position), position as usize);
             if table.is_empty() {
                 out.iter_mut().zip(row).for_each(|(out, x)| *out = x * scale);
                 continue;
@@ -372,12 +377,12 @@ fn forward_part<U: Unit>(
             for (tile, queries) in queries.chunks(QUERIES).enumerate() {
                 let (first, rows) = (tile * QUERIES, queries.len());
                 let sum = &mut sum[first * d_head..(first + rows) * d_head];
-                let states = first..first + rows;
+                let span = first..first + rows;
                 let used = (rows - 1) * stride + cols;
                 let q = Left::Rows { units: &q[first * q_stride..], stride: q_stride };
                 multiply(&mut scores[..used], stride, q, k, 0..k.steps(), 0..cols, Onto::Zero);
                 let here = Scores { data: scores, stride, queries, keys, slope: problem.bias(head) };
-                weigh(here, at == 0, &mut largest[states.clone()], &mut totals[states], sum, d_head);
+                weigh(here, at == 0, &mut largest[span.clone()], &mut totals[span], sum, d_head);
                 let (units, stride) = U::of_rows(&scores[..used], stride, cols, w_units);
                 let onto = if at == 0 { Onto::Zero } else { Onto::Output };
                 multiply(sum, d_head, Left::Rows { units, stride }, v, 0..v.steps(), 0..d_head, onto);
@@ -471,12 +476,11 @@ fn backward_part<U: Unit>(
     let Problem { input, d, d_head, ref real, ref table, .. } = *problem;
     let queries = &real[sequence];
     let keys = &queries[part * KEYS..queries.len().min((part + 1) * KEYS)];
-    let alone = queries.len() <= KEYS;
+    let whole = queries.len() <= KEYS;
     let cols = keys.len();
     let stride = stride(cols);
     let rows = QUERIES.min(queries.len());
-    let mut share = for_overwrite(if alone { 0 } else { queries.len() * d_head });
-    let (dk_start, dv_start) = (d + head * d_head, 2 * d + head * d_head);
+    let mut share = for_overwrite(if whole { 0 } else { queries.len() * d_head });
     let write = |positions: &[u32], column: usize, rows: &[f32]| {
         for (&position, row) in positions.iter().zip(rows.chunks_exact(d_head)) {
             let at = (sequence * input.length + position as usize) * 3 * d + column;
@@ -546,15 +550,15 @@ fn backward_part<U: Unit>(
             multiply(dq, d_head, ds, k, 0..k.steps(), 0..d_head, Onto::Zero);
             // The queries of the product carry `log₂ e`; its gradients are of scores to base e.
             rotate_back(dq, d_head, queries, table, problem.scale() * LN_2);
-            if alone {
+            if whole {
                 write(queries, head * d_head, dq);
             } else {
                 share[tile * QUERIES * d_head..][..dq.len()].copy_from_slice(dq);
             }
         }
         rotate_back(dk, d_head, keys, table, LN_2);
-        write(keys, dk_start, dk);
-        write(keys, dv_start, dv);
+        write(keys, d + head * d_head, dk);
+        write(keys, 2 * d + head * d_head, dv);
     });
     share
 }

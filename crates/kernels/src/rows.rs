@@ -28,18 +28,25 @@ pub(crate) fn sum_over_rows(rows: usize, length: usize, add: impl Fn(Range<usize
         .unwrap_or_else(|| vec![0.0; length])
 }
 
-/// Buffers of a thread, kept between calls: fresh pages cost more than the work done in them.
+/// Buffers of a thread, kept between calls: fresh pages cost more than the work done in them. Each begins at a line of the cache, or
+/// every vector read from it could lie in two.
 pub(crate) fn with_scratch<const N: usize, R>(lengths: [usize; N], work: impl FnOnce([&mut [f32]; N]) -> R) -> R {
+    /// Floats of a line.
+    const LINE: usize = 16;
     thread_local! {
         static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
     }
     SCRATCH.with_borrow_mut(|buffer| {
-        let total = lengths.iter().sum();
+        let total = LINE + lengths.iter().map(|length| length.next_multiple_of(LINE)).sum::<usize>();
         if buffer.len() < total {
             buffer.resize(total, 0.0);
         }
-        let mut rest = buffer.as_mut_slice();
-        work(lengths.map(|length| rest.split_off_mut(..length).unwrap_or_default()))
+        let ahead = buffer.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+        let mut rest = &mut buffer[ahead..];
+        work(lengths.map(|length| {
+            let part = rest.split_off_mut(..length.next_multiple_of(LINE)).unwrap_or_default();
+            &mut part[..length]
+        }))
     })
 }
 

@@ -123,6 +123,19 @@ pub(crate) fn sum_by(length: usize, f: impl Fn(usize) -> f32) -> f32 {
     (whole..length).fold(lanes[0], |sum, i| sum + f(i))
 }
 
+/// Asks for the lines of `data` ahead of their use: for what the processor does not foresee, as rows far apart.
+#[inline(always)]
+pub(crate) fn prefetch(data: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in data.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, here about memory that exists; every x86-64 processor has SSE.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = data;
+}
+
 /// `e^x` for finite `x`, relative error below 2e-7; 0 below −87.3 in effect, capped above 88.
 ///
 /// Range reduction to `|r| ≤ ln 2 / 2` and the degree-5 polynomial of the Cephes library (Moshier).
