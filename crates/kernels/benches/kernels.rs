@@ -10,7 +10,7 @@ use std::time::Instant;
 use vqdna_kernels::conv_block::{self, Input};
 use vqdna_kernels::norm::Norm;
 use vqdna_kernels::product::{Precision, peak};
-use vqdna_kernels::{codebook, gelu, linear, mlp};
+use vqdna_kernels::{attention, codebook, cross_entropy, gelu, linear, mlp};
 
 /// Reproducible numbers in −1..1.
 fn noise(length: usize, seed: u64) -> Vec<f32> {
@@ -80,6 +80,12 @@ fn main() {
         for (rows, d_in, d_out) in [(8192, 384, 1152), (2048, 768, 2304), (8192, 64, 128), (2048, 256, 384)] {
             linears(&bench, precision, rows, d_in, d_out);
         }
+        for (batch, length, heads, d_head) in [(16, 512, 6, 64), (4, 512, 12, 64), (1, 8192, 6, 64), (16, 512, 4, 32)] {
+            attentions(&bench, precision, batch, length, heads, d_head);
+        }
+        for (rows, d, classes) in [(1228, 384, 4097), (2048, 128, 512)] {
+            classifiers(&bench, precision, rows, d, classes);
+        }
     }
     for (rows, d, k) in [(8192, 128, 512), (2048, 384, 2048)] {
         let (h, codes) = (noise(rows * d, 1), noise(k * d, 2));
@@ -130,5 +136,36 @@ fn linears(bench: &Bench, precision: Precision, rows: usize, d_in: usize, d_out:
     });
     bench.run("linear backward", &shape, precision, flops(2), || {
         black_box(linear::backward(&x, &w, d_out, &dy, precision));
+    });
+}
+
+fn attentions(bench: &Bench, precision: Precision, batch: usize, length: usize, heads: usize, d_head: usize) {
+    let (rows, d) = (batch * length, heads * d_head);
+    let (qkv, mask, dout) = (noise(rows * 3 * d, 1), vec![1.0; rows], noise(rows * d, 2));
+    let positions = attention::Positions::Rotary { theta: 10_000.0 };
+    let input = attention::Input { qkv: &qkv, mask: &mask, length, heads, positions };
+    let shape = format!("{batch} x {length}, {heads} x {d_head}");
+    let flops = |products: f64| Work::Flops(2.0 * products * (rows * length * d) as f64);
+    bench.run("attention forward", &shape, precision, flops(2.0), || {
+        black_box(attention::forward(input, precision, true));
+    });
+    let (out, stats) = attention::forward(input, precision, true);
+    bench.run("attention backward", &shape, precision, flops(5.0), || {
+        black_box(attention::backward(input, &out, &stats, &dout, precision));
+    });
+}
+
+fn classifiers(bench: &Bench, precision: Precision, rows: usize, d: usize, classes: usize) {
+    let (h, weight, bias) = (noise(rows * d, 1), noise(classes * d, 2), noise(classes, 3));
+    let target: Vec<i32> = (0..rows).map(|row| (row * 7 % classes) as i32).collect();
+    let input = cross_entropy::Input { h: &h, weight: &weight, bias: &bias, target: &target };
+    let shape = format!("[{rows}, {d}], {classes} classes");
+    let flops = |products: usize| Work::Flops(2.0 * (products * rows * d * classes) as f64);
+    bench.run("cross_entropy forward", &shape, precision, flops(1), || {
+        black_box(cross_entropy::forward(input, precision));
+    });
+    let (_, stats) = cross_entropy::forward(input, precision);
+    bench.run("cross_entropy backward", &shape, precision, flops(3), || {
+        black_box(cross_entropy::backward(input, &stats, 1.0, precision));
     });
 }

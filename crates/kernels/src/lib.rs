@@ -12,11 +12,15 @@
 #![allow(clippy::inline_always, reason = "a body must end up inside the function that has the SIMD features")]
 
 pub mod adamw;
+pub mod attention;
+pub mod attention_block;
 pub mod codebook;
 pub mod conv_block;
+pub mod cross_entropy;
 pub mod gelu;
 pub mod linear;
 pub mod mlp;
+pub mod mlp_block;
 pub mod norm;
 pub mod product;
 mod rows;

@@ -76,6 +76,60 @@ simd! {
     }
 }
 
+/// `dx = residual + gradient of the rows x` for a tile; returns the gradients of gain and bias, one after the other.
+pub(crate) fn backward_tile(norm: Norm, x: &[f32], dy: &[f32], residual: &[f32], dx: &mut [f32]) -> Vec<f32> {
+    let mut sums = vec![0.0; 2 * norm.gain.len()];
+    let (dgain, dbias) = sums.split_at_mut(norm.gain.len());
+    dx.copy_from_slice(x);
+    backward_in_place(norm, dx, dy, dgain, dbias);
+    add(dx, residual);
+    sums
+}
+
+simd! {
+    /// `x += y`.
+    fn add[FMA](x: &mut [f32], y: &[f32]) {
+        for (x, y) in x.iter_mut().zip(y) {
+            *x += y;
+        }
+    }
+}
+
+/// `norm(x)` for rows as wide as the gain.
+pub fn forward(norm: Norm, x: &[f32]) -> Vec<f32> {
+    let mut y = for_overwrite(x.len());
+    let chunk = ROWS * norm.gain.len();
+    y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(y, x)| forward_rows(norm, x, y));
+    y
+}
+
+/// Gradients of [`forward`] at `x` for the output gradient `dy`.
+pub fn backward(norm: Norm, x: &[f32], dy: &[f32]) -> Gradients {
+    backward_by(norm, x, |dx, at, dgain, dbias| backward_in_place(norm, dx, &dy[at..at + dx.len()], dgain, dbias))
+}
+
+/// Gradients tile by tile: `tile` gets a copy of rows of x to turn into their gradient, where they begin, and two sums.
+fn backward_by(
+    norm: Norm,
+    x: &[f32],
+    tile: impl Fn(&mut [f32], usize, &mut [f32], &mut [f32]) + Sync,
+) -> Gradients {
+    let width = norm.gain.len();
+    let mut dx = for_overwrite(x.len());
+    let chunk = ROWS * width;
+    let parts = dx.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).enumerate().map(|(i, (dx, x))| {
+        let mut sums = vec![0.0; 2 * width];
+        let (dgain, dbias) = sums.split_at_mut(width);
+        dx.copy_from_slice(x);
+        tile(dx, i * chunk, dgain, dbias);
+        sums
+    });
+    let parts: Vec<_> = parts.collect();
+    let sums = column_sums(&parts.concat(), 2 * width);
+    let (gain, bias) = sums.split_at(width);
+    Gradients { x: dx, gain: gain.to_vec(), bias: bias.to_vec() }
+}
+
 /// `gelu(norm(x))` for rows as wide as the gain.
 pub fn gelu_forward(norm: Norm, x: &[f32]) -> Vec<f32> {
     let mut y = for_overwrite(x.len());
@@ -87,7 +141,8 @@ pub fn gelu_forward(norm: Norm, x: &[f32]) -> Vec<f32> {
     y
 }
 
-/// Gradients of [`gelu_forward`].
+/// Gradients of [`forward`] or [`gelu_forward`].
+#[derive(Clone, Debug)]
 pub struct Gradients {
     /// Of the rows.
     pub x: Vec<f32>,
@@ -99,25 +154,14 @@ pub struct Gradients {
 
 /// Gradients of [`gelu_forward`] at `x` for the output gradient `dy`; the norm is computed again, nothing is kept.
 pub fn gelu_backward(norm: Norm, x: &[f32], dy: &[f32]) -> Gradients {
-    let width = norm.gain.len();
-    let mut dx = for_overwrite(x.len());
-    let chunk = ROWS * width;
-    let parts = dx.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).zip(dy.par_chunks(chunk)).map(|((dx, x), dy)| {
-        let mut sums = vec![0.0; 2 * width];
-        let (dgain, dbias) = sums.split_at_mut(width);
-        with_scratch([x.len(), x.len()], |[y, dnorm]| {
-            forward_rows(norm, x, y);
-            dnorm.copy_from_slice(dy);
-            gelu::backward_strided(y, dnorm, width, width);
-            dx.copy_from_slice(x);
+    backward_by(norm, x, |dx, at, dgain, dbias| {
+        with_scratch([dx.len(), dx.len()], |[y, dnorm]| {
+            forward_rows(norm, dx, y);
+            dnorm.copy_from_slice(&dy[at..at + dx.len()]);
+            gelu::backward_strided(y, dnorm, norm.gain.len(), norm.gain.len());
             backward_in_place(norm, dx, dnorm, dgain, dbias);
         });
-        sums
-    });
-    let parts: Vec<_> = parts.collect();
-    let sums = column_sums(&parts.concat(), 2 * width);
-    let (gain, bias) = sums.split_at(width);
-    Gradients { x: dx, gain: gain.to_vec(), bias: bias.to_vec() }
+    })
 }
 
 #[cfg(test)]
@@ -141,22 +185,25 @@ mod tests {
         let (width, rows, eps) = (5, 3, 1e-3);
         let (x, gain, bias, dy) = (noise(rows * width, 1), noise(width, 2), noise(width, 3), noise(rows * width, 4));
         let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
-        let run = |x: &[f64], gain: &[f64], bias: &[f64]| -> Vec<f64> {
-            x.chunks(width)
-                .flat_map(|r| test::reference(r, gain, bias, eps))
-                .map(crate::gelu::test::reference)
-                .collect()
-        };
-        let loss =
-            |x: &[f64], g: &[f64], b: &[f64]| run(x, g, b).iter().zip(&dy).map(|(y, &d)| y * f64::from(d)).sum::<f64>();
         let norm = Norm { gain: &gain, bias: &bias, eps: eps as f32 };
         let (xw, gw, bw) = (wide(&x), wide(&gain), wide(&bias));
-
-        let want: Vec<f32> = run(&xw, &gw, &bw).iter().map(|&v| v as f32).collect();
-        assert_close(&gelu_forward(norm, &x), &want);
-        let gradients = gelu_backward(norm, &x, &dy);
-        assert_gradient(&gradients.x, &x, |x| loss(x, &gw, &bw));
-        assert_gradient(&gradients.gain, &gain, |g| loss(&xw, g, &bw));
-        assert_gradient(&gradients.bias, &bias, |b| loss(&xw, &gw, b));
+        let plain = (forward as fn(Norm, &[f32]) -> Vec<f32>, backward as fn(Norm, &[f32], &[f32]) -> Gradients);
+        let identity: fn(f64) -> f64 = |v| v;
+        for ((forward, backward), after) in
+            [(plain, identity), ((gelu_forward, gelu_backward), crate::gelu::test::reference)]
+        {
+            let run = |x: &[f64], gain: &[f64], bias: &[f64]| -> Vec<f64> {
+                x.chunks(width).flat_map(|r| test::reference(r, gain, bias, eps)).map(after).collect()
+            };
+            let loss = |x: &[f64], g: &[f64], b: &[f64]| {
+                run(x, g, b).iter().zip(&dy).map(|(y, &d)| y * f64::from(d)).sum::<f64>()
+            };
+            let want: Vec<f32> = run(&xw, &gw, &bw).iter().map(|&v| v as f32).collect();
+            assert_close(&forward(norm, &x), &want);
+            let gradients = backward(norm, &x, &dy);
+            assert_gradient(&gradients.x, &x, |x| loss(x, &gw, &bw));
+            assert_gradient(&gradients.gain, &gain, |g| loss(&xw, g, &bw));
+            assert_gradient(&gradients.bias, &bias, |b| loss(&xw, &gw, b));
+        }
     }
 }

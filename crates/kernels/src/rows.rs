@@ -3,6 +3,7 @@
 use crate::product::TILE;
 use rayon::prelude::*;
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Mutex, PoisonError};
 
@@ -37,17 +38,24 @@ pub(crate) fn sum_over_rows(rows: usize, length: usize, add: impl Fn(Range<usize
 }
 
 /// Buffers of a thread, kept between calls: fresh pages cost more than the work done in them. Nested calls have buffers of their own.
+/// Each begins at a line of the cache, or every vector read from it could lie in two.
 pub(crate) fn with_scratch<const N: usize, R>(lengths: [usize; N], work: impl FnOnce([&mut [f32]; N]) -> R) -> R {
+    /// Floats of a line.
+    const LINE: usize = 16;
     thread_local! {
         static SCRATCH: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
     }
     let mut buffer = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
-    let total = lengths.iter().sum();
+    let total = LINE + lengths.iter().map(|length| length.next_multiple_of(LINE)).sum::<usize>();
     if buffer.len() < total {
         buffer.resize(total, 0.0);
     }
-    let mut rest = buffer.as_mut_slice();
-    let result = work(lengths.map(|length| rest.split_off_mut(..length).unwrap_or_default()));
+    let ahead = buffer.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+    let mut rest = &mut buffer[ahead..];
+    let result = work(lengths.map(|length| {
+        let part = rest.split_off_mut(..length.next_multiple_of(LINE)).unwrap_or_default();
+        &mut part[..length]
+    }));
     SCRATCH.with_borrow_mut(|buffers| buffers.push(buffer));
     result
 }
@@ -114,11 +122,44 @@ impl DerefMut for Buffer {
     }
 }
 
+impl PartialEq for Buffer {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
 impl Clone for Buffer {
     fn clone(&self) -> Self {
         let mut copy = Self::new(self.len());
         copy.copy_from_slice(self);
         copy
+    }
+}
+
+/// A slice that tasks share, each writing parts of its own.
+pub(crate) struct Shared<'a> {
+    data: *mut f32,
+    length: usize,
+    lent: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: the slice is lent to this alone, and whoever asks for a part promises that it is theirs.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    pub(crate) fn new(data: &'a mut [f32]) -> Self {
+        Self { data: data.as_mut_ptr(), length: data.len(), lent: PhantomData }
+    }
+
+    /// The `length` floats that begin at `start`.
+    ///
+    /// # Safety
+    /// Parts that live at the same time must not overlap.
+    #[allow(clippy::mut_from_ref, reason = "what this type is for")]
+    pub(crate) unsafe fn part(&self, start: usize, length: usize) -> &mut [f32] {
+        assert!(start + length <= self.length, "{length} floats at {start} of {}", self.length);
+        // SAFETY: inside the slice; nobody else has this part, as the caller promises.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(start), length) }
     }
 }
 

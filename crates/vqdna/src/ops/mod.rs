@@ -217,7 +217,7 @@ pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
 /// - `x`: `[batch, bases, d_in]`; `weight`: `[d_out, d_in]`; `bias`: `[d_out]`
 /// - output: `[batch, bases, d_out]`
 pub fn linear_gelu(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
-    composed::linear_gelu(x, weight, bias)
+    dispatch!(x.device(), linear_gelu(x, weight, bias))
 }
 
 /// Layer norm over the last axis.
@@ -225,7 +225,7 @@ pub fn linear_gelu(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3
 /// # Shapes
 /// - `x`, output: `[batch, bases, d]`; `gain`, `bias`: `[d]`
 pub fn layer_norm(x: Tensor<3>, gain: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<3> {
-    composed::layer_norm(x, gain, bias, eps)
+    dispatch!(x.device(), layer_norm(x, gain, bias, eps))
 }
 
 /// `gelu(layer_norm(x))` over the last axis, with the exact GELU.
@@ -254,7 +254,7 @@ pub fn conv_block(x: Tensor<3>, mask: Tensor<2>, weights: ConvBlockWeights) -> T
 /// - `x`, output: `[batch, bases, d]`
 /// - `mask`: `[batch, bases]`, 1 for a real base and 0 for padding; not differentiated
 pub fn attention(x: Tensor<3>, mask: Tensor<2>, weights: AttentionWeights) -> Tensor<3> {
-    composed::attention(x, mask, weights)
+    dispatch!(x.device(), attention(x, mask, weights))
 }
 
 /// `x + down(gelu(up(layer_norm(x))))`, with the exact GELU.
@@ -262,7 +262,7 @@ pub fn attention(x: Tensor<3>, mask: Tensor<2>, weights: AttentionWeights) -> Te
 /// # Shapes
 /// - `x`, output: `[batch, bases, d]`
 pub fn mlp(x: Tensor<3>, weights: MlpWeights) -> Tensor<3> {
-    composed::mlp(x, weights)
+    dispatch!(x.device(), mlp(x, weights))
 }
 
 /// [`attention`], then [`mlp`].
@@ -293,7 +293,7 @@ pub fn transformer_layer(
 /// - `h`: `[rows, d]`; `weight`: `[classes, d]`; `bias`: `[classes]`; `target`: `[rows]`, below `classes`
 /// - output: `[1]`
 pub fn cross_entropy(h: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, target: Tensor<1, Int>) -> Tensor<1> {
-    composed::cross_entropy(h, weight, bias, target)
+    dispatch!(h.device(), cross_entropy(h, weight, bias, target))
 }
 
 /// Convolution of one-hot bases; ids of 4 and more (N and padding) are all-zero.

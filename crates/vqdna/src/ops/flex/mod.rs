@@ -1,5 +1,9 @@
 //! The fused CPU kernels as operations of Burn's Flex backend, with hand-written backward passes.
 
+mod transformer;
+
+pub(super) use transformer::{attention, cross_entropy, layer_norm, linear_gelu, mlp};
+
 use super::{AdamwStep, ConvBlockWeights, keeps, precision};
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};

@@ -1,0 +1,242 @@
+//! The first half of a transformer layer, fused: `x + out(attention(qkv(norm(x))))` (pre-norm; Xiong et al. 2020), with tiled
+//! [`attention`] in the middle.
+
+use crate::attention::{self, Positions};
+use crate::linear::{column_sums, weight_gradient};
+use crate::mlp::add_row;
+use crate::norm::{self, Norm};
+use crate::product::{Matrix, Onto, Pair, Panels, Precision, Unit, multiply_all, rows_times};
+use crate::rows::{Buffer, for_overwrite, tile_height, with_scratch};
+use rayon::prelude::*;
+
+/// Rows as `[batch, length, d]`, and which of them are real.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// `[batch * length, d]`.
+    pub x: &'a [f32],
+    /// `[batch * length]`: 1 for a real position, 0 for padding, which is not attended to.
+    pub mask: &'a [f32],
+    /// Positions of one sequence.
+    pub length: usize,
+}
+
+/// Weights of the block.
+#[derive(Clone, Copy, Debug)]
+pub struct Weights<'a> {
+    /// Layer norm before the projection.
+    pub norm: Norm<'a>,
+    /// `[3 d, d]`: queries, keys, values.
+    pub qkv: &'a [f32],
+    /// `[3 d]`.
+    pub qkv_bias: &'a [f32],
+    /// `[d, d]`.
+    pub out: &'a [f32],
+    /// `[d]`.
+    pub out_bias: &'a [f32],
+    /// Heads; they divide d.
+    pub heads: usize,
+    /// How attention knows where a row stands.
+    pub positions: Positions,
+}
+
+/// What [`backward`] needs of the forward pass; empty if nothing was kept, and then computed again.
+#[derive(Clone, Debug, Default)]
+pub struct Kept {
+    qkv: Buffer,
+    attended: Buffer,
+    stats: Vec<f32>,
+}
+
+/// Output of the block, `[batch * length, d]`, and with `keep` what the backward pass needs. What comes out at padding is finite and
+/// means nothing.
+///
+/// # Panics
+/// If the slices do not fit the shapes of [`Input`] and [`Weights`].
+pub fn forward(input: Input, w: Weights, precision: Precision, keep: bool) -> (Vec<f32>, Kept) {
+    match precision {
+        Precision::F32 => forward_in::<f32>(input, w, precision, keep),
+        Precision::Bf16 => forward_in::<Pair>(input, w, precision, keep),
+    }
+}
+
+fn forward_in<U: Unit>(input: Input, w: Weights, precision: Precision, keep: bool) -> (Vec<f32>, Kept) {
+    let d = w.out_bias.len();
+    let kept = attend::<U>(input, w, precision, keep);
+    let out = Panels::<U>::new(Matrix::new(w.out, d, d).transposed());
+    let mut y = for_overwrite(input.x.len());
+    let height = tile_height(input.mask.len());
+    let tiles = y.par_chunks_mut(height * d).zip(input.x.par_chunks(height * d));
+    tiles.zip(kept.attended.par_chunks(height * d)).for_each(|((y, x), attended)| {
+        with_scratch([U::scratch(attended.len() / d, d)], |[units]| {
+            add_row(x, w.out_bias, y);
+            let (attended, _) = U::of_rows(attended, d, d, units);
+            multiply_all(y, attended, out.view(), Onto::Output);
+        });
+    });
+    (y, if keep { kept } else { Kept::default() })
+}
+
+/// Projection and attention.
+fn attend<U: Unit>(input: Input, w: Weights, precision: Precision, keep: bool) -> Kept {
+    let d = w.out_bias.len();
+    let mut qkv = Buffer::new(3 * input.x.len());
+    let right = Panels::<U>::new(Matrix::new(w.qkv, 3 * d, d).transposed());
+    let height = tile_height(input.mask.len());
+    qkv.par_chunks_mut(3 * height * d).zip(input.x.par_chunks(height * d)).for_each(|(qkv, x)| {
+        with_scratch([x.len(), U::scratch(x.len() / d, d)], |[y, units]| {
+            norm::forward_rows(w.norm, x, y);
+            let (y, _) = U::of_rows(y, d, d, units);
+            multiply_all(qkv, y, right.view(), Onto::Row(w.qkv_bias));
+        });
+    });
+    let (attended, stats) = attention::forward(w.attention(input, &qkv), precision, keep);
+    Kept { qkv, attended, stats }
+}
+
+impl<'a> Weights<'a> {
+    fn attention(&self, input: Input<'a>, qkv: &'a [f32]) -> attention::Input<'a> {
+        let Input { mask, length, .. } = input;
+        attention::Input { qkv, mask, length, heads: self.heads, positions: self.positions }
+    }
+}
+
+/// Gradients of [`forward`], each in the shape of its argument.
+#[derive(Clone, Debug)]
+pub struct Gradients {
+    /// Of the rows.
+    pub x: Vec<f32>,
+    /// Norm gain, `[d]`.
+    pub gain: Vec<f32>,
+    /// Norm bias, `[d]`.
+    pub bias: Vec<f32>,
+    /// `[3 d, d]`.
+    pub qkv: Vec<f32>,
+    /// `[3 d]`.
+    pub qkv_bias: Vec<f32>,
+    /// `[d, d]`.
+    pub out: Vec<f32>,
+    /// `[d]`.
+    pub out_bias: Vec<f32>,
+}
+
+/// Gradients of [`forward`] at `input` for the output gradient `dout [batch * length, d]`.
+pub fn backward(input: Input, w: Weights, dout: &[f32], kept: Kept, precision: Precision) -> Gradients {
+    match precision {
+        Precision::F32 => backward_in::<f32>(input, w, dout, kept, precision),
+        Precision::Bf16 => backward_in::<Pair>(input, w, dout, kept, precision),
+    }
+}
+
+fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], kept: Kept, precision: Precision) -> Gradients {
+    let d = w.out_bias.len();
+    let kept = if kept.stats.is_empty() { attend::<U>(input, w, precision, true) } else { kept };
+    let mut dattended = Buffer::new(dout.len());
+    rows_times(&mut dattended, dout, Panels::<U>::new(Matrix::new(w.out, d, d)).view(), Onto::Zero);
+    let out = weight_gradient::<U>(&kept.attended, d, dout, d);
+    let attention = w.attention(input, &kept.qkv);
+    let dqkv = attention::backward(attention, &kept.attended, &kept.stats, &dattended, precision);
+    // The normalised rows, in the place of a gradient that is no longer needed.
+    let mut normed = dattended;
+    let mut dx = for_overwrite(dout.len());
+    let right = Panels::<U>::new(Matrix::new(w.qkv, 3 * d, d));
+    let height = tile_height(input.mask.len());
+    let tiles = dx.par_chunks_mut(height * d).zip(normed.par_chunks_mut(height * d));
+    let tiles = tiles.zip(input.x.par_chunks(height * d)).zip(dout.par_chunks(height * d));
+    let dnorms: Vec<_> = tiles
+        .zip(dqkv.par_chunks(3 * height * d))
+        .map(|((((dx, normed), x), dout), dqkv)| {
+            norm::forward_rows(w.norm, x, normed);
+            with_scratch([x.len(), U::scratch(x.len() / d, 3 * d)], |[dnormed, units]| {
+                let (dqkv, _) = U::of_rows(dqkv, 3 * d, 3 * d, units);
+                multiply_all(dnormed, dqkv, right.view(), Onto::Zero);
+                norm::backward_tile(w.norm, x, dnormed, dout, dx)
+            })
+        })
+        .collect();
+    let dnorm = column_sums(&dnorms.concat(), 2 * d);
+    let (gain, bias) = dnorm.split_at(d);
+    Gradients {
+        x: dx,
+        gain: gain.to_vec(),
+        bias: bias.to_vec(),
+        qkv: weight_gradient::<U>(&normed, d, &dqkv, 3 * d),
+        qkv_bias: column_sums(&dqkv, 3 * d),
+        out,
+        out_bias: column_sums(dout, d),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linear;
+    use crate::rows::test::{assert_close, noise};
+
+    const EPS: f32 = 1e-3;
+
+    /// x, gain, bias, qkv, its bias, out, its bias.
+    fn arguments(rows: usize, d: usize) -> [Vec<f32>; 7] {
+        let mut seed = 0;
+        [rows * d, d, d, 3 * d * d, 3 * d, d * d, d].map(|size| {
+            seed += 1;
+            noise(size, seed)
+        })
+    }
+
+    fn weights(a: &[Vec<f32>; 7], positions: Positions) -> Weights<'_> {
+        let [_, gain, bias, qkv, qkv_bias, out, out_bias] = a;
+        Weights { norm: Norm { gain, bias, eps: EPS }, qkv, qkv_bias, out, out_bias, heads: 2, positions }
+    }
+
+    /// Out of the kernels that it joins, which have tests of their own.
+    #[test]
+    fn is_its_parts_in_a_row() {
+        let (length, d) = (7, 8);
+        let mask = [1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 0., 0., 0.];
+        for positions in [Positions::Alibi, Positions::Rotary { theta: 100.0 }] {
+            let a = arguments(2 * length, d);
+            let w = weights(&a, positions);
+            let input = Input { x: &a[0], mask: &mask, length };
+            let mut normed = vec![0.0; a[0].len()];
+            norm::forward_rows(w.norm, &a[0], &mut normed);
+            let qkv = linear::forward(&normed, w.qkv, w.qkv_bias, Precision::F32);
+            let (attended, _) = attention::forward(w.attention(input, &qkv), Precision::F32, false);
+            let y = linear::forward(&attended, w.out, w.out_bias, Precision::F32);
+            let want: Vec<f32> = y.iter().zip(&a[0]).map(|(y, x)| x + y).collect();
+            assert_close(&forward(input, w, Precision::F32, true).0, &want);
+        }
+    }
+
+    #[test]
+    fn gradients_are_slopes() {
+        let (length, d) = (5, 4);
+        let mask = [1., 1., 1., 1., 1., 1., 1., 1., 0., 0.];
+        let a = arguments(2 * length, d);
+        let real = |dy: Vec<f32>| -> Vec<f32> { dy.iter().enumerate().map(|(i, v)| v * mask[i / d]).collect() };
+        let dout = real(noise(2 * length * d, 99));
+        let run = |a: &[Vec<f32>; 7]| {
+            let w = weights(a, Positions::Alibi);
+            let (y, kept) = forward(Input { x: &a[0], mask: &mask, length }, w, Precision::F32, true);
+            (y, kept)
+        };
+        let w = weights(&a, Positions::Alibi);
+        let input = Input { x: &a[0], mask: &mask, length };
+        let g = backward(input, w, &dout, run(&a).1, Precision::F32);
+        let again = backward(input, w, &dout, Kept::default(), Precision::F32);
+        assert!(g.x == again.x && g.qkv == again.qkv, "kept or computed again, the same bits");
+        // The kernels compute in f32: slopes over a wide step, compared loosely; exact gradients are tested part by part.
+        let found = [g.x, g.gain, g.bias, g.qkv, g.qkv_bias, g.out, g.out_bias];
+        for (i, gradient) in found.iter().enumerate() {
+            let largest = gradient.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            for at in (0..gradient.len()).step_by(3) {
+                let loss = |step: f32| {
+                    let mut moved = a.clone();
+                    moved[i][at] += step;
+                    run(&moved).0.iter().zip(&dout).map(|(y, d)| f64::from(y * d)).sum::<f64>()
+                };
+                let slope = (loss(4e-3) - loss(-4e-3)) / 8e-3;
+                assert!((slope - f64::from(gradient[at])).abs() < 5e-3 * f64::from(largest), "{i}, {at}: {slope}");
+            }
+        }
+    }
+}
