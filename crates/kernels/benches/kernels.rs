@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::Instant;
 use vqdna_kernels::conv_block::{self, Input};
 use vqdna_kernels::norm::Norm;
-use vqdna_kernels::product::{Precision, peak};
+use vqdna_kernels::product::{Pair, Precision, peak, transposed};
 use vqdna_kernels::{attention, codebook, cross_entropy, gelu, linear, mlp};
 
 /// Reproducible numbers in −1..1.
@@ -77,7 +77,7 @@ fn main() {
         for (rows, d, d_inner, length) in [(8192, 128, 512, 512), (2048, 384, 1536, 512)] {
             conv_blocks(&bench, precision, rows, d, d_inner, length);
         }
-        for (rows, d_in, d_out) in [(8192, 384, 1152), (2048, 768, 2304), (8192, 64, 128), (2048, 256, 384)] {
+        for (rows, d_in, d_out) in [(8192, 384, 1152), (2048, 768, 2304), (8192, 64, 128), (8192, 128, 512), (2048, 384, 1536)] {
             linears(&bench, precision, rows, d_in, d_out);
         }
         for (batch, length, heads, d_head) in [(16, 512, 6, 64), (4, 512, 12, 64), (1, 8192, 6, 64), (16, 512, 4, 32)] {
@@ -133,6 +133,11 @@ fn linears(bench: &Bench, precision: Precision, rows: usize, d_in: usize, d_out:
     let flops = |products: usize| Work::Flops(2.0 * (products * rows * d_in * d_out) as f64);
     bench.run("linear forward", &shape, precision, flops(1), || {
         black_box(linear::forward(&x, &w, &b, precision));
+    });
+    let mut dw = vec![0.0; d_in * d_out];
+    bench.run("transposed product", &shape, precision, flops(1), || match precision {
+        Precision::F32 => transposed::<f32>(&mut dw, &x, d_in, &dy, d_out),
+        Precision::Bf16 => transposed::<Pair>(&mut dw, &x, d_in, &dy, d_out),
     });
     bench.run("linear backward", &shape, precision, flops(2), || {
         black_box(linear::backward(&x, &w, d_out, &dy, precision));

@@ -181,8 +181,18 @@ pub fn rows_times<U: Unit>(out: &mut [f32], x: &[f32], right: View<U>, onto: Ont
 /// # Panics
 /// If a slice does not fit.
 pub fn transposed<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: &[f32], n: usize) {
+    /// Floats of `a` multiplied before the next ones: they are read once for each panel of `b`, and so many stay in the last cache.
+    const NEAR: usize = 3 << 19;
     let rows = a.len() / m;
     assert!(a.len() == rows * m && b.len() == rows * n && out.len() == m * n, "sizes of a transposed product");
+    let near = (NEAR / m.max(1)).next_multiple_of(DEPTH * U::DEPTH);
+    for (a, b) in a.chunks((near * m).max(1)).zip(b.chunks((near * n).max(1))) {
+        transposed_part::<U>(out, a, m, b, n);
+    }
+}
+
+fn transposed_part<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: &[f32], n: usize) {
+    let rows = a.len() / m;
     let steps = rows.div_ceil(U::DEPTH);
     let mut buffer = Vec::new();
     let left: &[U] = U::of_steps_parallel(a, m, &mut buffer);
