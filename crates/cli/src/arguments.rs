@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use vqdna::device;
+use vqdna::ops::{self, Precision};
 use vqdna::run::config::RunConfig;
 use vqdna::tokenizer::vqdna::{Kind, Preset};
 
@@ -71,6 +72,37 @@ pub enum Strands {
     Both,
 }
 
+/// How matrix products are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionName {
+    /// Single precision.
+    F32,
+    /// Operands rounded to bf16, sums in f32; CPU only, fast where the processor has AVX-512 BF16.
+    Bf16,
+}
+
+impl From<Precision> for PrecisionName {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+impl PrecisionName {
+    /// As the library names it, if the device can.
+    pub fn on(self, device: &burn::prelude::Device) -> Result<Precision> {
+        match self {
+            Self::F32 => Ok(Precision::F32),
+            Self::Bf16 => {
+                anyhow::ensure!(ops::is_fused(device), "--precision bf16 is for the CPU; leave it out, or --device");
+                Ok(Precision::Bf16)
+            }
+        }
+    }
+}
+
 /// Where to compute.
 #[derive(Args, Clone, Debug)]
 pub struct Compute {
@@ -121,6 +153,9 @@ pub struct Configure {
     /// Optimiser steps (`train.steps`).
     #[arg(long)]
     pub steps: Option<u64>,
+    /// How products are computed (`train.precision`).
+    #[arg(long, value_enum)]
+    pub precision: Option<PrecisionName>,
     /// Seed of everything random.
     #[arg(long)]
     pub seed: Option<u64>,
@@ -131,6 +166,10 @@ impl Configure {
     pub fn resolve(&self) -> Result<RunConfig> {
         let mut assignments = self.set.clone();
         assignments.extend(self.steps.map(|steps| format!("train.steps={steps}")));
+        assignments.extend(self.precision.map(|precision| match precision {
+            PrecisionName::F32 => "train.precision=f32".to_owned(),
+            PrecisionName::Bf16 => "train.precision=bf16".to_owned(),
+        }));
         assignments.extend(self.seed.map(|seed| format!("seed={seed}")));
         let preset = RunConfig::preset(self.preset.into(), self.quantizer.into());
         let config = preset.with_changes(self.config.as_deref(), &assignments)?;

@@ -12,6 +12,7 @@ use vqdna_data::segment::Policy;
 
 use crate::backbone::transformer::TransformerConfig;
 use crate::batch::{Batch, HostWindow};
+use crate::ops::{self, Precision};
 use crate::objective::masked::{Masked, MaskedModel};
 use crate::objective::{Objective, reconstruct::Reconstruct};
 use crate::run::folder::{ModelConfig, Vocabulary};
@@ -60,7 +61,7 @@ pub struct Measurement {
 }
 
 /// Names a preset in results; the PyTorch side has no `tiny`.
-fn name(preset: Preset) -> &'static str {
+fn preset_name(preset: Preset) -> &'static str {
     match preset {
         Preset::Tiny => "tiny",
         Preset::Small => "small",
@@ -79,6 +80,8 @@ pub struct Workload {
     pub batch: usize,
     /// Bases of a sequence.
     pub length: usize,
+    /// How products are computed.
+    pub precision: Precision,
 }
 
 impl Workload {
@@ -89,7 +92,7 @@ impl Workload {
             Preset::Tiny | Preset::Small => 16,
             Preset::Base => 4,
         };
-        Self { preset, runs, batch, length: LENGTH }
+        Self { preset, runs, batch, length: LENGTH, precision: Precision::F32 }
     }
 
     fn shape(&self) -> [usize; 2] {
@@ -213,13 +216,12 @@ impl EncoderInputs {
 /// # Errors
 /// If the FASTA cannot be read or the codes cannot be written.
 pub fn tokenize(
-    preset: Preset,
-    runs: usize,
+    work: &Workload,
     device: &Device,
     fasta: &Path,
     output: &Path,
 ) -> Result<Measurement, TranscodeError> {
-    let config = ModelConfig::new(&preset.config(Kind::Hrq), Policy::default());
+    let config = ModelConfig::new(&work.preset.config(Kind::Hrq), Policy::default());
     let model = config.tokenizer.init(0, device);
     let vocabulary = Vocabulary { config, model, digest: "benchmark".to_owned() };
     let job = Tokenize {
@@ -229,16 +231,17 @@ pub fn tokenize(
         both_strands: false,
         chunk: CHUNK,
         batch: None,
+        precision: work.precision,
     };
     let (mut times, mut bases) = (Vec::new(), 0);
-    for _ in 0..runs.max(1) {
+    for _ in 0..work.runs.max(1) {
         let start = Instant::now();
         let mut writer = Writer::create(output, &job.header(None))?;
         bases = job.files(&[PathBuf::from(fasta)], None, &mut writer, &mut |_| ControlFlow::Continue(()))?.bases;
         writer.finish()?;
         times.push(start.elapsed().as_secs_f64());
     }
-    Ok(report("tokenize", preset, bases, times))
+    Ok(report("tokenize", work, bases, times))
 }
 
 fn random_batch(work: &Workload, random: &mut Stream, device: &Device) -> Batch {
@@ -250,7 +253,11 @@ fn random_batch(work: &Workload, random: &mut Stream, device: &Device) -> Batch 
     Batch::new(&windows, 1.0, device)
 }
 
-fn measure(name: &'static str, work: &Workload, mut step: impl FnMut()) -> Measurement {
+fn measure(name: &'static str, work: &Workload, step: impl FnMut()) -> Measurement {
+    ops::with_precision(work.precision, || measure_in_precision(name, work, step))
+}
+
+fn measure_in_precision(name: &'static str, work: &Workload, mut step: impl FnMut()) -> Measurement {
     (0..WARMUP).for_each(|_| step());
     let clocked = |step: &mut dyn FnMut()| {
         let start = Instant::now();
@@ -258,24 +265,51 @@ fn measure(name: &'static str, work: &Workload, mut step: impl FnMut()) -> Measu
         start.elapsed().as_secs_f64()
     };
     let times = (0..work.runs.max(1)).map(|_| clocked(&mut step)).collect();
-    report(name, work.preset, work.size() as u64, times)
+    report(name, work, work.size() as u64, times)
 }
 
-fn report(work: &'static str, preset: Preset, bases: u64, mut times: Vec<f64>) -> Measurement {
+fn report(name: &'static str, work: &Workload, bases: u64, mut times: Vec<f64>) -> Measurement {
     times.sort_by(f64::total_cmp);
     let middle = times.len() / 2;
     let median = if times.len() % 2 == 1 { times[middle] } else { f64::midpoint(times[middle - 1], times[middle]) };
     Measurement {
         peer: concat!("vqdna ", env!("CARGO_PKG_VERSION")).to_owned(),
-        work,
-        preset: name(preset),
-        bf16: false,
+        work: name,
+        preset: preset_name(work.preset),
+        bf16: work.precision == Precision::Bf16,
         bases,
         seconds: median,
         min: times[0],
         max: times[times.len() - 1],
         bases_per_s: bases as f64 / median,
         peak_rss_mb: peak_rss_mb(),
+    }
+}
+
+/// What the processor can do: GFLOP/s of matrix products that stay in its caches, on all threads.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Peak {
+    /// Program and version.
+    pub peer: String,
+    /// Name of the workload.
+    pub work: &'static str,
+    /// In single precision.
+    pub f32_gflops: f64,
+    /// In bf16 with sums in f32; absent where the processor does not multiply bf16.
+    pub bf16_gflops: Option<f64>,
+}
+
+/// Measures the peak of matrix products for about a second.
+#[cfg(feature = "cpu")]
+#[must_use]
+pub fn peak() -> Peak {
+    use vqdna_kernels::product::{Precision, peak};
+    let bf16 = vqdna_kernels::simd::native_bf16();
+    Peak {
+        peer: concat!("vqdna ", env!("CARGO_PKG_VERSION")).to_owned(),
+        work: "peak",
+        f32_gflops: peak(Precision::F32, 0.5),
+        bf16_gflops: bf16.then(|| peak(Precision::Bf16, 0.5)),
     }
 }
 

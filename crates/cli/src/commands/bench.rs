@@ -7,7 +7,7 @@ use vqdna::benchmark::{self, Workload};
 
 use super::Verdict;
 use super::tokenize::at_least_one;
-use crate::arguments::{Compute, PresetName};
+use crate::arguments::{Compute, PrecisionName, PresetName};
 
 /// Measure a fixed workload and print one line of JSON, in the form of the PyTorch definition's bench.py.
 #[derive(ClapArgs, Clone, Debug)]
@@ -27,6 +27,9 @@ pub struct Args {
     /// Sequences of a run; not with `tokenize`. Default: 16, or 4 with `--preset base`.
     #[arg(long, value_parser = at_least_one)]
     pub batch: Option<usize>,
+    /// How products are computed.
+    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
+    pub precision: PrecisionName,
     /// FASTA to tokenize (only with `tokenize`).
     pub fasta: Option<PathBuf>,
     /// Where its codes go (only with `tokenize`).
@@ -48,13 +51,17 @@ pub enum Work {
     Pretrain,
     /// A frozen encoder over code vectors in memory.
     Embed,
+    /// Matrix products that stay in the caches: what no work can exceed.
+    Peak,
 }
 
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<Verdict> {
     let device = args.compute.open()?;
     let preset = args.preset.into();
-    let usual = Workload::new(preset, args.runs.unwrap_or(7));
+    let precision = args.precision.on(&device)?;
+    let runs = args.runs.unwrap_or(if matches!(args.work, Work::Tokenize) { 1 } else { 7 });
+    let usual = Workload { precision, ..Workload::new(preset, runs) };
     let work =
         Workload { length: args.length.unwrap_or(usual.length), batch: args.batch.unwrap_or(usual.batch), ..usual };
     let measurement = match args.work {
@@ -62,6 +69,10 @@ pub fn run(args: &Args) -> Result<Verdict> {
         Work::Encode => benchmark::encode(&work, &device),
         Work::Pretrain => benchmark::pretrain(&work, &device),
         Work::Embed => benchmark::embed(&work, &device),
+        Work::Peak => {
+            data!("{}", serde_json::to_string(&benchmark::peak())?);
+            return Ok(Verdict::Passed);
+        }
         Work::Tokenize => {
             let is_usual = args.length.is_none() && args.batch.is_none();
             ensure!(is_usual, "bench tokenize reads all of its FASTA file; it takes no --length and no --batch");
@@ -69,7 +80,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
                 args.fasta.as_deref().context("bench tokenize needs a FASTA file and an output: FASTA OUT.npy")?;
             let output =
                 args.output.as_deref().context("bench tokenize needs an output after the FASTA file: OUT.npy")?;
-            benchmark::tokenize(preset, args.runs.unwrap_or(1), &device, fasta, output)?
+            benchmark::tokenize(&work, &device, fasta, output)?
         }
     };
     data!("{}", serde_json::to_string(&measurement)?);

@@ -8,7 +8,7 @@ use vqdna::run::learn::{Learn, Learned};
 use vqdna::train::Ending;
 
 use super::Verdict;
-use crate::arguments::{Compute, Configure};
+use crate::arguments::{Compute, Configure, PrecisionName};
 use crate::interrupt;
 use crate::progress::LearnProgress;
 
@@ -46,6 +46,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
 pub fn learn(args: &Args) -> Result<Learned> {
     let config = args.configure.resolve()?;
     let device = args.compute.open()?;
+    PrecisionName::from(config.train.precision).on(&device)?;
     let stop = interrupt::listen()?;
     let command_line: Vec<String> = std::env::args().collect();
     let mut progress = LearnProgress::new(config.train.steps, args.resume);

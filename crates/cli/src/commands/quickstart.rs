@@ -10,7 +10,7 @@ use vqdna::transcode::TranscodeError;
 use vqdna_data::codes::Reader;
 
 use super::{Verdict, decode, learn, tokenize};
-use crate::arguments::{Compute, Configure, PresetName, QuantizerName, Strands};
+use crate::arguments::{Compute, Configure, PrecisionName, PresetName, QuantizerName, Strands};
 
 /// Phage lambda, `NC_001416.1`, 48,502 bases.
 const LAMBDA: &[u8] = include_bytes!("../../../../examples/data/lambda.fa");
@@ -92,6 +92,7 @@ fn learn_args(args: &Args, genome: &Path, model: &Path) -> learn::Args {
         config: None,
         set,
         steps: Some(args.steps),
+        precision: None,
         seed: None,
     };
     learn::Args {
@@ -115,6 +116,7 @@ fn tokenize_args(args: &Args, genome: &Path, model: &Path, codes: &Path) -> toke
         soft_mask: None,
         chunk: 4096,
         batch: None,
+        precision: PrecisionName::F32,
         compute: args.compute.clone(),
     }
 }

@@ -11,7 +11,7 @@ use vqdna_data::codes::{ShardNumber, Writer};
 use vqdna_data::segment::Policy;
 
 use super::Verdict;
-use crate::arguments::{Compute, Strands, check_output};
+use crate::arguments::{Compute, PrecisionName, Strands, check_output};
 use crate::interrupt;
 use crate::progress::{bases_bar, describe};
 
@@ -50,6 +50,9 @@ pub struct Args {
     /// Pieces computed together. Default: as many as make about 16,384 bases.
     #[arg(long, value_parser = at_least_one)]
     pub batch: Option<usize>,
+    /// How products are computed. In bf16 some codes are others; the output names it.
+    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
+    pub precision: PrecisionName,
     #[command(flatten)]
     pub compute: Compute,
 }
@@ -95,6 +98,7 @@ pub fn tokenize(args: &Args, vocabulary: &Vocabulary, device: &burn::prelude::De
         both_strands: args.strand == Strands::Both,
         chunk: args.chunk,
         batch: args.batch,
+        precision: args.precision.on(device)?,
     };
     let mut writer = Writer::create(&args.output, &job.header(args.shard))?;
     let bar = bases_bar(None, "tokenizing");

@@ -12,6 +12,7 @@ mod positions;
 mod recompute;
 
 use burn::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 
 pub use positions::{Positions, alibi_slopes, rotary_table};
@@ -111,7 +112,8 @@ pub fn with_composed_ops<R>(work: impl FnOnce() -> R) -> R {
 }
 
 /// How the fused kernels compute products.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// In single precision.
     #[default]

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use crate::ops::{self, Precision};
 use crate::objective::{Measures, Objective};
 use crate::weights::{WeightError, to_array};
 use checkpoint::Checkpoint;
@@ -30,6 +31,8 @@ use schedule::ScheduleConfig;
 pub struct TrainConfig {
     /// Optimiser steps.
     pub steps: u64,
+    /// How products are computed; bf16 on the CPU only. Parameters, sums and searches are f32 in both.
+    pub precision: Precision,
     /// Windows in a micro-batch.
     pub batch: usize,
     /// Micro-batches in a step.
@@ -54,6 +57,7 @@ impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             steps: 2000,
+            precision: Precision::F32,
             batch: 16,
             accumulate: 1,
             schedule: ScheduleConfig::default(),
@@ -194,6 +198,16 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
     /// # Errors
     /// See [`TrainError`]. After an error the last checkpoint is unharmed.
     pub fn run(
+        &self,
+        model: O::Model,
+        resume: bool,
+        device: &Device,
+        observer: &mut dyn Observer,
+    ) -> Result<(O::Model, Ending), TrainError> {
+        ops::with_precision(self.config.precision, || self.run_in_precision(model, resume, device, observer))
+    }
+
+    fn run_in_precision(
         &self,
         model: O::Model,
         resume: bool,

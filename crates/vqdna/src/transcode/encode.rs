@@ -13,6 +13,7 @@ use vqdna_data::window::{Window, Windowing};
 
 use super::{TranscodeError, holds};
 use crate::batch::{Batch, HostWindow};
+use crate::ops::{self, Precision};
 use crate::run::folder::Vocabulary;
 
 /// How a genome is tokenized. None of it changes a code; `letters`, `both_strands`, `region` and `shard` choose which codes
@@ -31,7 +32,12 @@ pub struct Tokenize<'a> {
     pub chunk: usize,
     /// Pieces computed together; if none, as many as make [`BASES_TOGETHER`].
     pub batch: Option<usize>,
+    /// How products are computed. In bf16, some codes are others, and the header says so.
+    pub precision: Precision,
 }
+
+/// Behind the digest of a vocabulary in the header of codes that were computed in bf16.
+pub const BF16: &str = "+bf16";
 
 /// Pieces computed together hold about this many bases unless told otherwise: enough work for many threads, and small beside
 /// the memory of a laptop.
@@ -54,7 +60,11 @@ impl Tokenize<'_> {
     #[must_use]
     pub fn header(&self, shard: Option<ShardNumber>) -> Header {
         let codebook_sizes = self.vocabulary.config.tokenizer.quantizer.codebook_sizes();
-        Header { model: self.vocabulary.digest.clone(), codebook_sizes, shard }
+        let model = match self.precision {
+            Precision::F32 => self.vocabulary.digest.clone(),
+            Precision::Bf16 => format!("{}{BF16}", self.vocabulary.digest),
+        };
+        Header { model, codebook_sizes, shard }
     }
 
     /// Tokenizes whole files, or one shard of them.
@@ -153,10 +163,8 @@ impl Tokenize<'_> {
             pieces.iter().map(|p| HostWindow { bases: p.context.clone(), soft_masked: Vec::new() }).collect();
         let batch = Batch::new(&windows, 1.0, self.device);
         let width = batch.bases.dims()[1];
-        let levels: Vec<Vec<i32>> = self
-            .vocabulary
-            .model
-            .encode(&batch)
+        let codes = ops::with_precision(self.precision, || self.vocabulary.model.encode(&batch));
+        let levels: Vec<Vec<i32>> = codes
             .into_iter()
             .map(|codes| codes.into_data().try_into_vec_as().expect("codes fit i32"))
             .collect();
