@@ -1,6 +1,6 @@
 //! AdamW (Loshchilov and Hutter 2019), one pass over a parameter and its moments.
 
-use crate::simd::{fma, simd};
+use crate::simd::{fma, simd, sum_by};
 use rayon::prelude::*;
 
 /// Elements handled by one task.
@@ -56,9 +56,32 @@ simd! {
     }
 }
 
+/// Sum of squares, in parts of fixed length added in order; each part in `f32` lanes, their total in `f64`.
+pub fn sum_of_squares(x: &[f32]) -> f64 {
+    let parts: Vec<f64> = x.par_chunks(CHUNK).map(|part| part.chunks(ROW).map(|row| f64::from(squares(row))).sum()).collect();
+    parts.into_iter().sum()
+}
+
+/// Elements summed in single precision.
+const ROW: usize = 1 << 10;
+
+simd! {
+    fn squares[FMA](x: &[f32]) -> f32 {
+        sum_by(x.len(), |i| x[i] * x[i])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn squares_of_any_length() {
+        for n in [0usize, 1, 100, CHUNK + 3] {
+            let x: Vec<f32> = (0..n).map(|i| (i % 7) as f32).collect();
+            assert_eq!(sum_of_squares(&x), x.iter().map(|&v| f64::from(v * v)).sum::<f64>());
+        }
+    }
 
     /// Two steps by hand: g = 2 then −1, rate 0.1, decay 0.5.
     #[test]

@@ -16,7 +16,7 @@ pub use kernel::panel_width;
 pub use panels::{Panels, View};
 pub use unit::{Pair, Precision, Unit};
 
-use crate::rows::{tile_height, with_scratch};
+use crate::rows::{for_overwrite, tile_height, with_scratch};
 use kernel::{Layout, Start, Sweep, sweep};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -272,21 +272,15 @@ fn peak_in<U: Unit>(seconds: f64) -> f64 {
     (threads * REPEATS * 2 * SIZE * SIZE * 64) as f64 / best * 1e-9
 }
 
-/// A row-major copy of the transpose of `[rows, cols]`.
+/// A row-major copy of the transpose of `[rows, cols]`, in parallel.
 pub fn transpose(data: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    /// Columns of a task: rows of the output.
+    const TOGETHER: usize = 64;
     assert_eq!(data.len(), rows * cols);
-    let mut out = vec![0.0; data.len()];
-    // Square patches, so that lines of both sides stay in the first cache.
-    const PATCH: usize = 16;
-    for r0 in (0..rows).step_by(PATCH) {
-        for c0 in (0..cols).step_by(PATCH) {
-            for r in r0..rows.min(r0 + PATCH) {
-                for c in c0..cols.min(c0 + PATCH) {
-                    out[c * rows + r] = data[r * cols + c];
-                }
-            }
-        }
-    }
+    let mut out = for_overwrite(data.len());
+    out.par_chunks_mut((TOGETHER * rows).max(1)).enumerate().for_each(|(part, out)| {
+        panels::transpose_units(&data[part * TOGETHER..], cols, rows, out.len() / rows, out, rows);
+    });
     out
 }
 

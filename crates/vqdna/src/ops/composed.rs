@@ -118,6 +118,10 @@ pub(super) fn code_statistics(
     (chosen.clone().sum_dim(0).squeeze_dim(0), chosen.transpose().matmul(h))
 }
 
+pub(super) fn sum_of_squares(x: Tensor<1>) -> Tensor<1> {
+    x.square().sum()
+}
+
 pub(super) fn adamw<const D: usize>(
     parameter: Tensor<D>,
     gradient: Tensor<D>,

@@ -330,6 +330,14 @@ pub fn code_statistics(
     dispatch!(h.device(), code_statistics(h, index, weight, codebook_size))
 }
 
+/// Sum of squares, without autodiff.
+///
+/// # Shapes
+/// - `x`: `[elements]`; output: `[1]`
+pub fn sum_of_squares(x: Tensor<1>) -> Tensor<1> {
+    dispatch!(x.device(), sum_of_squares(x))
+}
+
 /// A parameter and its two moments after one step of AdamW (Loshchilov and Hutter 2019); all four without autodiff.
 pub fn adamw<const D: usize>(
     parameter: Tensor<D>,

@@ -75,7 +75,7 @@ impl Gradients {
     /// Euclidean norm over all parameters.
     #[must_use]
     pub fn norm(&self) -> f64 {
-        let squares = self.0.values().map(|gradient| gradient.clone().square().sum()).collect::<Vec<_>>();
+        let squares = self.0.values().map(|gradient| ops::sum_of_squares(gradient.clone())).collect::<Vec<_>>();
         if squares.is_empty() {
             return 0.0;
         }

@@ -66,6 +66,10 @@ pub(super) fn code_statistics(
     (Tensor::from_dispatch(counts), Tensor::from_dispatch(sums))
 }
 
+pub(super) fn sum_of_squares(x: Tensor<1>) -> Tensor<1> {
+    Tensor::from_dispatch(Dispatch::vqdna_sum_of_squares(x.into_dispatch()))
+}
+
 pub(super) fn adamw<const D: usize>(
     parameter: Tensor<D>,
     gradient: Tensor<D>,
@@ -126,6 +130,7 @@ pub(super) trait PlainOps: Backend {
         weight: FloatTensor<Self>,
         codebook_size: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    fn vqdna_sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self>;
     fn vqdna_adamw(
         parameter: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
@@ -229,6 +234,11 @@ impl PlainOps for Flex {
         let [_, d] = dims(&h);
         let (counts, sums) = codebook::statistics(floats(&h), &integers(&index), floats(&weight), codebook_size, d);
         (tensor(counts, [codebook_size]), tensor(sums, [codebook_size, d]))
+    }
+
+    fn vqdna_sum_of_squares(x: FlexTensor) -> FlexTensor {
+        let [x] = contiguous([x]);
+        tensor(vec![adamw_kernel::sum_of_squares(floats(&x)) as f32], [1])
     }
 
     fn vqdna_adamw(
