@@ -17,6 +17,10 @@ const KEYS: usize = 512;
 /// Queries whose scores exist at a time, a multiple of the micro-kernel's rows.
 const QUERIES: usize = 48;
 
+/// Queries and keys whose scores exist at a time in the backward pass, which has twice as many.
+const QUERIES_BACK: usize = 96;
+const STRIP: usize = 256;
+
 /// Queries of a task of the forward pass, a multiple of [`QUERIES`]: enough to be worth the panels of all keys.
 const PART: usize = 528;
 
@@ -141,7 +145,7 @@ simd! {
     /// Dense copies of the rows at some positions, times `scale`, rotated forward if there is a table.
     fn gather[FMA](rows: Rows, positions: &[u32], table: &[f32], scale: f32, out: &mut [f32]) {
         /// Rows asked for ahead: they are pages apart.
-        const AHEAD: usize = 16;
+        const AHEAD: usize = 8;
         let half = rows.width / 2;
         let row_at = |position: u32| &rows.data[position as usize * rows.stride..][..rows.width];
         for (i, (out, &position)) in out.chunks_exact_mut(rows.width).zip(positions).enumerate() {
@@ -478,8 +482,9 @@ fn backward_part<U: Unit>(
     let keys = &queries[part * KEYS..queries.len().min((part + 1) * KEYS)];
     let whole = queries.len() <= KEYS;
     let cols = keys.len();
-    let stride = stride(cols);
-    let rows = QUERIES.min(queries.len());
+    let strip = STRIP.min(cols);
+    let stride = stride(strip);
+    let rows = QUERIES_BACK.min(queries.len());
     let mut share = for_overwrite(if whole { 0 } else { queries.len() * d_head });
     let write = |positions: &[u32], column: usize, rows: &[f32]| {
         for (&position, row) in positions.iter().zip(rows.chunks_exact(d_head)) {
@@ -499,8 +504,8 @@ fn backward_part<U: Unit>(
         rows * stride,
         rows * stride,
         2 * rows,
-        2 * U::scratch(rows, d_head) + U::scratch(rows, cols),
-        U::scratch(cols, rows),
+        2 * U::scratch(rows, d_head) + U::scratch(rows, strip),
+        U::scratch(strip, rows),
     ];
     with_scratch(lengths, |[dk, dv, kt, k, vt, dense, panels, scores, dw, row, row_units, step_units]| {
         // Gradients of keys and values come last: until then their place holds copies.
@@ -514,10 +519,9 @@ fn backward_part<U: Unit>(
         let (q_units, rest) = row_units.split_at_mut(U::scratch(rows, d_head));
         let (dout_units, dw_units) = rest.split_at_mut(U::scratch(rows, d_head));
         let of_head = &forward.stats[(sequence * input.heads + head) * input.length..][..input.length];
-        for (tile, queries) in queries.chunks(QUERIES).enumerate() {
+        for (tile, queries) in queries.chunks(QUERIES_BACK).enumerate() {
             let rows = queries.len();
             let onto = if tile == 0 { Onto::Zero } else { Onto::Output };
-            let used = (rows - 1) * stride + cols;
             let (stats, along) = row.split_at_mut(row.len() / 2);
             stats.iter_mut().zip(queries).for_each(|(s, &q)| *s = of_head[q as usize]);
             let mut dense = dense.chunks_exact_mut(dense.len() / 4).map(|x| &mut x[..rows * d_head]);
@@ -532,28 +536,34 @@ fn backward_part<U: Unit>(
 
             let (units, gap) = U::of_rows(q, d_head, d_head, q_units);
             let q = Left::Rows { units, stride: gap };
-            multiply(&mut scores[..used], stride, q, kt, 0..kt.steps(), 0..cols, Onto::Zero);
             let (units, gap) = U::of_rows(dout, d_head, d_head, dout_units);
             let dout = Left::Rows { units, stride: gap };
-            multiply(&mut dw[..used], stride, dout, vt, 0..vt.steps(), 0..cols, Onto::Zero);
-            let here = Scores { data: scores, stride, queries, keys, slope: problem.bias(head) };
-            weigh_back(here, dw, stats, along);
+            for (strip, keys) in keys.chunks(STRIP).enumerate() {
+                let (first, cols) = (strip * STRIP, keys.len());
+                let (columns, used) = (first..first + cols, (rows - 1) * stride + cols);
+                multiply(&mut scores[..used], stride, q, kt, 0..kt.steps(), columns.clone(), Onto::Zero);
+                multiply(&mut dw[..used], stride, dout, vt, 0..vt.steps(), columns.clone(), Onto::Zero);
+                let here = Scores { data: scores, stride, queries, keys, slope: problem.bias(head) };
+                weigh_back(here, dw, stats, along);
 
-            let (units, gap) = U::of_steps(&scores[..used], stride, cols, step_units);
-            let w = Left::Steps { units, stride: gap, rows: cols };
-            multiply(dv, d_head, w, dout_right, 0..dout_right.steps(), 0..d_head, onto);
-            let (units, gap) = U::of_steps(&dw[..used], stride, cols, step_units);
-            let ds = Left::Steps { units, stride: gap, rows: cols };
-            multiply(dk, d_head, ds, q_right, 0..q_right.steps(), 0..d_head, onto);
-            let (units, gap) = U::of_rows(&dw[..used], stride, cols, dw_units);
-            let ds = Left::Rows { units, stride: gap };
-            multiply(dq, d_head, ds, k, 0..k.steps(), 0..d_head, Onto::Zero);
+                let (dk, dv) = (&mut dk[first * d_head..][..cols * d_head], &mut dv[first * d_head..][..cols * d_head]);
+                let (units, gap) = U::of_steps(&scores[..used], stride, cols, step_units);
+                let w = Left::Steps { units, stride: gap, rows: cols };
+                multiply(dv, d_head, w, dout_right, 0..dout_right.steps(), 0..d_head, onto);
+                let (units, gap) = U::of_steps(&dw[..used], stride, cols, step_units);
+                let ds = Left::Steps { units, stride: gap, rows: cols };
+                multiply(dk, d_head, ds, q_right, 0..q_right.steps(), 0..d_head, onto);
+                let (units, gap) = U::of_rows(&dw[..used], stride, cols, dw_units);
+                let ds = Left::Rows { units, stride: gap };
+                let onto = if strip == 0 { Onto::Zero } else { Onto::Output };
+                multiply(dq, d_head, ds, k, first / U::DEPTH..columns.end.div_ceil(U::DEPTH), 0..d_head, onto);
+            }
             // The queries of the product carry `log₂ e`; its gradients are of scores to base e.
             rotate_back(dq, d_head, queries, table, problem.scale() * LN_2);
             if whole {
                 write(queries, head * d_head, dq);
             } else {
-                share[tile * QUERIES * d_head..][..dq.len()].copy_from_slice(dq);
+                share[tile * QUERIES_BACK * d_head..][..dq.len()].copy_from_slice(dq);
             }
         }
         rotate_back(dk, d_head, keys, table, LN_2);
