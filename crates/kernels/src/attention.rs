@@ -22,7 +22,7 @@ const QUERIES_BACK: usize = 96;
 const STRIP: usize = 256;
 
 /// Queries of a task of the forward pass, a multiple of [`QUERIES`]: enough to be worth the panels of all keys.
-const PART: usize = 528;
+const PART: usize = 2112;
 
 /// Keys of a row that are weighed together; rows of scores are filled up to a multiple.
 const LANES: usize = 32;
@@ -159,9 +159,10 @@ simd! {
             }
             let (cos, sin) = table[position * rows.width..][..rows.width].split_at(half);
             let ((a, b), (out_a, out_b)) = (row.split_at(half), out.split_at_mut(half));
-            for i in 0..half {
-                out_a[i] = fma::<FMA>(a[i], cos[i], -(b[i] * sin[i])) * scale;
-                out_b[i] = fma::<FMA>(b[i], cos[i], a[i] * sin[i]) * scale;
+            let angles = cos.iter().zip(sin);
+            for ((((out_a, out_b), a), b), (cos, sin)) in out_a.iter_mut().zip(out_b).zip(a).zip(b).zip(angles) {
+                *out_a = fma::<FMA>(*a, *cos, -(b * sin)) * scale;
+                *out_b = fma::<FMA>(*b, *cos, a * sin) * scale;
             }
         }
     }
@@ -180,10 +181,10 @@ simd! {
             }
             let (cos, sin) = table[position as usize * width..][..width].split_at(half);
             let (a, b) = row.split_at_mut(half);
-            for i in 0..half {
-                let (x, y) = (a[i] * scale, b[i] * scale);
-                a[i] = fma::<FMA>(x, cos[i], y * sin[i]);
-                b[i] = fma::<FMA>(y, cos[i], -(x * sin[i]));
+            for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(cos.iter().zip(sin)) {
+                let (x, y) = (*a * scale, *b * scale);
+                *a = fma::<FMA>(x, *cos, y * sin);
+                *b = fma::<FMA>(y, *cos, -(x * sin));
             }
         }
     }
@@ -327,7 +328,7 @@ fn forward_in<U: Unit>(input: Input, keep: bool) -> (Vec<f32>, Vec<f32>) {
     clear_padding(&mut out, input.mask);
     // A row is the same in any part: smaller ones where threads would be idle.
     let tasks = problem.real.len() * input.heads;
-    let wanted = (2 * rayon::current_num_threads()).div_ceil(tasks.max(1));
+    let wanted = (4 * rayon::current_num_threads()).div_ceil(tasks.max(1));
     let part = input.length.div_ceil(wanted).next_multiple_of(QUERIES).min(PART);
     let tasks = problem.real.iter().enumerate().flat_map(|(sequence, real)| {
         (0..input.heads).flat_map(move |head| (0..real.len()).step_by(part).map(move |first| (sequence, head, first)))
