@@ -17,11 +17,13 @@ const KEYS: usize = 512;
 /// Queries whose scores exist at a time, a multiple of the micro-kernel's rows.
 const QUERIES: usize = 48;
 
-/// Queries and keys whose scores exist at a time in the backward pass, which has twice as many.
+/// Queries whose scores exist at a time in the backward pass, where each tile of them adds to the gradients of all keys.
 const QUERIES_BACK: usize = 96;
+
+/// Keys whose scores exist at a time in the backward pass, a multiple of the width of a panel: it has twice the scores.
 const STRIP: usize = 256;
 
-/// Queries of a task of the forward pass, a multiple of [`QUERIES`]: enough to be worth the panels of all keys.
+/// Queries of a task of the forward pass, a multiple of [`QUERIES`]: enough to be worth packing all keys.
 const PART: usize = 2112;
 
 /// Keys of a row that are weighed together; rows of scores are filled up to a multiple.
@@ -86,14 +88,15 @@ struct Problem<'a> {
     real: Vec<Vec<u32>>,
     /// [`rotations`], or empty.
     table: Vec<f32>,
-    /// Of each head, for scores that are powers of 2; 0 without ALiBi.
+    /// Of each head, for scores that are powers of 2; 0 where positions are not [`Positions::Alibi`].
     slopes: Vec<f32>,
 }
 
 impl<'a> Problem<'a> {
     fn new(input: Input<'a>) -> Self {
         let Input { qkv, mask, length, heads, positions } = input;
-        let d = if mask.is_empty() { heads } else { qkv.len() / mask.len() / 3 };
+        // Of no rows any width is right.
+        let d = if mask.is_empty() { 2 * heads } else { qkv.len() / mask.len() / 3 };
         assert!(qkv.len() == mask.len() * 3 * d && d.is_multiple_of(heads), "{} numbers of {heads} heads", qkv.len());
         assert!(mask.is_empty() || mask.len().is_multiple_of(length), "{} rows, sequences of {length}", mask.len());
         let d_head = d / heads;
@@ -126,10 +129,6 @@ impl<'a> Problem<'a> {
     fn rows_of<'b>(&self, x: &'b [f32], sequence: usize, head: usize) -> Rows<'b> {
         let first = sequence * self.input.length * self.d + head * self.d_head;
         Rows { data: &x[first..], stride: self.d, width: self.d_head }
-    }
-
-    fn bias(&self, head: usize) -> f32 {
-        self.slopes[head]
     }
 }
 
@@ -386,7 +385,7 @@ fn forward_part<U: Unit>(
                 let used = (rows - 1) * stride + cols;
                 let q = Left::Rows { units: &q[first * q_stride..], stride: q_stride };
                 multiply(&mut scores[..used], stride, q, k, 0..k.steps(), 0..cols, Onto::Zero);
-                let here = Scores { data: scores, stride, queries, keys, slope: problem.bias(head) };
+                let here = Scores { data: scores, stride, queries, keys, slope: problem.slopes[head] };
                 weigh(here, at == 0, &mut largest[span.clone()], &mut totals[span], sum, d_head);
                 let (units, stride) = U::of_rows(&scores[..used], stride, cols, w_units);
                 let onto = if at == 0 { Onto::Zero } else { Onto::Output };
@@ -410,7 +409,8 @@ fn forward_part<U: Unit>(
 }
 
 /// Gradient of [`forward`], `[batch * length, 3 * d]`, for the output gradient `dout [batch * length, d]`; `out` and `stats` are what
-/// [`forward`] returned. Scores are computed again. Rows of padding have gradient 0, and theirs in `dout` is not read.
+/// [`forward`] returned. Scores are computed again; of a sequence of more than 512 rows, besides, some tasks at a time hold a gradient
+/// of its queries each. Rows of padding have gradient 0, and theirs in `dout` is not read.
 ///
 /// # Panics
 /// If the slices do not fit the shapes.
@@ -544,7 +544,7 @@ fn backward_part<U: Unit>(
                 let (columns, used) = (first..first + cols, (rows - 1) * stride + cols);
                 multiply(&mut scores[..used], stride, q, kt, 0..kt.steps(), columns.clone(), Onto::Zero);
                 multiply(&mut dw[..used], stride, dout, vt, 0..vt.steps(), columns.clone(), Onto::Zero);
-                let here = Scores { data: scores, stride, queries, keys, slope: problem.bias(head) };
+                let here = Scores { data: scores, stride, queries, keys, slope: problem.slopes[head] };
                 weigh_back(here, dw, stats, along);
 
                 let (dk, dv) = (&mut dk[first * d_head..][..cols * d_head], &mut dv[first * d_head..][..cols * d_head]);
@@ -670,6 +670,14 @@ mod tests {
                 assert_gradient(&dqkv, &qkv, loss);
             }
         }
+    }
+
+    #[test]
+    fn no_rows_are_no_rows() {
+        let input = Input { qkv: &[], mask: &[], length: 8, heads: 2, positions: ROTARY };
+        let (out, stats) = forward(input, Precision::F32, true);
+        let dqkv = backward(input, &out, &stats, &[], Precision::F32);
+        assert_eq!((out, stats, dqkv), (vec![], vec![], vec![]));
     }
 
     #[test]
