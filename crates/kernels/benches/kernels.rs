@@ -51,8 +51,12 @@ struct Bench {
 }
 
 impl Bench {
+    fn wants(&self, kernel: &str, shape: &str, precision: Precision) -> bool {
+        format!("{kernel} {shape} {precision:?}").contains(&self.filter)
+    }
+
     fn run(&self, kernel: &str, shape: &str, precision: Precision, work: Work, call: impl FnMut()) {
-        if !format!("{kernel} {shape} {precision:?}").contains(&self.filter) {
+        if !self.wants(kernel, shape, precision) {
             return;
         }
         let time = seconds(call);
@@ -154,6 +158,9 @@ fn attentions(bench: &Bench, precision: Precision, batch: usize, length: usize, 
     bench.run("attention forward", &shape, precision, flops(2.0), || {
         black_box(attention::forward(input, precision, true));
     });
+    if !bench.wants("attention backward", &shape, precision) {
+        return;
+    }
     let (out, stats) = attention::forward(input, precision, true);
     bench.run("attention backward", &shape, precision, flops(5.0), || {
         black_box(attention::backward(input, &out, &stats, &dout, precision));
@@ -169,6 +176,9 @@ fn classifiers(bench: &Bench, precision: Precision, rows: usize, d: usize, class
     bench.run("cross_entropy forward", &shape, precision, flops(1), || {
         black_box(cross_entropy::forward(input, precision));
     });
+    if !bench.wants("cross_entropy backward", &shape, precision) {
+        return;
+    }
     let (_, stats) = cross_entropy::forward(input, precision);
     bench.run("cross_entropy backward", &shape, precision, flops(3), || {
         black_box(cross_entropy::backward(input, &stats, 1.0, precision));

@@ -17,8 +17,14 @@ const KEYS: usize = 512;
 /// Queries whose scores exist at a time, a multiple of the micro-kernel's rows.
 const QUERIES: usize = 48;
 
-/// Queries of a task of the forward pass, a multiple of [`QUERIES`]: enough to be worth the panels of all keys.
-const PART: usize = 528;
+/// Queries whose scores exist at a time in the backward pass, where each tile of them adds to the gradients of all keys.
+const QUERIES_BACK: usize = 96;
+
+/// Keys whose scores exist at a time in the backward pass, a multiple of the width of a panel: it has twice the scores.
+const STRIP: usize = 256;
+
+/// Queries of a task of the forward pass, a multiple of [`QUERIES`]: enough to be worth packing all keys.
+const PART: usize = 2112;
 
 /// Keys of a row that are weighed together; rows of scores are filled up to a multiple.
 const LANES: usize = 32;
@@ -82,14 +88,15 @@ struct Problem<'a> {
     real: Vec<Vec<u32>>,
     /// [`rotations`], or empty.
     table: Vec<f32>,
-    /// Of each head, for scores that are powers of 2; 0 without ALiBi.
+    /// Of each head, for scores that are powers of 2; 0 where positions are not [`Positions::Alibi`].
     slopes: Vec<f32>,
 }
 
 impl<'a> Problem<'a> {
     fn new(input: Input<'a>) -> Self {
         let Input { qkv, mask, length, heads, positions } = input;
-        let d = if mask.is_empty() { heads } else { qkv.len() / mask.len() / 3 };
+        // Of no rows any width is right.
+        let d = if mask.is_empty() { 2 * heads } else { qkv.len() / mask.len() / 3 };
         assert!(qkv.len() == mask.len() * 3 * d && d.is_multiple_of(heads), "{} numbers of {heads} heads", qkv.len());
         assert!(mask.is_empty() || mask.len().is_multiple_of(length), "{} rows, sequences of {length}", mask.len());
         let d_head = d / heads;
@@ -123,10 +130,6 @@ impl<'a> Problem<'a> {
         let first = sequence * self.input.length * self.d + head * self.d_head;
         Rows { data: &x[first..], stride: self.d, width: self.d_head }
     }
-
-    fn bias(&self, head: usize) -> f32 {
-        self.slopes[head]
-    }
 }
 
 /// Rows of one head of one sequence, at any position.
@@ -141,7 +144,7 @@ simd! {
     /// Dense copies of the rows at some positions, times `scale`, rotated forward if there is a table.
     fn gather[FMA](rows: Rows, positions: &[u32], table: &[f32], scale: f32, out: &mut [f32]) {
         /// Rows asked for ahead: they are pages apart.
-        const AHEAD: usize = 16;
+        const AHEAD: usize = 8;
         let half = rows.width / 2;
         let row_at = |position: u32| &rows.data[position as usize * rows.stride..][..rows.width];
         for (i, (out, &position)) in out.chunks_exact_mut(rows.width).zip(positions).enumerate() {
@@ -155,9 +158,10 @@ simd! {
             }
             let (cos, sin) = table[position * rows.width..][..rows.width].split_at(half);
             let ((a, b), (out_a, out_b)) = (row.split_at(half), out.split_at_mut(half));
-            for i in 0..half {
-                out_a[i] = fma::<FMA>(a[i], cos[i], -(b[i] * sin[i])) * scale;
-                out_b[i] = fma::<FMA>(b[i], cos[i], a[i] * sin[i]) * scale;
+            let angles = cos.iter().zip(sin);
+            for ((((out_a, out_b), a), b), (cos, sin)) in out_a.iter_mut().zip(out_b).zip(a).zip(b).zip(angles) {
+                *out_a = fma::<FMA>(*a, *cos, -(b * sin)) * scale;
+                *out_b = fma::<FMA>(*b, *cos, a * sin) * scale;
             }
         }
     }
@@ -176,10 +180,10 @@ simd! {
             }
             let (cos, sin) = table[position as usize * width..][..width].split_at(half);
             let (a, b) = row.split_at_mut(half);
-            for i in 0..half {
-                let (x, y) = (a[i] * scale, b[i] * scale);
-                a[i] = fma::<FMA>(x, cos[i], y * sin[i]);
-                b[i] = fma::<FMA>(y, cos[i], -(x * sin[i]));
+            for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(cos.iter().zip(sin)) {
+                let (x, y) = (*a * scale, *b * scale);
+                *a = fma::<FMA>(x, *cos, y * sin);
+                *b = fma::<FMA>(y, *cos, -(x * sin));
             }
         }
     }
@@ -323,7 +327,7 @@ fn forward_in<U: Unit>(input: Input, keep: bool) -> (Buffer, Vec<f32>) {
     clear_padding(&mut out, input.mask);
     // A row is the same in any part: smaller ones where threads would be idle.
     let tasks = problem.real.len() * input.heads;
-    let wanted = (2 * rayon::current_num_threads()).div_ceil(tasks.max(1));
+    let wanted = (4 * rayon::current_num_threads()).div_ceil(tasks.max(1));
     let part = input.length.div_ceil(wanted).next_multiple_of(QUERIES).min(PART);
     let tasks = problem.real.iter().enumerate().flat_map(|(sequence, real)| {
         (0..input.heads).flat_map(move |head| (0..real.len()).step_by(part).map(move |first| (sequence, head, first)))
@@ -381,7 +385,7 @@ fn forward_part<U: Unit>(
                 let used = (rows - 1) * stride + cols;
                 let q = Left::Rows { units: &q[first * q_stride..], stride: q_stride };
                 multiply(&mut scores[..used], stride, q, k, 0..k.steps(), 0..cols, Onto::Zero);
-                let here = Scores { data: scores, stride, queries, keys, slope: problem.bias(head) };
+                let here = Scores { data: scores, stride, queries, keys, slope: problem.slopes[head] };
                 weigh(here, at == 0, &mut largest[span.clone()], &mut totals[span], sum, d_head);
                 let (units, stride) = U::of_rows(&scores[..used], stride, cols, w_units);
                 let onto = if at == 0 { Onto::Zero } else { Onto::Output };
@@ -405,7 +409,8 @@ fn forward_part<U: Unit>(
 }
 
 /// Gradient of [`forward`], `[batch * length, 3 * d]`, for the output gradient `dout [batch * length, d]`; `out` and `stats` are what
-/// [`forward`] returned. Scores are computed again. Rows of padding have gradient 0, and theirs in `dout` is not read.
+/// [`forward`] returned. Scores are computed again; of a sequence of more than 512 rows, besides, some tasks at a time hold a gradient
+/// of its queries each. Rows of padding have gradient 0, and theirs in `dout` is not read.
 ///
 /// # Panics
 /// If the slices do not fit the shapes.
@@ -478,8 +483,9 @@ fn backward_part<U: Unit>(
     let keys = &queries[part * KEYS..queries.len().min((part + 1) * KEYS)];
     let whole = queries.len() <= KEYS;
     let cols = keys.len();
-    let stride = stride(cols);
-    let rows = QUERIES.min(queries.len());
+    let strip = STRIP.min(cols);
+    let stride = stride(strip);
+    let rows = QUERIES_BACK.min(queries.len());
     let mut share = for_overwrite(if whole { 0 } else { queries.len() * d_head });
     let write = |positions: &[u32], column: usize, rows: &[f32]| {
         for (&position, row) in positions.iter().zip(rows.chunks_exact(d_head)) {
@@ -499,8 +505,8 @@ fn backward_part<U: Unit>(
         rows * stride,
         rows * stride,
         2 * rows,
-        2 * U::scratch(rows, d_head) + U::scratch(rows, cols),
-        U::scratch(cols, rows),
+        2 * U::scratch(rows, d_head) + U::scratch(rows, strip),
+        U::scratch(strip, rows),
     ];
     with_scratch(lengths, |[dk, dv, kt, k, vt, dense, panels, scores, dw, row, row_units, step_units]| {
         // Gradients of keys and values come last: until then their place holds copies.
@@ -514,10 +520,9 @@ fn backward_part<U: Unit>(
         let (q_units, rest) = row_units.split_at_mut(U::scratch(rows, d_head));
         let (dout_units, dw_units) = rest.split_at_mut(U::scratch(rows, d_head));
         let of_head = &forward.stats[(sequence * input.heads + head) * input.length..][..input.length];
-        for (tile, queries) in queries.chunks(QUERIES).enumerate() {
+        for (tile, queries) in queries.chunks(QUERIES_BACK).enumerate() {
             let rows = queries.len();
             let onto = if tile == 0 { Onto::Zero } else { Onto::Output };
-            let used = (rows - 1) * stride + cols;
             let (stats, along) = row.split_at_mut(row.len() / 2);
             stats.iter_mut().zip(queries).for_each(|(s, &q)| *s = of_head[q as usize]);
             let mut dense = dense.chunks_exact_mut(dense.len() / 4).map(|x| &mut x[..rows * d_head]);
@@ -532,28 +537,34 @@ fn backward_part<U: Unit>(
 
             let (units, gap) = U::of_rows(q, d_head, d_head, q_units);
             let q = Left::Rows { units, stride: gap };
-            multiply(&mut scores[..used], stride, q, kt, 0..kt.steps(), 0..cols, Onto::Zero);
             let (units, gap) = U::of_rows(dout, d_head, d_head, dout_units);
             let dout = Left::Rows { units, stride: gap };
-            multiply(&mut dw[..used], stride, dout, vt, 0..vt.steps(), 0..cols, Onto::Zero);
-            let here = Scores { data: scores, stride, queries, keys, slope: problem.bias(head) };
-            weigh_back(here, dw, stats, along);
+            for (strip, keys) in keys.chunks(STRIP).enumerate() {
+                let (first, cols) = (strip * STRIP, keys.len());
+                let (columns, used) = (first..first + cols, (rows - 1) * stride + cols);
+                multiply(&mut scores[..used], stride, q, kt, 0..kt.steps(), columns.clone(), Onto::Zero);
+                multiply(&mut dw[..used], stride, dout, vt, 0..vt.steps(), columns.clone(), Onto::Zero);
+                let here = Scores { data: scores, stride, queries, keys, slope: problem.slopes[head] };
+                weigh_back(here, dw, stats, along);
 
-            let (units, gap) = U::of_steps(&scores[..used], stride, cols, step_units);
-            let w = Left::Steps { units, stride: gap, rows: cols };
-            multiply(dv, d_head, w, dout_right, 0..dout_right.steps(), 0..d_head, onto);
-            let (units, gap) = U::of_steps(&dw[..used], stride, cols, step_units);
-            let ds = Left::Steps { units, stride: gap, rows: cols };
-            multiply(dk, d_head, ds, q_right, 0..q_right.steps(), 0..d_head, onto);
-            let (units, gap) = U::of_rows(&dw[..used], stride, cols, dw_units);
-            let ds = Left::Rows { units, stride: gap };
-            multiply(dq, d_head, ds, k, 0..k.steps(), 0..d_head, Onto::Zero);
+                let (dk, dv) = (&mut dk[first * d_head..][..cols * d_head], &mut dv[first * d_head..][..cols * d_head]);
+                let (units, gap) = U::of_steps(&scores[..used], stride, cols, step_units);
+                let w = Left::Steps { units, stride: gap, rows: cols };
+                multiply(dv, d_head, w, dout_right, 0..dout_right.steps(), 0..d_head, onto);
+                let (units, gap) = U::of_steps(&dw[..used], stride, cols, step_units);
+                let ds = Left::Steps { units, stride: gap, rows: cols };
+                multiply(dk, d_head, ds, q_right, 0..q_right.steps(), 0..d_head, onto);
+                let (units, gap) = U::of_rows(&dw[..used], stride, cols, dw_units);
+                let ds = Left::Rows { units, stride: gap };
+                let onto = if strip == 0 { Onto::Zero } else { Onto::Output };
+                multiply(dq, d_head, ds, k, first / U::DEPTH..columns.end.div_ceil(U::DEPTH), 0..d_head, onto);
+            }
             // The queries of the product carry `log₂ e`; its gradients are of scores to base e.
             rotate_back(dq, d_head, queries, table, problem.scale() * LN_2);
             if whole {
                 write(queries, head * d_head, dq);
             } else {
-                share[tile * QUERIES * d_head..][..dq.len()].copy_from_slice(dq);
+                share[tile * QUERIES_BACK * d_head..][..dq.len()].copy_from_slice(dq);
             }
         }
         rotate_back(dk, d_head, keys, table, LN_2);
@@ -659,6 +670,14 @@ mod tests {
                 assert_gradient(&dqkv, &qkv, loss);
             }
         }
+    }
+
+    #[test]
+    fn no_rows_are_no_rows() {
+        let input = Input { qkv: &[], mask: &[], length: 8, heads: 2, positions: ROTARY };
+        let (out, stats) = forward(input, Precision::F32, true);
+        let dqkv = backward(input, &out, &stats, &[], Precision::F32);
+        assert_eq!((out, stats, dqkv), (vec![], vec![], vec![]));
     }
 
     #[test]

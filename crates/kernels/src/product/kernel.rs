@@ -61,17 +61,17 @@ pub(super) unsafe fn sweep<U: Unit>(s: &Sweep<U>) {
         #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,avx512bf16")]
         unsafe fn avx512_bf16<U: Unit>(s: &Sweep<U>) {
             // SAFETY: as the caller promises.
-            unsafe { all_blocks::<Native, U, 4>(s) }
+            unsafe { all_blocks::<Native, U, 4, 2>(s) }
         }
         #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
         unsafe fn avx512<U: Unit>(s: &Sweep<U>) {
             // SAFETY: as the caller promises.
-            unsafe { all_blocks::<Wide, U, 4>(s) }
+            unsafe { all_blocks::<Wide, U, 4, 2>(s) }
         }
         #[target_feature(enable = "avx2,fma")]
         unsafe fn avx2<U: Unit>(s: &Sweep<U>) {
             // SAFETY: as the caller promises.
-            unsafe { all_blocks::<Ymm, U, 2>(s) }
+            unsafe { all_blocks::<Ymm, U, 2, 1>(s) }
         }
         match level() {
             // SAFETY: `level` and `native_bf16` have found the features; the rest is the caller's promise.
@@ -84,46 +84,67 @@ pub(super) unsafe fn sweep<U: Unit>(s: &Sweep<U>) {
         }
     }
     // SAFETY: as the caller promises.
-    unsafe { all_blocks::<Portable, U, 2>(s) }
+    unsafe { all_blocks::<Portable, U, 2, 1>(s) }
 }
 
-/// Panel by panel, block by block: a panel stays in cache while all rows pass.
+/// Panel by panel: of one that is at most half full, only the first half of the vectors.
 ///
 /// # Safety
-/// As [`sweep`]; the processor has what `V` needs, and `VECTORS * V::LANES` is the width of a panel.
+/// As [`sweep`]; the processor has what `V` needs, and `VECTORS * V::LANES` is the width of a panel, `HALF` half of `VECTORS`.
 #[inline(always)]
-unsafe fn all_blocks<V: Vector, U: Unit, const VECTORS: usize>(s: &Sweep<U>) {
+unsafe fn all_blocks<V: Vector, U: Unit, const VECTORS: usize, const HALF: usize>(s: &Sweep<U>) {
     let width = VECTORS * V::LANES;
     for (panel, column) in (0..s.cols).step_by(width).enumerate() {
         let cols = width.min(s.cols - column);
-        let mut row = 0;
-        while row < s.rows {
-            // SAFETY: `row`, `column` and `panel` are inside the sweep.
-            unsafe {
-                let at = Block {
-                    left: s.left.add(match s.layout {
-                        Layout::Rows(stride) => row * stride,
-                        Layout::Steps(_) => row,
-                    }),
-                    right: s.right.add(panel * s.panel_stride),
-                    out: s.out.add(row * s.stride + column),
-                    start: match s.start {
-                        Start::Row(first) => Start::Row(first.add(column)),
-                        other => other,
-                    },
-                    cols,
-                };
-                match s.rows - row {
-                    1 => edge::<V, U, 1, VECTORS>(s, &at),
-                    2 => edge::<V, U, 2, VECTORS>(s, &at),
-                    3 => edge::<V, U, 3, VECTORS>(s, &at),
-                    4 => edge::<V, U, 4, VECTORS>(s, &at),
-                    5 => edge::<V, U, 5, VECTORS>(s, &at),
-                    _ => edge::<V, U, ROWS, VECTORS>(s, &at),
-                }
+        // SAFETY: as the caller promises.
+        unsafe {
+            if cols <= HALF * V::LANES {
+                panel_blocks::<V, U, VECTORS, HALF>(s, panel, column, cols);
+            } else {
+                panel_blocks::<V, U, VECTORS, VECTORS>(s, panel, column, cols);
             }
-            row += ROWS;
         }
+    }
+}
+
+/// Block by block: a panel stays in cache while all rows pass.
+///
+/// # Safety
+/// As [`all_blocks`], with `PANEL * V::LANES` the width of a panel, of which `VECTORS * V::LANES` hold all columns.
+#[inline(always)]
+unsafe fn panel_blocks<V: Vector, U: Unit, const PANEL: usize, const VECTORS: usize>(
+    s: &Sweep<U>,
+    panel: usize,
+    column: usize,
+    cols: usize,
+) {
+    let mut row = 0;
+    while row < s.rows {
+        // SAFETY: `row`, `column` and `panel` are inside the sweep.
+        unsafe {
+            let at = Block {
+                left: s.left.add(match s.layout {
+                    Layout::Rows(stride) => row * stride,
+                    Layout::Steps(_) => row,
+                }),
+                right: s.right.add(panel * s.panel_stride),
+                out: s.out.add(row * s.stride + column),
+                start: match s.start {
+                    Start::Row(first) => Start::Row(first.add(column)),
+                    other => other,
+                },
+                cols,
+            };
+            match s.rows - row {
+                1 => edge::<V, U, 1, PANEL, VECTORS>(s, &at),
+                2 => edge::<V, U, 2, PANEL, VECTORS>(s, &at),
+                3 => edge::<V, U, 3, PANEL, VECTORS>(s, &at),
+                4 => edge::<V, U, 4, PANEL, VECTORS>(s, &at),
+                5 => edge::<V, U, 5, PANEL, VECTORS>(s, &at),
+                _ => edge::<V, U, ROWS, PANEL, VECTORS>(s, &at),
+            }
+        }
+        row += ROWS;
     }
 }
 
@@ -139,14 +160,17 @@ struct Block<U> {
 
 /// A block, through a copy where the panel has fewer columns than vectors hold.
 #[inline(always)]
-unsafe fn edge<V: Vector, U: Unit, const R: usize, const VECTORS: usize>(s: &Sweep<U>, at: &Block<U>) {
+unsafe fn edge<V: Vector, U: Unit, const R: usize, const PANEL: usize, const VECTORS: usize>(
+    s: &Sweep<U>,
+    at: &Block<U>,
+) {
     /// Columns of the widest panel.
     const WIDEST: usize = 64;
     let width = VECTORS * V::LANES;
     // SAFETY: the copies stay within `cols` columns of `R` rows.
     unsafe {
         if at.cols == width {
-            return block::<V, U, R, VECTORS>(s, at.left, at.right, at.out, s.stride, at.start);
+            return block::<V, U, R, PANEL, VECTORS>(s, at.left, at.right, at.out, s.stride, at.start);
         }
         let (mut copy, mut first) = ([0.0f32; ROWS * WIDEST], [0.0f32; WIDEST]);
         if matches!(at.start, Start::Output) {
@@ -161,7 +185,7 @@ unsafe fn edge<V: Vector, U: Unit, const R: usize, const VECTORS: usize>(s: &Swe
             }
             other => other,
         };
-        block::<V, U, R, VECTORS>(s, at.left, at.right, copy.as_mut_ptr(), width, start);
+        block::<V, U, R, PANEL, VECTORS>(s, at.left, at.right, copy.as_mut_ptr(), width, start);
         for r in 0..R {
             at.out.add(r * s.stride).copy_from_nonoverlapping(copy.as_ptr().add(r * width), at.cols);
         }
@@ -169,7 +193,7 @@ unsafe fn edge<V: Vector, U: Unit, const R: usize, const VECTORS: usize>(s: &Swe
 }
 
 #[inline(always)]
-unsafe fn block<V: Vector, U: Unit, const R: usize, const VECTORS: usize>(
+unsafe fn block<V: Vector, U: Unit, const R: usize, const PANEL: usize, const VECTORS: usize>(
     s: &Sweep<U>,
     left: *const U,
     right: *const U,
@@ -201,13 +225,13 @@ unsafe fn block<V: Vector, U: Unit, const R: usize, const VECTORS: usize>(
             Layout::Rows(gap) => {
                 let rows: [*const U; R] = std::array::from_fn(|r| left.add(r * gap));
                 for step in 0..s.steps {
-                    let right = right.add(step * VECTORS * V::LANES);
+                    let right = right.add(step * PANEL * V::LANES);
                     one_step::<V, U, R, VECTORS>(&mut sums, |r| rows[r].add(step), right);
                 }
             }
             Layout::Steps(gap) => {
                 for step in 0..s.steps {
-                    let right = right.add(step * VECTORS * V::LANES);
+                    let right = right.add(step * PANEL * V::LANES);
                     let left = left.add(step * gap);
                     one_step::<V, U, R, VECTORS>(&mut sums, |r| left.add(r), right);
                 }
