@@ -81,7 +81,9 @@ fn main() {
         for (rows, d, d_inner, length) in [(8192, 128, 512, 512), (2048, 384, 1536, 512)] {
             conv_blocks(&bench, precision, rows, d, d_inner, length);
         }
-        for (rows, d_in, d_out) in [(8192, 384, 1152), (2048, 768, 2304), (8192, 64, 128), (8192, 128, 512), (2048, 384, 1536)] {
+        for (rows, d_in, d_out) in
+            [(8192, 384, 1152), (2048, 768, 2304), (8192, 64, 128), (8192, 128, 512), (2048, 384, 1536)]
+        {
             linears(&bench, precision, rows, d_in, d_out);
         }
         for (batch, length, heads, d_head) in [(16, 512, 6, 64), (4, 512, 12, 64), (1, 8192, 6, 64), (16, 512, 4, 32)] {

@@ -58,7 +58,8 @@ simd! {
 
 /// Sum of squares, in parts of fixed length added in order; each part in `f32` lanes, their total in `f64`.
 pub fn sum_of_squares(x: &[f32]) -> f64 {
-    let parts: Vec<f64> = x.par_chunks(CHUNK).map(|part| part.chunks(ROW).map(|row| f64::from(squares(row))).sum()).collect();
+    let parts: Vec<f64> =
+        x.par_chunks(CHUNK).map(|part| part.chunks(ROW).map(|row| f64::from(squares(row))).sum()).collect();
     parts.into_iter().sum()
 }
 

@@ -677,7 +677,7 @@ mod tests {
         let input = Input { qkv: &[], mask: &[], length: 8, heads: 2, positions: ROTARY };
         let (out, stats) = forward(input, Precision::F32, true);
         let dqkv = backward(input, &out, &stats, &[], Precision::F32);
-        assert_eq!((out, stats, dqkv), (vec![], vec![], vec![]));
+        assert!(out.is_empty() && stats.is_empty() && dqkv.is_empty());
     }
 
     #[test]

@@ -109,11 +109,7 @@ pub fn backward(norm: Norm, x: &[f32], dy: &[f32]) -> Gradients {
 }
 
 /// Gradients tile by tile: `tile` gets a copy of rows of x to turn into their gradient, where they begin, and two sums.
-fn backward_by(
-    norm: Norm,
-    x: &[f32],
-    tile: impl Fn(&mut [f32], usize, &mut [f32], &mut [f32]) + Sync,
-) -> Gradients {
+fn backward_by(norm: Norm, x: &[f32], tile: impl Fn(&mut [f32], usize, &mut [f32], &mut [f32]) + Sync) -> Gradients {
     let width = norm.gain.len();
     let mut dx = for_overwrite(x.len());
     let chunk = ROWS * width;

@@ -12,9 +12,9 @@ use vqdna_data::segment::Policy;
 
 use crate::backbone::transformer::TransformerConfig;
 use crate::batch::{Batch, HostWindow};
-use crate::ops::{self, Precision};
 use crate::objective::masked::{Masked, MaskedModel};
 use crate::objective::{Objective, reconstruct::Reconstruct};
+use crate::ops::{self, Precision};
 use crate::run::folder::{ModelConfig, Vocabulary};
 use crate::seed::{Stream, normal, stream};
 use crate::tokenizer::vqdna::{Kind, Preset, VqdnaConfig};
@@ -215,12 +215,7 @@ impl EncoderInputs {
 ///
 /// # Errors
 /// If the FASTA cannot be read or the codes cannot be written.
-pub fn tokenize(
-    work: &Workload,
-    device: &Device,
-    fasta: &Path,
-    output: &Path,
-) -> Result<Measurement, TranscodeError> {
+pub fn tokenize(work: &Workload, device: &Device, fasta: &Path, output: &Path) -> Result<Measurement, TranscodeError> {
     let config = ModelConfig::new(&work.preset.config(Kind::Hrq), Policy::default());
     let model = config.tokenizer.init(0, device);
     let vocabulary = Vocabulary { config, model, digest: "benchmark".to_owned() };

@@ -137,7 +137,14 @@ fn pack_columns<U: Unit>(matrix: Matrix, first: usize, cols: usize, out: &mut [U
 }
 
 /// `out[step * width + column] = columns[column * stride + step]`.
-pub(super) fn transpose_units<U: Unit>(columns: &[U], stride: usize, cols: usize, steps: usize, out: &mut [U], width: usize) {
+pub(super) fn transpose_units<U: Unit>(
+    columns: &[U],
+    stride: usize,
+    cols: usize,
+    steps: usize,
+    out: &mut [U],
+    width: usize,
+) {
     let done = squares(columns, stride, cols, steps, out, width);
     for c in 0..cols {
         let from = if c < done.0 { done.1 } else { 0 };

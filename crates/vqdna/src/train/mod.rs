@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crate::ops::{self, Precision};
 use crate::objective::{Measures, Objective};
+use crate::ops::{self, Precision};
 use crate::weights::{WeightError, to_array};
 use checkpoint::Checkpoint;
 use optimizer::{Adamw, AdamwConfig, Gradients};

@@ -164,10 +164,8 @@ impl Tokenize<'_> {
         let batch = Batch::new(&windows, 1.0, self.device);
         let width = batch.bases.dims()[1];
         let codes = ops::with_precision(self.precision, || self.vocabulary.model.encode(&batch));
-        let levels: Vec<Vec<i32>> = codes
-            .into_iter()
-            .map(|codes| codes.into_data().try_into_vec_as().expect("codes fit i32"))
-            .collect();
+        let levels: Vec<Vec<i32>> =
+            codes.into_iter().map(|codes| codes.into_data().try_into_vec_as().expect("codes fit i32")).collect();
         let core = |codes: &[i32], row: usize, piece: &Piece| {
             let at = row * width + piece.skip;
             codes[at..at + piece.core.len()].iter().map(|&code| code as u16).collect()
