@@ -127,9 +127,9 @@ fn conv_blocks(bench: &Bench, precision: Precision, rows: usize, d: usize, d_inn
     bench.run("conv_block forward+keep", &shape, precision, flops(2), || {
         black_box(conv_block::forward(input, weights, precision, true));
     });
-    let (_, mut pre) = conv_block::forward(input, weights, precision, true);
+    let (_, pre) = conv_block::forward(input, weights, precision, true);
     bench.run("conv_block backward", &shape, precision, flops(4), || {
-        black_box(conv_block::backward(input, weights, &dout, &mut pre, precision));
+        black_box(conv_block::backward(input, weights, &dout, &pre, precision));
     });
 }
 

@@ -226,15 +226,15 @@ pub struct Gradients {
 }
 
 /// Gradients of [`forward`] at `input` for the output gradient `dout [batch * length, d]`. `pre` is what the forward pass kept, or
-/// empty; it is overwritten.
-pub fn backward(input: Input, w: Weights, dout: &[f32], pre: &mut [f32], precision: Precision) -> Gradients {
+/// empty.
+pub fn backward(input: Input, w: Weights, dout: &[f32], pre: &[f32], precision: Precision) -> Gradients {
     match precision {
         Precision::F32 => backward_in::<f32>(input, w, dout, pre),
         Precision::Bf16 => backward_in::<Pair>(input, w, dout, pre),
     }
 }
 
-fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], pre: &mut [f32]) -> Gradients {
+fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], pre: &[f32]) -> Gradients {
     let d = w.d();
     let conv = Convolution { taps: w.taps(), bias: w.conv_bias.to_vec() };
     let mut dconv = Buffer::new(dout.len());
@@ -407,12 +407,12 @@ mod tests {
             let input = Input { x: &a[0], mask: &mask, length };
             let want: Vec<f32> = reference(&wide, &mask, length).iter().map(|&v| v as f32).collect();
             let dout = noise(a[0].len(), 99);
-            let (out, mut pre) = forward(input, weights(&a), Precision::F32, true);
+            let (out, pre) = forward(input, weights(&a), Precision::F32, true);
             assert_close(&out, &want);
             let (same, nothing) = forward(input, weights(&a), Precision::F32, false);
             assert!(same == out && nothing.is_empty());
-            let g = backward(input, weights(&a), &dout, &mut pre, Precision::F32);
-            let again = backward(input, weights(&a), &dout, &mut [], Precision::F32);
+            let g = backward(input, weights(&a), &dout, &pre, Precision::F32);
+            let again = backward(input, weights(&a), &dout, &[], Precision::F32);
             assert!(
                 g.x == again.x && g.up == again.up && g.down == again.down,
                 "kept or computed again, the same bits"
@@ -451,8 +451,8 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             pool.install(|| {
                 let input = Input { x: &a[0], mask: &mask, length };
-                let (out, mut pre) = forward(input, weights(&a), Precision::F32, true);
-                let g = backward(input, weights(&a), &dout, &mut pre, Precision::F32);
+                let (out, pre) = forward(input, weights(&a), Precision::F32, true);
+                let g = backward(input, weights(&a), &dout, &pre, Precision::F32);
                 (out, g.x, g.conv, g.gain, g.up, g.down, g.down_bias)
             })
         };

@@ -1,5 +1,6 @@
 //! Exact GELU, `x · Φ(x)` (Hendrycks and Gimpel 2016), and its derivative.
 
+use crate::rows::with_scratch;
 use crate::simd::{Level, exp, fma, level, simd};
 
 /// `Φ(x)` and `exp(−x²/2)`. The error function is formula 7.1.26 of Abramowitz and Stegun, absolute error 1.5e-7.
@@ -63,20 +64,36 @@ pub fn in_place(x: &mut [f32]) {
     in_place_by_formula(x);
 }
 
-/// `x ← gelu(x)` and `dy ← dy · gelu'(x)`, in one pass over rows of `width` numbers that begin `stride` apart in both.
+/// `y = gelu(x)` and `dy ← dy · gelu'(x)`, in one pass over rows of `width` numbers that begin `stride` apart in all three.
 ///
 /// # Panics
 /// If the lengths differ or the last row is shorter than `width`.
-pub fn backward_strided(x: &mut [f32], dy: &mut [f32], stride: usize, width: usize) {
-    assert!(x.len() == dy.len() && stride >= width, "rows");
+pub fn backward_strided(x: &[f32], y: &mut [f32], dy: &mut [f32], stride: usize, width: usize) {
+    assert!(x.len() == dy.len() && x.len() == y.len() && stride >= width, "rows");
     assert!(x.len() % stride == 0 || x.len() % stride >= width, "a row that ends early");
     #[cfg(target_arch = "x86_64")]
     if level() == Level::Avx512 {
         // SAFETY: the processor has AVX-512; the assertions bound the rows.
-        return unsafe { table::backward_strided(x, dy, stride, width) };
+        return unsafe { table::backward_strided(x, y, dy, stride, width) };
     }
-    backward_by_formula(x, dy, stride, width);
+    backward_by_formula(x, y, dy, stride, width);
 }
+
+/// `dy ← dy · gelu'(x)`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn backward(x: &[f32], dy: &mut [f32]) {
+    with_scratch([x.len().min(ROW)], |[y]| {
+        for (x, dy) in x.chunks(ROW).zip(dy.chunks_mut(ROW)) {
+            let width = x.len();
+            backward_strided(x, &mut y[..width], dy, width, width);
+        }
+    });
+}
+
+/// Elements whose values are computed beside their slopes and dropped.
+const ROW: usize = 1 << 10;
 
 simd! {
     fn in_place_by_formula[FMA](x: &mut [f32]) {
@@ -97,11 +114,11 @@ simd! {
 }
 
 simd! {
-    fn backward_by_formula[FMA](x: &mut [f32], dy: &mut [f32], stride: usize, width: usize) {
-        for (x, dy) in x.chunks_mut(stride).zip(dy.chunks_mut(stride)) {
-            for (x, dy) in x[..width].iter_mut().zip(&mut dy[..width]) {
+    fn backward_by_formula[FMA](x: &[f32], y: &mut [f32], dy: &mut [f32], stride: usize, width: usize) {
+        for ((x, y), dy) in x.chunks(stride).zip(y.chunks_mut(stride)).zip(dy.chunks_mut(stride)) {
+            for ((x, y), dy) in x[..width].iter().zip(&mut y[..width]).zip(&mut dy[..width]) {
                 let (value, slope) = value_and_slope::<FMA>(*x);
-                *x = value;
+                *y = value;
                 *dy *= slope;
             }
         }
@@ -270,16 +287,16 @@ mod table {
     /// # Safety
     /// Rows of both begin at the stride and have `width` numbers.
     #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-    pub(super) unsafe fn backward_strided(x: &mut [f32], dy: &mut [f32], stride: usize, width: usize) {
+    pub(super) unsafe fn backward_strided(x: &[f32], y: &mut [f32], dy: &mut [f32], stride: usize, width: usize) {
         let (e, d) = (Table::load(&coefficients().e), Table::load(&coefficients().d));
-        for (x, dy) in x.chunks_mut(stride).zip(dy.chunks_mut(stride)) {
+        for ((x, y), dy) in x.chunks(stride).zip(y.chunks_mut(stride)).zip(dy.chunks_mut(stride)) {
             for i in (0..width).step_by(16) {
                 let mask = lanes(width - i);
                 // SAFETY: the mask ends with the row.
                 unsafe {
-                    let (x, dy) = (x.as_mut_ptr().add(i), dy.as_mut_ptr().add(i));
-                    let (value, slope) = value_and_slope(&e, &d, _mm512_maskz_loadu_ps(mask, x));
-                    _mm512_mask_storeu_ps(x, mask, value);
+                    let dy = dy.as_mut_ptr().add(i);
+                    let (value, slope) = value_and_slope(&e, &d, _mm512_maskz_loadu_ps(mask, x.as_ptr().add(i)));
+                    _mm512_mask_storeu_ps(y.as_mut_ptr().add(i), mask, value);
                     _mm512_mask_storeu_ps(dy, mask, _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, dy), slope));
                 }
             }
@@ -320,7 +337,10 @@ mod tests {
     fn value_and_slope_match_the_definition() {
         let x: Vec<f32> = (-9000..9000i16).map(|i| f32::from(i) * 1e-3).collect();
         let (mut value, mut slope) = (x.clone(), vec![1.0; x.len()]);
-        backward_strided(&mut value, &mut slope, x.len(), x.len());
+        backward_strided(&x, &mut value, &mut slope, x.len(), x.len());
+        let mut again = vec![1.0; x.len()];
+        backward(&x, &mut again);
+        assert_eq!(again, slope);
         for (i, &x) in x.iter().enumerate() {
             let at = f64::from(x);
             let want = (test::reference(at + 1e-5) - test::reference(at - 1e-5)) / 2e-5;
@@ -348,7 +368,7 @@ mod tests {
         let mut y = [0.0; 4];
         strided(&x, 3, &mut y, 2);
         let (mut value, mut slope) = (x, dy);
-        backward_strided(&mut value, &mut slope, 3, 2);
+        backward_strided(&x, &mut value, &mut slope, 3, 2);
         assert_eq!([value[0], value[1], value[3], value[4]], y);
         assert_eq!((value[2], slope[2]), (7.0, 7.0));
         assert!((y[0] - 0.345_731).abs() < 1e-5 && (slope[4] - 2.0).abs() < 1e-6, "slope ½ at 0");

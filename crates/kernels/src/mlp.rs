@@ -155,11 +155,11 @@ impl<'a, U: Unit> Backward<'a, U> {
 
     /// All rows of `dout [rows, d]`, tile by tile. `before` gets the first row of a tile and writes its rows of y, and what it likes into
     /// its rows of `out [rows, d]`; `after` gets the first row, the gradient of y, and those rows of `out` to finish. What `after`
-    /// returns comes back in the order of tiles. `pre [rows, d_inner]` is the input of GELU if it was kept; it is overwritten.
+    /// returns comes back in the order of tiles. `pre [rows, d_inner]` is the input of GELU if it was kept.
     pub(crate) fn run<T: Send>(
         &mut self,
         dout: &[f32],
-        pre: &mut [f32],
+        pre: &[f32],
         out: &mut [f32],
         before: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
         after: impl Fn(usize, &[f32], &mut [f32]) -> T + Sync,
@@ -170,14 +170,13 @@ impl<'a, U: Unit> Backward<'a, U> {
         // Groups of equal size; a function of the rows alone.
         let group = rows.div_ceil(rows.div_ceil(GROUP).max(1));
         let (mut y, mut dpre) = (Buffer::new(group * d), Buffer::new(group * d_inner));
-        let mut own = Buffer::new(if kept { 0 } else { group * d_inner });
+        let mut act = Buffer::new(group * d_inner);
         let mut results = Vec::new();
         for first in (0..rows).step_by(group.max(1)) {
             let here = group.min(rows - first);
             let height = tile_height(here);
             let dout = &dout[first * d..(first + here) * d];
-            let act =
-                if kept { &mut pre[first * d_inner..(first + here) * d_inner] } else { &mut own[..here * d_inner] };
+            let act = &mut act[..here * d_inner];
             let (y, dpre) = (&mut y[..here * d], &mut dpre[..here * d_inner]);
             let this = &*self;
             let tiles = y
@@ -191,8 +190,9 @@ impl<'a, U: Unit> Backward<'a, U> {
                     let at = first + tile * height;
                     before(at, y, out);
                     let rows = y.len() / d;
+                    let pre = if kept { &pre[at * d_inner..(at + rows) * d_inner] } else { &[] };
                     with_scratch([rows * d, this.scratch(rows)], |[dy, scratch]| {
-                        this.tile(y, act, dpre, dout, dy, scratch);
+                        this.tile(y, pre, act, dpre, dout, dy, scratch);
                         after(at, dy, out)
                     })
                 });
@@ -206,30 +206,43 @@ impl<'a, U: Unit> Backward<'a, U> {
     }
 
     fn scratch(&self, rows: usize) -> usize {
-        2 * U::scratch(rows, self.w.d()) + U::scratch(rows, STRIP.min(self.w.d_inner()))
+        let again = if self.up.is_some() { rows * self.w.d_inner() } else { 0 };
+        2 * U::scratch(rows, self.w.d()) + U::scratch(rows, STRIP.min(self.w.d_inner())) + again
     }
 
-    /// From y and the input of GELU (in `act`, unless it has to be computed) to GELU's output, the gradient of its input and `dy`.
-    fn tile(&self, y: &[f32], act: &mut [f32], dpre: &mut [f32], dout: &[f32], dy: &mut [f32], scratch: &mut [f32]) {
+    /// From y and the input of GELU (computed again if it is empty) to GELU's output, the gradient of its input and `dy`.
+    #[allow(clippy::too_many_arguments, reason = "three things in, three out, and memory to work in")]
+    fn tile(
+        &self,
+        y: &[f32],
+        pre: &[f32],
+        act: &mut [f32],
+        dpre: &mut [f32],
+        dout: &[f32],
+        dy: &mut [f32],
+        scratch: &mut [f32],
+    ) {
         let (d, d_inner) = (self.w.d(), self.w.d_inner());
         let rows = dout.len() / d;
         let (y_units, scratch) = scratch.split_at_mut(U::scratch(rows, d));
-        let (dout_units, strip_units) = scratch.split_at_mut(U::scratch(rows, d));
+        let (dout_units, scratch) = scratch.split_at_mut(U::scratch(rows, d));
+        let (strip_units, again) = scratch.split_at_mut(U::scratch(rows, STRIP.min(d_inner)));
         let (units, stride) = U::of_rows(dout, d, d, dout_units);
         let dout = Left::Rows { units, stride };
         let (up_back, down_back) = (self.up_back.view(), self.down_back.view());
         if let Some(up) = &self.up {
             let (up, (units, stride)) = (up.view(), U::of_rows(y, d, d, y_units));
             let y = Left::Rows { units, stride };
-            multiply(act, d_inner, y, up, 0..up.steps(), 0..d_inner, Onto::Row(self.w.up_bias));
+            multiply(again, d_inner, y, up, 0..up.steps(), 0..d_inner, Onto::Row(self.w.up_bias));
         }
+        let pre = if self.up.is_some() { &again[..] } else { pre };
         for first in (0..d_inner).step_by(STRIP) {
             let width = STRIP.min(d_inner - first);
             let columns = first..first + width;
             let strip = first..(rows - 1) * d_inner + columns.end;
-            let (act, dpre) = (&mut act[strip.clone()], &mut dpre[strip]);
+            let (act, dpre) = (&mut act[strip.clone()], &mut dpre[strip.clone()]);
             multiply(dpre, d_inner, dout, down_back, 0..down_back.steps(), columns, Onto::Zero);
-            gelu::backward_strided(act, dpre, d_inner, width);
+            gelu::backward_strided(&pre[strip], act, dpre, d_inner, width);
             let onto = if first == 0 { Onto::Zero } else { Onto::Output };
             let steps = first / U::DEPTH..(first + width).div_ceil(U::DEPTH);
             let (units, stride) = U::of_rows(dpre, d_inner, width, strip_units);

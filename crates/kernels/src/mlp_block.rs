@@ -64,16 +64,15 @@ pub struct Gradients {
     pub down_bias: Vec<f32>,
 }
 
-/// Gradients of [`forward`] at `x` for the output gradient `dout [rows, d]`. `pre` is what the forward pass kept, or empty; it is
-/// overwritten.
-pub fn backward(x: &[f32], norm: Norm, w: Weights, dout: &[f32], pre: &mut [f32], precision: Precision) -> Gradients {
+/// Gradients of [`forward`] at `x` for the output gradient `dout [rows, d]`. `pre` is what the forward pass kept, or empty.
+pub fn backward(x: &[f32], norm: Norm, w: Weights, dout: &[f32], pre: &[f32], precision: Precision) -> Gradients {
     match precision {
         Precision::F32 => backward_in::<f32>(x, norm, w, dout, pre),
         Precision::Bf16 => backward_in::<Pair>(x, norm, w, dout, pre),
     }
 }
 
-fn backward_in<U: Unit>(x: &[f32], norm: Norm, w: Weights, dout: &[f32], pre: &mut [f32]) -> Gradients {
+fn backward_in<U: Unit>(x: &[f32], norm: Norm, w: Weights, dout: &[f32], pre: &[f32]) -> Gradients {
     let d = w.d();
     let mut dx = for_overwrite(x.len());
     let mut mlp = mlp::Backward::<U>::new(w, !pre.is_empty());
@@ -126,13 +125,13 @@ mod tests {
         let [x, gain, bias, up, up_bias, down, down_bias] = &a;
         let norm = Norm { gain, bias, eps: 1e-3 };
         let w = Weights { up, up_bias, down, down_bias };
-        let (out, mut pre) = forward(x, norm, w, Precision::F32, true);
+        let (out, pre) = forward(x, norm, w, Precision::F32, true);
         assert_close(&out, &reference(&wide).iter().map(|&v| v as f32).collect::<Vec<_>>());
         assert!(forward(x, norm, w, Precision::F32, false).0 == out);
 
         let dout = noise(rows * d, 99);
-        let again = backward(x, norm, w, &dout, &mut [], Precision::F32);
-        let g = backward(x, norm, w, &dout, &mut pre, Precision::F32);
+        let again = backward(x, norm, w, &dout, &[], Precision::F32);
+        let g = backward(x, norm, w, &dout, &pre, Precision::F32);
         assert!(g.x == again.x && g.up == again.up && g.down == again.down, "kept or computed again, the same bits");
         let found = [g.x, g.gain, g.bias, g.up, g.up_bias, g.down, g.down_bias];
         for (i, gradient) in found.iter().enumerate() {

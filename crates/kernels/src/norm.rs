@@ -3,7 +3,7 @@
 use crate::gelu;
 use crate::linear::column_sums;
 use crate::rows::{for_overwrite, with_scratch};
-use crate::simd::{fma, simd, sum_by};
+use crate::simd::{LANES, fma, simd, sum_lanes};
 use rayon::prelude::*;
 
 /// Rows handled by one task.
@@ -24,8 +24,21 @@ pub struct Norm<'a> {
 #[inline(always)]
 fn moments(x: &[f32], eps: f32) -> (f32, f32) {
     let width = x.len() as f32;
-    let mean = sum_by(x.len(), |i| x[i]) / width;
-    let variance = sum_by(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / width;
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    let mut lanes = [0.0f32; LANES];
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] += chunk[i];
+        }
+    }
+    let mean = rest.iter().fold(sum_lanes(&lanes), |sum, x| sum + x) / width;
+    let mut lanes = [0.0f32; LANES];
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] += (chunk[i] - mean) * (chunk[i] - mean);
+        }
+    }
+    let variance = rest.iter().fold(sum_lanes(&lanes), |sum, x| sum + (x - mean) * (x - mean)) / width;
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
@@ -58,19 +71,32 @@ simd! {
     /// From the rows `x` to their gradient, in place; those of gain and bias are added to `dgain` and `dbias`.
     pub fn backward_in_place[FMA](norm: Norm, x: &mut [f32], dy: &[f32], dgain: &mut [f32], dbias: &mut [f32]) {
         let width = norm.gain.len();
-        let (gain, dgain, dbias) = (&norm.gain[..width], &mut dgain[..width], &mut dbias[..width]);
         for (x, dy) in x.chunks_exact_mut(width).zip(dy.chunks_exact(width)) {
             let (mean, scale) = moments(x, norm.eps);
             // x becomes the normalised row.
-            for i in 0..width {
-                x[i] = (x[i] - mean) * scale;
-                dgain[i] = fma::<FMA>(dy[i], x[i], dgain[i]);
-                dbias[i] += dy[i];
+            for (((x, &dy), dgain), dbias) in x.iter_mut().zip(dy).zip(dgain.iter_mut()).zip(dbias.iter_mut()) {
+                *x = (*x - mean) * scale;
+                *dgain = fma::<FMA>(dy, *x, *dgain);
+                *dbias += dy;
             }
-            let average = sum_by(width, |i| dy[i] * gain[i]) / width as f32;
-            let along = sum_by(width, |i| dy[i] * gain[i] * x[i]) / width as f32;
-            for i in 0..width {
-                x[i] = scale * (dy[i] * gain[i] - fma::<FMA>(x[i], along, average));
+            let ((xs, x_rest), (dys, dy_rest)) = (x.as_chunks::<LANES>(), dy.as_chunks::<LANES>());
+            let (gains, gain_rest) = norm.gain.as_chunks::<LANES>();
+            let (mut sums, mut products) = ([0.0f32; LANES], [0.0f32; LANES]);
+            for ((x, dy), gain) in xs.iter().zip(dys).zip(gains) {
+                for i in 0..LANES {
+                    let slope = dy[i] * gain[i];
+                    sums[i] += slope;
+                    products[i] = fma::<FMA>(slope, x[i], products[i]);
+                }
+            }
+            let (mut average, mut along) = (sum_lanes(&sums), sum_lanes(&products));
+            for ((x, dy), gain) in x_rest.iter().zip(dy_rest).zip(gain_rest) {
+                average += dy * gain;
+                along = fma::<FMA>(dy * gain, *x, along);
+            }
+            let (average, along) = (average / width as f32, along / width as f32);
+            for ((x, &dy), &gain) in x.iter_mut().zip(dy).zip(norm.gain) {
+                *x = scale * (dy * gain - fma::<FMA>(*x, along, average));
             }
         }
     }
@@ -154,7 +180,7 @@ pub fn gelu_backward(norm: Norm, x: &[f32], dy: &[f32]) -> Gradients {
         with_scratch([dx.len(), dx.len()], |[y, dnorm]| {
             forward_rows(norm, dx, y);
             dnorm.copy_from_slice(&dy[at..at + dx.len()]);
-            gelu::backward_strided(y, dnorm, norm.gain.len(), norm.gain.len());
+            gelu::backward(y, dnorm);
             backward_in_place(norm, dx, dnorm, dgain, dbias);
         });
     })

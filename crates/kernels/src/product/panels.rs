@@ -93,7 +93,9 @@ fn pack_panel<U: Unit>(matrix: Matrix, first: usize, out: &mut [U]) {
     let width = panel_width();
     let cols = width.min(matrix.cols - first);
     if matrix.col_stride == 1 {
-        pack_rows(matrix.data, matrix.row_stride, matrix.rows, first, cols, out.len() / width, out);
+        // A single row has no next one, whatever a transposed view says.
+        let stride = if matrix.rows > 1 { matrix.row_stride } else { matrix.cols };
+        pack_rows(matrix.data, stride, matrix.rows, first, cols, out.len() / width, out);
     } else {
         pack_columns(matrix, first, cols, out, width);
     }
@@ -110,12 +112,13 @@ pub(super) fn pack_rows<U: Unit>(
     out: &mut [U],
 ) {
     let width = panel_width();
-    let row = |r: usize| &data[r * stride + first..][..cols];
-    for (step, out) in out.chunks_exact_mut(width).take(steps).enumerate() {
-        let at = step * U::DEPTH;
-        let second = (U::DEPTH > 1 && at + 1 < depth).then(|| row(at + 1));
-        U::zip(row(at), second, &mut out[..cols]);
-        out[cols..].fill(U::default());
+    let out = &mut out[..steps * width];
+    if cols < width {
+        out.fill(U::default());
+    }
+    let rows = depth.min(steps * U::DEPTH);
+    if rows > 0 {
+        U::pack_steps(&data[first..][..(rows - 1) * stride + cols], stride, cols, out, width);
     }
 }
 

@@ -1,9 +1,8 @@
 //! What operands are made of: 32 bits that one multiply-add reads.
 
 use crate::rows::{as_units, for_overwrite};
-use crate::simd::simd;
+use crate::simd::{native_bf16, simd};
 use rayon::prelude::*;
-use std::borrow::Cow;
 
 /// How products are computed. Sums are `f32` in both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -45,8 +44,9 @@ pub trait Unit: Copy + Default + Send + Sync + sealed::Sealed + 'static {
     /// From the elements of the inner dimension; `second` is 0 beyond its end and unused where [`Unit::DEPTH`] is 1.
     fn new(first: f32, second: f32) -> Self;
 
-    /// Units of two rows, element by element.
-    fn zip(first: &[f32], second: Option<&[f32]>, out: &mut [Self]);
+    /// Rows of `width` numbers that begin `stride` apart, where the *rows* are the inner dimension: as steps of `width` units that begin
+    /// `out_stride` apart in `out`.
+    fn pack_steps(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize);
 
     /// Scratch as units.
     fn from_floats_mut(floats: &mut [f32]) -> &mut [Self] {
@@ -88,8 +88,10 @@ impl Unit for f32 {
         first
     }
 
-    fn zip(first: &[f32], _: Option<&[f32]>, out: &mut [Self]) {
-        out.copy_from_slice(first);
+    fn pack_steps(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize) {
+        for (out, x) in out.chunks_mut(out_stride).zip(x.chunks(stride)) {
+            out[..width].copy_from_slice(&x[..width]);
+        }
     }
 }
 
@@ -110,9 +112,7 @@ impl Unit for Pair {
     fn of_steps<'a>(x: &'a [f32], stride: usize, width: usize, scratch: &'a mut [f32]) -> (&'a [Self], usize) {
         let steps = ((x.len() - width) / stride + 1).div_ceil(2);
         let out = Self::from_floats_mut(&mut scratch[..steps * width]);
-        for (out, x) in out.chunks_exact_mut(width).zip(x.chunks(2 * stride)) {
-            Self::zip(&x[..width], x.get(stride..stride + width), out);
-        }
+        Self::pack_steps(x, stride, width, out, width);
         (out, width)
     }
 
@@ -133,15 +133,94 @@ impl Unit for Pair {
         Self(u32::from(narrow(first)) | u32::from(narrow(second)) << 16)
     }
 
-    fn zip(first: &[f32], second: Option<&[f32]>, out: &mut [Self]) {
-        let second = second.map_or_else(|| Cow::Owned(vec![0.0; first.len()]), Cow::Borrowed);
-        pairs(first, &second, out);
+    fn pack_steps(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if native_bf16() {
+            for (out, x) in out.chunks_mut(out_stride).zip(x.chunks(2 * stride)) {
+                let (first, second) = (&x[..width], x.get(stride..stride + width).unwrap_or_default());
+                // SAFETY: the processor has the instructions; both rows and `out` are as long as `width`, or the second is empty.
+                unsafe { x86::pairs(first, second, &mut out[..width]) };
+            }
+            return;
+        }
+        let nothing = vec![0.0; width];
+        for (out, x) in out.chunks_mut(out_stride).zip(x.chunks(2 * stride)) {
+            pairs(&x[..width], x.get(stride..stride + width).unwrap_or(&nothing), &mut out[..width]);
+        }
+    }
+}
+
+/// Adjacent numbers of each row as pairs; an odd last one is joined by 0.
+fn neighbours(x: &[f32], stride: usize, width: usize, out: &mut [Pair]) {
+    #[cfg(target_arch = "x86_64")]
+    if native_bf16() {
+        for (x, out) in x.chunks(stride).zip(out.chunks_exact_mut(width.div_ceil(2))) {
+            // SAFETY: the processor has the instructions; `out` has a pair for each two numbers.
+            unsafe { x86::neighbours(&x[..width], out) };
+        }
+        return;
+    }
+    neighbours_by_bits(x, stride, width, out);
+}
+
+/// Conversions with the instructions of AVX-512 BF16, which take numbers below 2⁻¹²⁶ as 0, as the products do.
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Pair;
+    use std::arch::x86_64::{
+        __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_maskz_loadu_ps,
+        _mm512_permutexvar_epi16,
+    };
+
+    fn lanes(left: usize) -> u16 {
+        if left >= 16 { !0 } else { (1 << left) - 1 }
+    }
+
+    fn bits(v: __m512bh) -> __m512i {
+        // SAFETY: both are 512 bits.
+        unsafe { std::mem::transmute(v) }
+    }
+
+    /// # Safety
+    /// The processor has the features; `first` and `second` are as long as `out`, or `second` is empty.
+    #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,avx512bf16")]
+    pub(super) unsafe fn pairs(first: &[f32], second: &[f32], out: &mut [Pair]) {
+        // From [first | second] to pairs.
+        let order: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
+        for i in (0..out.len()).step_by(16) {
+            let mask = lanes(out.len() - i);
+            // SAFETY: masks end with the rows.
+            unsafe {
+                let order = _mm512_loadu_si512(order.as_ptr().cast());
+                let a = _mm512_maskz_loadu_ps(mask, first.as_ptr().add(i));
+                let mask_b = if second.is_empty() { 0 } else { mask };
+                let b = _mm512_maskz_loadu_ps(mask_b, second.as_ptr().wrapping_add(i));
+                let pairs = _mm512_permutexvar_epi16(order, bits(_mm512_cvtne2ps_pbh(b, a)));
+                _mm512_mask_storeu_epi32(out.as_mut_ptr().add(i).cast(), mask, pairs);
+            }
+        }
+    }
+
+    /// # Safety
+    /// The processor has the features; `out` is half as long as `x`, rounded up.
+    #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,avx512bf16")]
+    pub(super) unsafe fn neighbours(x: &[f32], out: &mut [Pair]) {
+        for i in (0..out.len()).step_by(16) {
+            let left = x.len() - 2 * i;
+            // SAFETY: masks end with the rows.
+            unsafe {
+                let a = _mm512_maskz_loadu_ps(lanes(left), x.as_ptr().add(2 * i));
+                let b = _mm512_maskz_loadu_ps(lanes(left.saturating_sub(16)), x.as_ptr().wrapping_add(2 * i + 16));
+                let pairs = bits(_mm512_cvtne2ps_pbh(b, a));
+                _mm512_mask_storeu_epi32(out.as_mut_ptr().add(i).cast(), lanes(out.len() - i), pairs);
+            }
+        }
     }
 }
 
 simd! {
     /// Adjacent numbers of each row as pairs; an odd last one is joined by 0.
-    fn neighbours[FMA](x: &[f32], stride: usize, width: usize, out: &mut [Pair]) {
+    fn neighbours_by_bits[FMA](x: &[f32], stride: usize, width: usize, out: &mut [Pair]) {
         for (x, out) in x.chunks(stride).zip(out.chunks_exact_mut(width.div_ceil(2))) {
             let whole = x[..width].chunks_exact(2);
             if let ([last], Some(out)) = (whole.remainder(), out.last_mut()) {
@@ -189,6 +268,25 @@ mod tests {
         assert_eq!(widen(narrow(-1.0 - 1.1 / 256.0)), -1.0 - 2.0 / 256.0);
         assert!(widen(narrow(f32::NAN)).is_nan());
         assert_eq!(widen(narrow(f32::INFINITY)), f32::INFINITY);
+    }
+
+    #[test]
+    fn rows_join_as_pairs_with_nothing_behind_the_last() {
+        for width in [1, 5, 16, 40] {
+            let x: Vec<f32> = (0..3 * width).map(|i| i as f32 * 0.7 - 9.0).collect();
+            let mut out = vec![Pair::default(); 2 * width + 3];
+            Pair::pack_steps(&x, width, width, &mut out, width + 3);
+            for i in 0..width {
+                assert_eq!(out[i], Pair::new(x[i], x[width + i]));
+                assert_eq!(out[width + 3 + i], Pair::new(x[2 * width + i], 0.0));
+            }
+            let mut scratch = vec![0.0; 3 * width.div_ceil(2)];
+            let (pairs, stride) = Pair::of_rows(&x, width, width, &mut scratch);
+            for (i, pair) in pairs.iter().enumerate() {
+                let (row, at) = (&x[i / stride * width..][..width], 2 * (i % stride));
+                assert_eq!(*pair, Pair::new(row[at], row.get(at + 1).copied().unwrap_or(0.0)));
+            }
+        }
     }
 
     #[test]

@@ -436,9 +436,8 @@ impl Backward<Flex, 9> for ConvBlockBackward {
 
     fn backward(self, ops: Ops<Self::State, 9>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let [dy] = contiguous([gradients.consume::<Flex>(&ops.node)]);
-        let mut block = ops.state;
-        let mut pre = std::mem::take(&mut block.pre);
-        let g = conv_block::backward(block.input(), block.weights(), floats(&dy), &mut pre, block.precision);
+        let block = ops.state;
+        let g = conv_block::backward(block.input(), block.weights(), floats(&dy), &block.pre, block.precision);
         let ([d, d_inner], [_, _, kernel]) = (dims(&block.tensors[8]), dims(&block.tensors[2]));
         let found = [
             tensor(g.x, dims::<3>(&dy)),

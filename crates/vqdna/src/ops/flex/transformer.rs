@@ -375,9 +375,9 @@ impl Backward<Flex, 3> for LinearGeluBackward {
 
     fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let [mut dy] = contiguous([gradients.consume::<Flex>(&ops.node)]);
-        let (x, weight, mut pre, precision) = ops.state;
+        let (x, weight, pre, precision) = ops.state;
         let [d_out, d_in] = dims(&weight);
-        gelu::backward_strided(&mut pre, dy.storage_mut(), d_out, d_out);
+        gelu::backward(&pre, dy.storage_mut());
         let g = linear_kernel::backward(floats(&x), floats(&weight), d_out, floats(&dy), precision);
         register(
             gradients,
@@ -420,10 +420,9 @@ impl Backward<Flex, 7> for MlpBackward {
 
     fn backward(self, ops: Ops<Self::State, 7>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let [dy] = contiguous([gradients.consume::<Flex>(&ops.node)]);
-        let mut block = ops.state;
-        let mut pre = std::mem::take(&mut block.pre);
+        let block = ops.state;
         let x = floats(&block.tensors[0]);
-        let g = mlp_block::backward(x, block.norm(), block.weights(), floats(&dy), &mut pre, block.precision);
+        let g = mlp_block::backward(x, block.norm(), block.weights(), floats(&dy), &block.pre, block.precision);
         let [d, d_inner] = dims(&block.tensors[5]);
         let found = [
             tensor(g.x, dims::<3>(&dy)),
