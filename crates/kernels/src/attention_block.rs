@@ -131,8 +131,13 @@ fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], kept: Kept, prec
     let d = w.out_bias.len();
     let kept = if kept.stats.is_empty() { attend::<U>(input, w, precision, true) } else { kept };
     let mut dattended = Buffer::new(dout.len());
-    rows_times(&mut dattended, dout, Panels::<U>::new(Matrix::new(w.out, d, d)).view(), Onto::Zero);
-    let out = weight_gradient::<U>(&kept.attended, d, dout, d);
+    let (out, out_bias) = rayon::join(
+        || {
+            rows_times(&mut dattended, dout, Panels::<U>::new(Matrix::new(w.out, d, d)).view(), Onto::Zero);
+            weight_gradient::<U>(&kept.attended, d, dout, d)
+        },
+        || column_sums(dout, d),
+    );
     let attention = w.attention(input, &kept.qkv);
     let dqkv = attention::backward(attention, &kept.attended, &kept.stats, &dattended, precision);
     // The normalised rows, in the place of a gradient that is no longer needed.
@@ -155,15 +160,9 @@ fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], kept: Kept, prec
         .collect();
     let dnorm = column_sums(&dnorms.concat(), 2 * d);
     let (gain, bias) = dnorm.split_at(d);
-    Gradients {
-        x: dx,
-        gain: gain.to_vec(),
-        bias: bias.to_vec(),
-        qkv: weight_gradient::<U>(&normed, d, &dqkv, 3 * d),
-        qkv_bias: column_sums(&dqkv, 3 * d),
-        out,
-        out_bias: column_sums(dout, d),
-    }
+    let (qkv, qkv_bias) =
+        rayon::join(|| weight_gradient::<U>(&normed, d, &dqkv, 3 * d), || column_sums(&dqkv, 3 * d));
+    Gradients { x: dx, gain: gain.to_vec(), bias: bias.to_vec(), qkv, qkv_bias, out, out_bias }
 }
 
 #[cfg(test)]

@@ -256,10 +256,12 @@ fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], pre: &[f32]) -> 
     );
     let dnorm = crate::linear::column_sums(&dnorms.concat(), 2 * d);
     let (gain, bias) = dnorm.split_at(d);
-    let (dtaps, conv_bias) = convolve_backward_weights(input, &dconv, conv.kernel(), d);
-    let mlp = mlp.finish();
+    let ((dtaps, conv_bias), (x, mlp)) = rayon::join(
+        || convolve_backward_weights(input, &dconv, conv.kernel(), d),
+        || (convolve_backward_input(input, &dconv, &conv.taps, dout), mlp.finish()),
+    );
     Gradients {
-        x: convolve_backward_input(input, &dconv, &conv.taps, dout),
+        x,
         conv: dtaps,
         conv_bias,
         gain: gain.to_vec(),

@@ -44,8 +44,14 @@ pub fn backward(x: &[f32], w: &[f32], d_out: usize, dy: &[f32], precision: Preci
 fn backward_in<U: Unit>(x: &[f32], w: &[f32], d_out: usize, dy: &[f32]) -> Gradients {
     let d_in = w.len() / d_out;
     let mut dx = for_overwrite(x.len());
-    rows_times(&mut dx, dy, Panels::<U>::new(Matrix::new(w, d_out, d_in)).view(), Onto::Zero);
-    Gradients { x: dx, w: weight_gradient::<U>(x, d_in, dy, d_out), b: column_sums(dy, d_out) }
+    let (w, b) = rayon::join(
+        || {
+            rows_times(&mut dx, dy, Panels::<U>::new(Matrix::new(w, d_out, d_in)).view(), Onto::Zero);
+            weight_gradient::<U>(x, d_in, dy, d_out)
+        },
+        || column_sums(dy, d_out),
+    );
+    Gradients { x: dx, w, b }
 }
 
 /// `dyᵀ · x`, `[d_out, d_in]`, with the wider matrix where the product wants it.

@@ -3,6 +3,7 @@
 //! [`conv_block`](crate::conv_block) and [`mlp_block`](crate::mlp_block) are this with what stands before it.
 
 use crate::gelu;
+use crate::linear::add_rows;
 use crate::product::{Left, Matrix, Onto, Panels, Unit, multiply, transpose, transposed};
 use crate::rows::{Buffer, tile_height, with_scratch};
 use crate::simd::simd;
@@ -50,12 +51,11 @@ pub(crate) struct Forward<U> {
 impl<U: Unit> Forward<U> {
     pub(crate) fn new(w: Weights) -> Self {
         let (d, d_inner) = (w.d(), w.d_inner());
-        Self {
-            up: Panels::new(Matrix::new(w.up, d_inner, d).transposed()),
-            up_bias: w.up_bias.to_vec(),
-            down: Panels::new(Matrix::new(w.down, d, d_inner).transposed()),
-            down_bias: w.down_bias.to_vec(),
-        }
+        let (up, down) = rayon::join(
+            || Panels::new(Matrix::new(w.up, d_inner, d).transposed()),
+            || Panels::new(Matrix::new(w.down, d, d_inner).transposed()),
+        );
+        Self { up, up_bias: w.up_bias.to_vec(), down, down_bias: w.down_bias.to_vec() }
     }
 
     pub(crate) fn d_inner(&self) -> usize {
@@ -143,11 +143,13 @@ impl<'a, U: Unit> Backward<'a, U> {
             down: vec![0.0; d * d_inner],
             down_bias: vec![0.0; d],
         };
+        let (up_back, down_back) =
+            rayon::join(|| Panels::new(Matrix::new(w.up, d_inner, d)), || Panels::new(Matrix::new(w.down, d, d_inner)));
         Self {
             w,
             up: (!kept).then(|| Panels::new(Matrix::new(w.up, d_inner, d).transposed())),
-            up_back: Panels::new(Matrix::new(w.up, d_inner, d)),
-            down_back: Panels::new(Matrix::new(w.down, d, d_inner)),
+            up_back,
+            down_back,
             dup: vec![0.0; d * d_inner],
             gradients,
         }
@@ -191,16 +193,27 @@ impl<'a, U: Unit> Backward<'a, U> {
                     before(at, y, out);
                     let rows = y.len() / d;
                     let pre = if kept { &pre[at * d_inner..(at + rows) * d_inner] } else { &[] };
-                    with_scratch([rows * d, this.scratch(rows)], |[dy, scratch]| {
+                    let mut biases = vec![0.0; d_inner + d];
+                    let result = with_scratch([rows * d, this.scratch(rows)], |[dy, scratch]| {
                         this.tile(y, pre, act, dpre, dout, dy, scratch);
                         after(at, dy, out)
-                    })
+                    });
+                    add_rows(dpre, &mut biases[..d_inner]);
+                    add_rows(dout, &mut biases[d_inner..]);
+                    (result, biases)
                 });
-            results.extend(tiles.collect::<Vec<_>>());
-            transposed::<U>(&mut self.dup, y, d, dpre, d_inner);
-            transposed::<U>(&mut self.gradients.down, dout, d, act, d_inner);
-            add_column_sums(&mut self.gradients.up_bias, dpre);
-            add_column_sums(&mut self.gradients.down_bias, dout);
+            // Sums of tiles are added in the order of tiles, which are the same for any number of threads.
+            for (result, biases) in tiles.collect::<Vec<_>>() {
+                results.push(result);
+                add_rows(&biases[..d_inner], &mut self.gradients.up_bias);
+                add_rows(&biases[d_inner..], &mut self.gradients.down_bias);
+            }
+            // Together, so that no thread waits between them.
+            let (dup, ddown) = (&mut self.dup, &mut self.gradients.down);
+            rayon::join(
+                || transposed::<U>(dup, y, d, dpre, d_inner),
+                || transposed::<U>(ddown, dout, d, act, d_inner),
+            );
         }
         results
     }
@@ -254,10 +267,4 @@ impl<'a, U: Unit> Backward<'a, U> {
         self.gradients.up = transpose(&self.dup, self.w.d(), self.w.d_inner());
         self.gradients
     }
-}
-
-/// Adds the rows of `x` to `sums`.
-fn add_column_sums(sums: &mut [f32], x: &[f32]) {
-    let found = crate::linear::column_sums(x, sums.len());
-    sums.iter_mut().zip(&found).for_each(|(s, v)| *s += v);
 }
