@@ -170,7 +170,7 @@ impl Tokenize<'_> {
                 cutter.flush()?;
                 Ok(tokenized)
             });
-            let writer = scope.spawn(move || codes.into_iter().try_for_each(|coded| rows.push(&coded)));
+            let writer = scope.spawn(move || codes.into_iter().try_for_each(|batch| rows.push(&batch)));
             let computed = self.compute(pieces, give_codes, progress);
             // Of two errors, the one that met the earlier bases counts: writing lags behind computing, reading is ahead.
             join(writer)?;
@@ -189,9 +189,9 @@ impl Tokenize<'_> {
         let device = self.device.clone().without_autodiff();
         let mut bases = 0;
         for pieces in pieces {
-            let coded = self.codes(pieces, &device);
-            bases += coded.places.iter().map(|place| place.bases() as u64).sum::<u64>();
-            if codes.send(coded).is_err() {
+            let batch = self.codes(pieces, &device);
+            bases += batch.places.iter().map(|place| place.bases() as u64).sum::<u64>();
+            if codes.send(batch).is_err() {
                 // The writer has failed, and says why where it is joined.
                 return Ok(());
             }

@@ -27,10 +27,10 @@ impl<'w> Rows<'w> {
         Self { writer, row: None }
     }
 
-    pub(super) fn push(&mut self, coded: &Coded) -> Result<(), CodesError> {
-        for (n, place) in coded.places.iter().enumerate() {
-            let first = n * coded.width + place.skip;
-            let codes: Vec<&[i32]> = coded.levels.iter().map(|codes| &codes[first..first + place.bases()]).collect();
+    pub(super) fn push(&mut self, batch: &Coded) -> Result<(), CodesError> {
+        for (n, place) in batch.places.iter().enumerate() {
+            let first = n * batch.width + place.skip;
+            let codes: Vec<&[i32]> = batch.levels.iter().map(|codes| &codes[first..first + place.bases()]).collect();
             self.push_piece(place, &codes)?;
         }
         Ok(())
