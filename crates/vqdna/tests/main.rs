@@ -6,4 +6,5 @@ mod host;
 mod laws;
 mod learns;
 mod resume;
+mod transcode;
 mod vectors;

@@ -108,6 +108,21 @@ pub(super) fn nearest(h: Tensor<2>, codes: Tensor<2>) -> Tensor<1, Int> {
     (norms - h.matmul(codes.transpose()).mul_scalar(2.0)).argmin(1).squeeze_dim(1)
 }
 
+pub(super) fn residual(
+    tap: Tensor<2>,
+    scale: f64,
+    sum: Option<Tensor<2>>,
+    codes: Tensor<2>,
+    index: Tensor<1, Int>,
+) -> Tensor<2> {
+    let last = codes.select(0, index);
+    let sum = match sum {
+        Some(sum) => sum + last,
+        None => last,
+    };
+    tap.mul_scalar(scale) - sum
+}
+
 pub(super) fn code_statistics(
     h: Tensor<2>,
     index: Tensor<1, Int>,

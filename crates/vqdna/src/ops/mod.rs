@@ -316,6 +316,21 @@ pub fn nearest(h: Tensor<2>, codes: Tensor<2>) -> Tensor<1, Int> {
     dispatch!(h.device(), nearest(h, codes))
 }
 
+/// `scale · tap − (sum + codes[index])`: what a level of a hierarchy searches after the level that chose `index`. The codes are
+/// added up first, as for their mean. Not differentiated.
+///
+/// # Shapes
+/// - `tap`, `sum`, output: `[rows, d_code]`; `codes`: `[codebook_size, d_code]`; `index`: `[rows]`, all without autodiff
+pub fn residual(
+    tap: Tensor<2>,
+    scale: f64,
+    sum: Option<Tensor<2>>,
+    codes: Tensor<2>,
+    index: Tensor<1, Int>,
+) -> Tensor<2> {
+    dispatch!(tap.device(), residual(tap, scale, sum, codes, index))
+}
+
 /// How often each code was chosen and the sum of the vectors that chose it, each row counted with its weight.
 ///
 /// # Shapes

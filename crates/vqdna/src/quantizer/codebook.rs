@@ -150,7 +150,8 @@ impl Codebook {
         codes.select(0, index.reshape([batch * bases])).reshape([batch, bases, d_code])
     }
 
-    fn plain_codes(&self) -> Tensor<2> {
+    /// Code vectors without autodiff.
+    pub(super) fn plain_codes(&self) -> Tensor<2> {
         self.codes.val().inner()
     }
 

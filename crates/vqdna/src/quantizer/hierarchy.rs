@@ -16,6 +16,7 @@ use rand::seq::index;
 
 use super::Quantized;
 use super::codebook::{Codebook, CodebookConfig, Statistics, level_stream};
+use crate::ops;
 use crate::seed::Stream;
 
 /// What a level searches; see the table above.
@@ -30,13 +31,22 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// What level `n` (from 1) multiplies its tap by.
+    fn scale(self, n: usize) -> f64 {
+        match self {
+            Self::Sum => 1.0,
+            Self::Mean => n as f64,
+            Self::Paper => 2.0,
+        }
+    }
+
     /// The vector that level `n` (from 1) searches, from its tap, the sum of the codes before it and the last of them.
     fn searched<const D: usize>(self, n: usize, tap: Tensor<D>, before: Option<&(Tensor<D>, Tensor<D>)>) -> Tensor<D> {
         match (self, before) {
             (_, None) => tap,
             (Self::Sum, Some((sum, _))) => tap - sum.clone(),
-            (Self::Mean, Some((sum, _))) => tap.mul_scalar(n as f64) - sum.clone(),
-            (Self::Paper, Some((_, last))) => tap.mul_scalar(2.0) - last.clone(),
+            (Self::Mean, Some((sum, _))) => tap.mul_scalar(self.scale(n)) - sum.clone(),
+            (Self::Paper, Some((_, last))) => tap.mul_scalar(self.scale(n)) - last.clone(),
         }
     }
 
@@ -102,11 +112,33 @@ impl Hierarchy {
         Quantized { commitment: self.commitment(taps, &means, mask), codes, means, searched, output }
     }
 
-    /// See [`super::Quantizer::encode`].
-    pub(super) fn encode(&self, taps: &[Tensor<3>]) -> Vec<Tensor<2, Int>> {
-        let mut codes = Vec::new();
-        self.walk(taps, |_, _, index, _| codes.push(index));
-        codes
+    /// See [`super::Quantizer::encode`]. The codes are those of [`Hierarchy::walk`], which keeps more: here each level is one
+    /// pass over its tap, in place, and no sum is made that no level searches with.
+    pub(super) fn encode(&self, mut taps: Vec<Tensor<3>>) -> Vec<Tensor<2, Int>> {
+        let levels = self.codebooks.len();
+        let [batch, bases, d_code] = self.tap_of(&taps, 0).dims();
+        let mut found: Vec<Tensor<1, Int>> = Vec::new();
+        // Of all codes but the last.
+        let mut sum: Option<Tensor<2>> = None;
+        for (level, book) in self.codebooks.iter().enumerate() {
+            let is_last_use = taps.len() > 1 || level + 1 == levels;
+            let tap = if is_last_use { taps.remove(0) } else { taps[0].clone() };
+            let tap = tap.inner().reshape([batch * bases, d_code]);
+            let h = match found.last().zip(level.checked_sub(1)) {
+                None => tap,
+                Some((index, before)) => {
+                    let codes = self.codebooks[before].plain_codes();
+                    let h = ops::residual(tap, self.rule.scale(level + 1), sum.clone(), codes.clone(), index.clone());
+                    if self.rule != Rule::Paper && level + 1 < levels {
+                        let last = codes.select(0, index.clone());
+                        sum = Some(sum.map_or_else(|| last.clone(), |sum| sum + last.clone()));
+                    }
+                    h
+                }
+            };
+            found.push(ops::nearest(h, book.plain_codes()));
+        }
+        found.into_iter().map(|index| index.reshape([batch, bases])).collect()
     }
 
     /// Searches level after level, outside the graph, and shows each level: its number from 0, the searched vector, its codes

@@ -210,10 +210,10 @@ impl Quantizer {
     /// # Shapes
     /// - `taps`: each `[batch, bases, d_code]`
     /// - output: per level `[batch, bases]`
-    pub fn encode(&self, taps: &[Tensor<3>]) -> Vec<Tensor<2, Int>> {
+    pub fn encode(&self, taps: Vec<Tensor<3>>) -> Vec<Tensor<2, Int>> {
         match self {
             Self::Hierarchy(hierarchy) => hierarchy.encode(taps),
-            Self::Fsq(fsq) => fsq.encode(taps),
+            Self::Fsq(fsq) => fsq.encode(&taps),
         }
     }
 

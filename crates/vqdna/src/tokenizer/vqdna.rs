@@ -276,7 +276,7 @@ impl Vqdna {
 
     /// Codes of a batch, per level `[batch, bases]`; those at padding mean nothing.
     pub fn encode(&self, batch: &Batch) -> Vec<Tensor<2, Int>> {
-        self.quantizer.encode(&self.encoder.forward(batch.bases.clone(), batch.mask()))
+        self.quantizer.encode(self.encoder.forward(batch.bases.clone(), batch.mask()))
     }
 
     /// Tokens of a batch, with the vectors that their codes stand for.

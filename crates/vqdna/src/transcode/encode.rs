@@ -1,18 +1,30 @@
-//! FASTA to codes.
+//! FASTA to codes: read, computed and written at the same time.
+//!
+//! Each stage has a thread of its own, so that the device need not wait for a decompressor or a disk:
+//!
+//! ```text
+//! read, segment, cut ──Pieces──▶ compute ──Coded──▶ join to rows, write
+//! ```
+//!
+//! The caller's thread computes, so tensors and what holds for a thread ([`ops::with_precision`]) stay where they are. Few
+//! batches wait between two stages, so memory is bounded, and they keep their order, so the file is the same as if one thread
+//! did everything. A stage that ends, for whatever reason, closes its channels; its neighbours then end too.
 
 use burn::prelude::*;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use vqdna_data::alphabet::{BaseId, reverse_complement};
-use vqdna_data::codes::{Header, ROW_BASES, Row, ShardNumber, Writer};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, ScopedJoinHandle};
+use vqdna_data::codes::{Header, ROW_BASES, ShardNumber, Writer};
 use vqdna_data::fasta::{self, Fetched, Record};
-use vqdna_data::segment::{Counts, Policy, Segment, segments};
-use vqdna_data::span::Strand;
-use vqdna_data::window::{Window, Windowing};
+use vqdna_data::segment::{Counts, Policy, segments};
 
+pub use super::pieces::BASES_TOGETHER;
+
+use super::pieces::{Cut, Cutter, Pieces, tracks};
+use super::rows::{Coded, Rows};
 use super::{TranscodeError, holds};
-use crate::batch::{Batch, HostWindow};
+use crate::batch::Batch;
 use crate::ops::{self, Precision};
 use crate::run::folder::Vocabulary;
 
@@ -39,9 +51,8 @@ pub struct Tokenize<'a> {
 /// Behind the digest of a vocabulary in the header of codes that were computed in bf16.
 pub const BF16: &str = "+bf16";
 
-/// Pieces computed together hold about this many bases unless told otherwise: enough work for many threads, and small beside
-/// the memory of a laptop.
-pub const BASES_TOGETHER: usize = 16_384;
+/// Batches that wait between two stages, so that a stage that takes longer now and then does not hold up the next.
+const WAITING: usize = 2;
 
 /// What was tokenized.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,7 +63,7 @@ pub struct Tokenized {
     pub counts: Counts,
 }
 
-/// Called with the number of bases done so far; says whether to go on.
+/// Called on the caller's thread with the number of bases done so far, which may not be on the disk yet; says whether to go on.
 pub type Progress<'a> = &'a mut dyn FnMut(u64) -> ControlFlow<()>;
 
 impl Tokenize<'_> {
@@ -83,24 +94,25 @@ impl Tokenize<'_> {
             Some(_) => self.count(inputs)?,
             None => 0,
         };
-        let mut tokenized = Tokenized::default();
-        let mut pipeline = Pipeline { job: self, pieces: Vec::new(), rows: Rows::new(writer), progress };
-        let mut offset = 0;
-        for record in fasta::read_all(inputs)? {
-            // A chromosome may be large: its letters are dropped as soon as it is segments.
-            let found = record.map(|record| segments(&record, self.letters, &mut tokenized.counts))??;
-            for track in self.tracks(found) {
-                let wanted = match shard {
-                    None => 0..track.bases.len(),
-                    Some(shard) => share_of(shard, offset, total, track.bases.len()),
-                };
-                offset += track.bases.len() as u64;
-                tokenized.bases += wanted.len() as u64;
-                pipeline.push(&track, wanted)?;
+        let (letters, both_strands) = (self.letters, self.both_strands);
+        self.run(writer, progress, move |cutter| {
+            let mut tokenized = Tokenized::default();
+            let mut offset = 0;
+            for record in fasta::read_all(inputs)? {
+                // A chromosome may be large: its letters are dropped as soon as it is segments.
+                let found = record.map(|record| segments(&record, letters, &mut tokenized.counts))??;
+                for track in tracks(found, both_strands) {
+                    let wanted = match shard {
+                        None => 0..track.bases.len(),
+                        Some(shard) => share_of(shard, offset, total, track.bases.len()),
+                    };
+                    offset += track.bases.len() as u64;
+                    tokenized.bases += wanted.len() as u64;
+                    cutter.push(&track, wanted)?;
+                }
             }
-        }
-        pipeline.flush()?;
-        Ok(tokenized)
+            Ok(tokenized)
+        })
     }
 
     /// Tokenizes one region, such as `chr1:1,000-2,000` (1-based, inclusive). The codes are those that the region has in its
@@ -116,18 +128,19 @@ impl Tokenize<'_> {
         progress: Progress,
     ) -> Result<Tokenized, TranscodeError> {
         let halo = self.vocabulary.config.tokenizer.encoder_halo() as u64;
-        let fetched = fasta::fetch_padded(input, region, halo)?;
-        let mut tokenized = Tokenized::default();
-        let found = segments(&fetched.record, self.letters, &mut Counts::default())?;
-        segments(&without_halo(&fetched), self.letters, &mut tokenized.counts)?;
-        let mut pipeline = Pipeline { job: self, pieces: Vec::new(), rows: Rows::new(writer), progress };
-        for track in self.tracks(found) {
-            let wanted = track.within(&fetched.region);
-            tokenized.bases += wanted.len() as u64;
-            pipeline.push(&track, wanted)?;
-        }
-        pipeline.flush()?;
-        Ok(tokenized)
+        let (letters, both_strands) = (self.letters, self.both_strands);
+        self.run(writer, progress, move |cutter| {
+            let fetched = fasta::fetch_padded(input, region, halo)?;
+            let mut tokenized = Tokenized::default();
+            let found = segments(&fetched.record, letters, &mut Counts::default())?;
+            segments(&without_halo(&fetched), letters, &mut tokenized.counts)?;
+            for track in tracks(found, both_strands) {
+                let wanted = track.within(&fetched.region);
+                tokenized.bases += wanted.len() as u64;
+                cutter.push(&track, wanted)?;
+            }
+            Ok(tokenized)
+        })
     }
 
     /// Bases that the files hold under the letter policies, over the strands asked for.
@@ -140,42 +153,67 @@ impl Tokenize<'_> {
         Ok(if self.both_strands { 2 * total } else { total })
     }
 
-    /// The segments of a record in the order of the output: all forward, then all reverse from the record's end.
-    fn tracks(&self, segments: Vec<Segment>) -> Vec<Track> {
-        let track = |segment: Segment, strand| {
-            let Segment { contig: record, start, bases, .. } = segment;
-            Track { record, start, strand, bases }
-        };
-        let mut reverse: Vec<Track> = Vec::new();
-        if self.both_strands {
-            reverse.extend(segments.iter().rev().map(|segment| {
-                let mut track = track(segment.clone(), Strand::Reverse);
-                reverse_complement(&mut track.bases);
-                track
-            }));
-        }
-        segments.into_iter().map(|segment| track(segment, Strand::Forward)).chain(reverse).collect()
+    /// Runs the three stages. `read` hands everything to the cutter.
+    fn run<R>(&self, writer: &mut Writer, progress: Progress, read: R) -> Result<Tokenized, TranscodeError>
+    where
+        R: FnOnce(&mut Cutter) -> Result<Tokenized, TranscodeError> + Send,
+    {
+        let halo = self.vocabulary.config.tokenizer.encoder_halo();
+        let cut = Cut { halo, chunk: self.chunk, batch: self.batch };
+        let mut rows = Rows::new(writer);
+        thread::scope(|scope| {
+            let (give_pieces, pieces) = sync_channel(WAITING);
+            let (give_codes, codes) = sync_channel::<Coded>(WAITING);
+            let reader = scope.spawn(move || {
+                let mut cutter = Cutter::new(cut, give_pieces);
+                let tokenized = read(&mut cutter)?;
+                cutter.flush()?;
+                Ok(tokenized)
+            });
+            let writer = scope.spawn(move || codes.into_iter().try_for_each(|batch| rows.push(&batch)));
+            let computed = self.compute(pieces, give_codes, progress);
+            // Of two errors, the one that met the earlier bases counts: writing lags behind computing, reading is ahead.
+            join(writer)?;
+            computed?;
+            join(reader)
+        })
     }
 
-    /// Per level, the codes of each piece's core.
-    fn codes(&self, pieces: &[Piece]) -> Vec<Vec<Vec<u16>>> {
-        let windows: Vec<HostWindow> =
-            pieces.iter().map(|p| HostWindow { bases: p.context.clone(), soft_masked: Vec::new() }).collect();
-        let batch = Batch::new(&windows, 1.0, self.device);
+    /// The stage in the middle. Both channels close when it returns or unwinds.
+    fn compute(
+        &self,
+        pieces: Receiver<Pieces>,
+        codes: SyncSender<Coded>,
+        progress: Progress,
+    ) -> Result<(), TranscodeError> {
+        let device = self.device.clone().without_autodiff();
+        let mut bases = 0;
+        for pieces in pieces {
+            let batch = self.codes(pieces, &device);
+            bases += batch.places.iter().map(|place| place.bases() as u64).sum::<u64>();
+            if codes.send(batch).is_err() {
+                // The writer has failed, and says why where it is joined.
+                return Ok(());
+            }
+            if progress(bases).is_break() {
+                return Err(TranscodeError::Interrupted);
+            }
+        }
+        Ok(())
+    }
+
+    fn codes(&self, Pieces { places, windows }: Pieces, device: &Device) -> Coded {
+        let batch = Batch::new(&windows, 1.0, device);
         let width = batch.bases.dims()[1];
         let codes = ops::with_precision(self.precision, || self.vocabulary.model.encode(&batch));
-        let levels: Vec<Vec<i32>> =
-            codes.into_iter().map(|codes| codes.into_data().try_into_vec_as().expect("codes fit i32")).collect();
-        let core = |codes: &[i32], row: usize, piece: &Piece| {
-            let at = row * width + piece.skip;
-            codes[at..at + piece.core.len()].iter().map(|&code| code as u16).collect()
-        };
-        pieces
-            .iter()
-            .enumerate()
-            .map(|(row, piece)| levels.iter().map(|codes| core(codes, row, piece)).collect())
-            .collect()
+        let levels = codes.into_iter().map(|codes| codes.into_data().try_into_vec_as().expect("codes fit i32"));
+        Coded { places, width, levels: levels.collect() }
     }
+}
+
+/// What a stage returned; its panic goes on in the caller's thread.
+fn join<T>(stage: ScopedJoinHandle<T>) -> T {
+    stage.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The region alone, for counting its letters.
@@ -193,161 +231,4 @@ fn share_of(shard: ShardNumber, offset: u64, total: u64, bases: usize) -> Range<
     let Some(first) = rows.next() else { return 0..0 };
     let last = rows.next_back().unwrap_or(first);
     first * ROW_BASES..((last + 1) * ROW_BASES).min(bases)
-}
-
-/// A segment as it is read: on one strand, in reading direction.
-struct Track {
-    record: Arc<str>,
-    /// First base of the segment on the forward strand.
-    start: u64,
-    strand: Strand,
-    bases: Vec<BaseId>,
-}
-
-impl Track {
-    /// The part of the track that lies in a range of the contig.
-    fn within(&self, range: &Range<u64>) -> Range<usize> {
-        let end = self.start + self.bases.len() as u64;
-        let clip = |position: u64| (position.clamp(self.start, end) - self.start) as usize;
-        let (from, to) = (clip(range.start), clip(range.end));
-        match self.strand {
-            Strand::Forward => from..to,
-            Strand::Reverse => self.bases.len() - to..self.bases.len() - from,
-        }
-    }
-
-    /// Forward coordinates of a range in reading direction.
-    fn span(&self, range: &Range<usize>) -> Range<u64> {
-        match self.strand {
-            Strand::Forward => self.start + range.start as u64..self.start + range.end as u64,
-            Strand::Reverse => {
-                let end = self.start + self.bases.len() as u64;
-                end - range.end as u64..end - range.start as u64
-            }
-        }
-    }
-}
-
-/// Some bases of a track with the context that their codes see.
-struct Piece {
-    record: Arc<str>,
-    strand: Strand,
-    /// Forward coordinates of the core.
-    core: Core,
-    /// Context in front of the core.
-    skip: usize,
-    /// Bases of the core and its context.
-    context: Vec<BaseId>,
-    /// Whether a row must end behind this piece at the latest.
-    ends_track: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Core {
-    start: u64,
-    end: u64,
-}
-
-impl Core {
-    fn len(self) -> usize {
-        (self.end - self.start) as usize
-    }
-}
-
-/// Tracks in, rows out: gathers pieces, computes them together, joins their codes to rows.
-struct Pipeline<'a, 'w> {
-    job: &'a Tokenize<'a>,
-    pieces: Vec<Piece>,
-    rows: Rows<'w>,
-    progress: Progress<'a>,
-}
-
-impl Pipeline<'_, '_> {
-    fn push(&mut self, track: &Track, wanted: Range<usize>) -> Result<(), TranscodeError> {
-        let halo = self.job.vocabulary.config.tokenizer.encoder_halo();
-        let windowing = Windowing { length: self.job.chunk, stride: self.job.chunk, halo: 0 };
-        for Window { core, .. } in windowing.windows(wanted.len()) {
-            let core = wanted.start + core.start..wanted.start + core.end;
-            let context = core.start.saturating_sub(halo)..(core.end + halo).min(track.bases.len());
-            let span = track.span(&core);
-            self.pieces.push(Piece {
-                record: Arc::clone(&track.record),
-                strand: track.strand,
-                core: Core { start: span.start, end: span.end },
-                skip: core.start - context.start,
-                context: track.bases[context].to_vec(),
-                ends_track: core.end == wanted.end,
-            });
-            if self.is_full() {
-                self.flush()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn is_full(&self) -> bool {
-        // All pieces of a batch are padded to the widest.
-        let width = self.pieces.iter().map(|piece| piece.context.len()).max().unwrap_or_default();
-        match self.job.batch {
-            Some(pieces) => self.pieces.len() >= pieces,
-            None => self.pieces.len() * width >= BASES_TOGETHER,
-        }
-    }
-
-    fn flush(&mut self) -> Result<(), TranscodeError> {
-        if self.pieces.is_empty() {
-            return Ok(());
-        }
-        let codes = self.job.codes(&self.pieces);
-        for (piece, codes) in self.pieces.drain(..).zip(codes) {
-            self.rows.push(&piece, &codes)?;
-        }
-        match (self.progress)(self.rows.bases) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(TranscodeError::Interrupted),
-        }
-    }
-}
-
-/// Joins the codes of neighbouring pieces to rows of [`ROW_BASES`].
-struct Rows<'w> {
-    writer: &'w mut Writer,
-    /// The row in the making, if it holds any codes.
-    row: Option<Row>,
-    bases: u64,
-}
-
-impl<'w> Rows<'w> {
-    fn new(writer: &'w mut Writer) -> Self {
-        Self { writer, row: None, bases: 0 }
-    }
-
-    fn push(&mut self, piece: &Piece, codes: &[Vec<u16>]) -> Result<(), TranscodeError> {
-        let length = piece.core.len();
-        self.bases += length as u64;
-        let mut done = 0;
-        while done < length {
-            // The piece starts where the row ends, or begins a row.
-            let row = self.row.get_or_insert_with(|| {
-                let at = match piece.strand {
-                    Strand::Forward => piece.core.start + done as u64,
-                    Strand::Reverse => piece.core.end - done as u64,
-                };
-                let codes = vec![Vec::with_capacity(ROW_BASES); codes.len()];
-                Row { record: Arc::clone(&piece.record), start: at, end: at, strand: piece.strand, codes }
-            });
-            let take = (ROW_BASES - (row.end - row.start) as usize).min(length - done);
-            match piece.strand {
-                Strand::Forward => row.end += take as u64,
-                Strand::Reverse => row.start -= take as u64,
-            }
-            row.codes.iter_mut().zip(codes).for_each(|(row, codes)| row.extend_from_slice(&codes[done..done + take]));
-            done += take;
-            if (row.end - row.start) as usize == ROW_BASES || (done == length && piece.ends_track) {
-                self.writer.write(row)?;
-                self.row = None;
-            }
-        }
-        Ok(())
-    }
 }

@@ -6,6 +6,8 @@
 
 pub mod decode;
 pub mod encode;
+mod pieces;
+mod rows;
 
 use std::path::PathBuf;
 use vqdna_data::codes::{CodesError, ShardNumber};

@@ -32,7 +32,11 @@ fn encoding_gives_the_codes_of_learning() {
     for (name, config) in quantizers() {
         let (quantizer, taps) = (started(&config, &Device::flex()), taps(&config, 1, [3, 40], &Device::flex()));
         let codes = |codes: Vec<Tensor<2, Int>>| codes.into_iter().map(integers).collect::<Vec<_>>();
-        assert_eq!(codes(quantizer.encode(&taps)), codes(quantizer.forward(&taps, &all_real([3, 40])).codes), "{name}");
+        assert_eq!(
+            codes(quantizer.encode(taps.clone())),
+            codes(quantizer.forward(&taps, &all_real([3, 40])).codes),
+            "{name}"
+        );
     }
 }
 

@@ -1,7 +1,9 @@
 //! The fused CPU kernels as operations of Burn's Flex backend, with hand-written backward passes.
 
+mod residual;
 mod transformer;
 
+pub(super) use residual::residual;
 pub(super) use transformer::{attention, cross_entropy, layer_norm, linear_gelu, mlp};
 
 use super::{AdamwStep, ConvBlockWeights, keeps, precision};
