@@ -160,8 +160,7 @@ fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], kept: Kept, prec
         .collect();
     let dnorm = column_sums(&dnorms.concat(), 2 * d);
     let (gain, bias) = dnorm.split_at(d);
-    let (qkv, qkv_bias) =
-        rayon::join(|| weight_gradient::<U>(&normed, d, &dqkv, 3 * d), || column_sums(&dqkv, 3 * d));
+    let (qkv, qkv_bias) = rayon::join(|| weight_gradient::<U>(&normed, d, &dqkv, 3 * d), || column_sums(&dqkv, 3 * d));
     Gradients { x: dx, gain: gain.to_vec(), bias: bias.to_vec(), qkv, qkv_bias, out, out_bias }
 }
 

@@ -70,7 +70,7 @@ pub fn in_place(x: &mut [f32]) {
 /// If the lengths differ or the last row is shorter than `width`.
 pub fn backward_strided(x: &[f32], y: &mut [f32], dy: &mut [f32], stride: usize, width: usize) {
     assert!(x.len() == dy.len() && x.len() == y.len() && stride >= width, "rows");
-    assert!(x.len() % stride == 0 || x.len() % stride >= width, "a row that ends early");
+    assert!(x.len().is_multiple_of(stride) || x.len() % stride >= width, "a row that ends early");
     #[cfg(target_arch = "x86_64")]
     if level() == Level::Avx512 {
         // SAFETY: the processor has AVX-512; the assertions bound the rows.
@@ -132,7 +132,11 @@ simd! {
 /// absolute error below 1e-7.
 #[cfg(target_arch = "x86_64")]
 mod table {
-    use std::arch::x86_64::*;
+    use std::arch::x86_64::{
+        __m512, __m512i, __mmask16, _mm512_abs_ps, _mm512_add_ps, _mm512_and_ps, _mm512_castps_si512, _mm512_fmadd_ps,
+        _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_min_ps, _mm512_mul_ps,
+        _mm512_permutex2var_ps, _mm512_set1_ps, _mm512_sub_ps, _mm512_xor_ps,
+    };
     use std::sync::OnceLock;
 
     /// Where both functions are 1/2 to the precision of `f32`.

@@ -210,10 +210,7 @@ impl<'a, U: Unit> Backward<'a, U> {
             }
             // Together, so that no thread waits between them.
             let (dup, ddown) = (&mut self.dup, &mut self.gradients.down);
-            rayon::join(
-                || transposed::<U>(dup, y, d, dpre, d_inner),
-                || transposed::<U>(ddown, dout, d, act, d_inner),
-            );
+            rayon::join(|| transposed::<U>(dup, y, d, dpre, d_inner), || transposed::<U>(ddown, dout, d, act, d_inner));
         }
         results
     }

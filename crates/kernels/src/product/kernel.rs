@@ -332,7 +332,12 @@ impl Vector for Portable {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Vector;
-    use std::arch::x86_64::*;
+    use std::arch::x86_64::{
+        __m256, __m512, __m512bh, _mm256_and_ps, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_fmadd_ps,
+        _mm256_loadu_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps,
+        _mm512_and_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+        _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+    };
 
     /// AVX2 with FMA.
     #[derive(Clone, Copy)]

@@ -185,7 +185,10 @@ fn squares<U: Unit>(
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use std::arch::x86_64::*;
+    use std::arch::x86_64::{
+        __m512, _mm512_loadu_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_shuffle_ps, _mm512_storeu_ps,
+        _mm512_unpackhi_ps, _mm512_unpacklo_ps,
+    };
 
     /// Transposes a square of 16 by 16 lanes of 32 bits.
     ///
