@@ -1,7 +1,7 @@
 //! Matrix products: the only place where most of the time is spent.
 //!
 //! A product reads its left operand as it lies in memory and its right operand in [`Panels`], copied once into the order in
-//! which it is read. One micro-kernel ([`kernel`]) holds a block of the output in registers and walks the whole inner dimension:
+//! which it is read. One micro-kernel (`kernel.rs`) holds a block of the output in registers and walks the whole inner dimension:
 //! every element of the output is one chain of multiply-adds in the order of that dimension. A row of the output therefore has
 //! the same bits for any number of rows, any place among them, any tiling and any thread.
 //!
