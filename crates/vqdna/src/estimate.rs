@@ -200,12 +200,12 @@ fn start(run: &RunConfig, step: &Step, bases: u64) -> u64 {
 #[must_use]
 pub fn learn_step(config: &VqdnaConfig, step: &Step) -> Memory {
     let (rows, here) = (step.rows(), group(step.rows()));
-    let (stem, d, kernel, blocks) =
+    let (d_stem, d, kernel, blocks) =
         (size(config.d_stem), size(config.d_code), size(config.kernel), size(config.blocks));
     let taps = size(STEM_KERNEL);
     let block = d * (kernel + 1) + 2 * d + linear(d, 4 * d) + linear(4 * d, d);
-    let encoder = linear(4 * taps, stem) + 2 * stem + linear(stem, d) + blocks * block;
-    let decoder = blocks * block + linear(d, stem) + 2 * stem + linear(taps * stem, 4);
+    let encoder = linear(4 * taps, d_stem) + 2 * d_stem + linear(d_stem, d) + blocks * block;
+    let decoder = blocks * block + linear(d, d_stem) + 2 * d_stem + linear(taps * d_stem, 4);
     let codes: u64 = config.quantizer.codebook_sizes().iter().map(|&codes| size(codes)).sum();
     let levels = size(config.quantizer.codebook_sizes().len());
     let (learned, averaged, quantizer) = match &config.quantizer {
@@ -219,14 +219,14 @@ pub fn learn_step(config: &VqdnaConfig, step: &Step) -> Memory {
     };
     let inner = if step.recompute { 0 } else { 4 * d };
     // Stem before and after its norm, the projection, every block its output and the input of GELU.
-    let encoder_kept = 2 * stem + d + blocks * (d + inner);
+    let encoder_kept = 2 * d_stem + d + blocks * (d + inner);
     // Vectors without padding, blocks, the projection, the same after GELU; four logits of each of five taps, twice, and the loss.
-    let decoder_kept = d + blocks * (d + inner) + 2 * stem + 2 * 4 * taps + 16;
+    let decoder_kept = d + blocks * (d + inner) + 2 * d_stem + 2 * 4 * taps + 16;
     let mut memory =
         Memory::of_module(encoder + decoder + learned + averaged, encoder + decoder + learned, step.threads);
     memory.kept = floats(rows.saturating_mul(encoder_kept + quantizer + decoder_kept));
     // The gradient of a block's output, of its input and of its convolution.
-    let gradients = rows.saturating_mul(3 * d.max(stem));
+    let gradients = rows.saturating_mul(3 * d.max(d_stem));
     // Rows after the norm and the gradient of the inner layer; the inner layer itself where it was not kept.
     let grouped = here * (d + if step.recompute { 8 * d } else { 4 * d });
     memory.work = floats(gradients.saturating_add(grouped).saturating_add(MATRICES * 4 * d * d));
