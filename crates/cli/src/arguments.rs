@@ -90,6 +90,15 @@ impl From<Precision> for PrecisionName {
     }
 }
 
+impl From<PrecisionName> for Precision {
+    fn from(name: PrecisionName) -> Self {
+        match name {
+            PrecisionName::F32 => Self::F32,
+            PrecisionName::Bf16 => Self::Bf16,
+        }
+    }
+}
+
 impl PrecisionName {
     /// As the library names it, if the device can.
     pub fn on(self, device: &burn::prelude::Device) -> Result<Precision> {
@@ -156,6 +165,9 @@ pub struct Configure {
     /// How products are computed (`train.precision`).
     #[arg(long, value_enum)]
     pub precision: Option<PrecisionName>,
+    /// Compute wide layers again in the backward pass instead of keeping them: less memory, the same result (`train.recompute`).
+    #[arg(long)]
+    pub recompute: bool,
     /// Seed of everything random.
     #[arg(long)]
     pub seed: Option<u64>,
@@ -170,6 +182,7 @@ impl Configure {
             PrecisionName::F32 => "train.precision=f32".to_owned(),
             PrecisionName::Bf16 => "train.precision=bf16".to_owned(),
         }));
+        assignments.extend(self.recompute.then(|| "train.recompute=true".to_owned()));
         assignments.extend(self.seed.map(|seed| format!("seed={seed}")));
         let preset = RunConfig::preset(self.preset.into(), self.quantizer.into());
         let config = preset.with_changes(self.config.as_deref(), &assignments)?;

@@ -24,6 +24,7 @@ macro_rules! message {
 mod arguments;
 mod commands;
 mod interrupt;
+mod memory;
 mod progress;
 
 use clap::Parser;

@@ -368,6 +368,46 @@ fn bench_prints_the_line_of_its_peer() {
     assert!(refused.code == Some(2) && refused.stderr.contains("--length"), "{}", refused.stderr);
 }
 
+/// MiB of a part in the table of `--dry-run`.
+#[track_caller]
+fn mebibytes(outcome: &Outcome, part: &str) -> f64 {
+    outcome.value(part).split('\t').next().and_then(|text| text.parse().ok()).expect("a number")
+}
+
+/// Within 35 % for `tiny`, most of which is the program; `small` and `base` are within 20 % (`docs/guide.md`).
+#[test]
+fn dry_runs_tell_the_memory_of_a_step() {
+    let folder = Folder::new();
+    for arguments in ["learn --batch 16", "learn --batch 16 --recompute", "pretrain", "pretrain --checkpoint"] {
+        let arguments = format!("bench {arguments} --length 512 --preset tiny --runs 1 --threads 2");
+        let measured: serde_json::Value = serde_json::from_str(folder.ok(&arguments).text()).expect("one JSON object");
+        let measured = measured["peak_rss_mb"].as_f64().expect("measured on this system");
+        let estimate = mebibytes(&folder.ok(&format!("{arguments} --dry-run")), "total");
+        let off = (estimate / measured - 1.0).abs();
+        assert!(off < 0.35, "{arguments}: {estimate} MiB, but {measured} were measured");
+    }
+    for wrong in ["embed --dry-run", "learn --checkpoint", "encode --recompute"] {
+        assert_eq!(folder.run(&format!("bench {wrong} --preset tiny")).code, Some(2), "{wrong}");
+    }
+}
+
+#[test]
+fn a_dry_run_of_learning_writes_nothing() {
+    let folder = Folder::new();
+    folder.write("genome.fa", small_genome());
+    let outcome = folder.ok("learn genome.fa -o runs/a --preset tiny --dry-run");
+    let parts = ["program", "parameters", "gradients", "moments", "kept", "work", "data", "slack"];
+    let sum: f64 = parts.iter().map(|part| mebibytes(&outcome, part)).sum();
+    assert!((sum - mebibytes(&outcome, "total")).abs() < 1.0, "{}", outcome.text());
+    assert!(!folder.path("runs").exists());
+    let recomputed = folder.ok("learn genome.fa -o runs/a --preset tiny --recompute --dry-run");
+    assert!(mebibytes(&recomputed, "kept") < mebibytes(&outcome, "kept"));
+    for (wrong, part) in [("missing.fa", "missing.fa"), ("genome.fa --set train.batch=0", "train.batch")] {
+        let refused = folder.run(&format!("learn {wrong} -o runs/a --preset tiny --dry-run"));
+        assert!(refused.code == Some(2) && refused.stderr.contains(part), "{}", refused.stderr);
+    }
+}
+
 #[test]
 fn a_model_folder_tells_how_it_was_made() {
     let folder = Folder::new();

@@ -12,6 +12,7 @@ use vqdna_data::segment::Policy;
 
 use crate::backbone::transformer::TransformerConfig;
 use crate::batch::{Batch, HostWindow};
+use crate::estimate::{self, Keeping, Memory};
 use crate::objective::masked::{Masked, MaskedModel};
 use crate::objective::{Objective, reconstruct::Reconstruct};
 use crate::ops::{self, Precision};
@@ -82,6 +83,8 @@ pub struct Workload {
     pub length: usize,
     /// How products are computed.
     pub precision: Precision,
+    /// What training keeps for its backward pass.
+    pub keeping: Keeping,
 }
 
 impl Workload {
@@ -92,7 +95,36 @@ impl Workload {
             Preset::Tiny | Preset::Small => 16,
             Preset::Base => 4,
         };
-        Self { preset, runs, batch, length: LENGTH, precision: Precision::F32 }
+        Self { preset, runs, batch, length: LENGTH, precision: Precision::F32, keeping: Keeping::default() }
+    }
+
+    /// The encoder of the second stage, of the size of the preset.
+    fn backbone(&self) -> TransformerConfig {
+        let backbone = match self.preset {
+            Preset::Tiny => TransformerConfig::tiny(),
+            Preset::Small => TransformerConfig::small(),
+            Preset::Base => TransformerConfig::base(),
+        };
+        TransformerConfig { checkpoint: self.keeping.checkpoint, ..backbone }
+    }
+
+    fn step(&self, threads: usize) -> estimate::Step {
+        let Self { batch, length, keeping, .. } = *self;
+        estimate::Step { batch, length, recompute: keeping.recompute, threads }
+    }
+
+    /// The memory that [`learn`] will take.
+    #[must_use]
+    pub fn learn_memory(&self, threads: usize) -> Memory {
+        estimate::learn_step(&self.preset.config(Kind::Hrq), &self.step(threads))
+    }
+
+    /// The memory that [`pretrain`] will take.
+    #[must_use]
+    pub fn pretrain_memory(&self, threads: usize) -> Memory {
+        let tokenizer = self.preset.config(Kind::Hrq);
+        let sizes = tokenizer.quantizer.codebook_sizes();
+        estimate::pretrain_step(&self.backbone(), tokenizer.d_code, &sizes, &self.step(threads))
     }
 
     fn shape(&self) -> [usize; 2] {
@@ -191,11 +223,7 @@ impl EncoderInputs {
     fn new(work: &Workload, random: &mut Stream, device: &Device) -> Self {
         let tokenizer = work.preset.config(Kind::Hrq);
         let (d_input, codebook_sizes) = (tokenizer.d_code, tokenizer.quantizer.codebook_sizes());
-        let backbone = match work.preset {
-            Preset::Tiny => TransformerConfig::tiny(),
-            Preset::Small => TransformerConfig::small(),
-            Preset::Base => TransformerConfig::base(),
-        };
+        let backbone = work.backbone();
         let [batch, length] = work.shape();
         let vectors: Vec<f32> = (0..work.size() * d_input).map(|_| normal(random) as f32).collect();
         let mut codes = |codebook_size: usize| {
@@ -249,7 +277,8 @@ fn random_batch(work: &Workload, random: &mut Stream, device: &Device) -> Batch 
 }
 
 fn measure(name: &'static str, work: &Workload, step: impl FnMut()) -> Measurement {
-    ops::with_precision(work.precision, || measure_in_precision(name, work, step))
+    let measured = || ops::with_precision(work.precision, || measure_in_precision(name, work, step));
+    if work.keeping.recompute { ops::with_recomputation(measured) } else { measured() }
 }
 
 fn measure_in_precision(name: &'static str, work: &Workload, mut step: impl FnMut()) -> Measurement {

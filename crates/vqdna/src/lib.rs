@@ -13,7 +13,7 @@
 //! | 5 | [`objective`] |
 //! | 6 | [`train`] |
 //! | 7 | [`run`] |
-//! | 8 | [`transcode`] |
+//! | 8 | [`transcode`], [`estimate`] |
 //! | 9 | [`benchmark`] |
 
 #![forbid(unsafe_code)]
@@ -23,6 +23,7 @@ pub mod backbone;
 pub mod batch;
 pub mod benchmark;
 pub mod device;
+pub mod estimate;
 pub mod head;
 pub mod layers;
 pub mod objective;

@@ -167,6 +167,19 @@ fn a_stop_leaves_no_trace_over_epochs_and_strands() {
     }
 }
 
+/// What is computed again is what was kept, in every bit: a run may go on with less memory.
+#[test]
+fn recomputation_leaves_no_trace() {
+    for changes in [&["train.accumulate=2"][..], &["train.precision=bf16"]] {
+        let recomputed = config(Kind::Hrq, &[changes, &["train.recompute=true"]].concat());
+        let (place, kept) = (Place::new(), config(Kind::Hrq, changes));
+        place.learn("whole", &kept, false, Event::Nothing).expect("learned");
+        place.learn("parts", &kept, false, Event::Stop(5)).expect("interrupted");
+        place.learn("parts", &recomputed, true, Event::Nothing).expect("resumed");
+        assert_equal_runs(&format!("{changes:?}"), &place.folder("whole"), &place.folder("parts"));
+    }
+}
+
 /// The last checkpoint is at step 4; the log went on to step 6.
 #[test]
 fn a_death_leaves_no_trace() {

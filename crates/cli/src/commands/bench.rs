@@ -4,10 +4,13 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args as ClapArgs, ValueEnum};
 use std::path::PathBuf;
 use vqdna::benchmark::{self, Workload};
+use vqdna::estimate::Keeping;
+use vqdna::ops::Precision;
 
 use super::Verdict;
 use super::tokenize::at_least_one;
 use crate::arguments::{Compute, PrecisionName, PresetName};
+use crate::memory::print_memory;
 
 /// Measure a fixed workload and print one line of JSON, in the form of the PyTorch definition's bench.py.
 #[derive(ClapArgs, Clone, Debug)]
@@ -30,6 +33,15 @@ pub struct Args {
     /// How products are computed.
     #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
     pub precision: PrecisionName,
+    /// Compute wide layers again in the backward pass instead of keeping them (`learn` and `pretrain`).
+    #[arg(long)]
+    pub recompute: bool,
+    /// Keep only the input of each transformer layer for the backward pass (`pretrain`).
+    #[arg(long)]
+    pub checkpoint: bool,
+    /// Print the memory that `learn` or `pretrain` will take, part by part, and compute nothing.
+    #[arg(long)]
+    pub dry_run: bool,
     /// FASTA to tokenize (only with `tokenize`).
     pub fasta: Option<PathBuf>,
     /// Where its codes go (only with `tokenize`).
@@ -57,13 +69,19 @@ pub enum Work {
 
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<Verdict> {
+    let (learns, pretrains) = (matches!(args.work, Work::Learn), matches!(args.work, Work::Pretrain));
+    ensure!(learns || pretrains || !args.recompute, "--recompute is for bench learn and bench pretrain");
+    ensure!(pretrains || !args.checkpoint, "--checkpoint is for bench pretrain");
+    ensure!(learns || pretrains || !args.dry_run, "--dry-run is for bench learn and bench pretrain");
+    if args.dry_run {
+        let threads = args.compute.threads()?;
+        let work = workload(args, args.precision.into());
+        let memory = if learns { work.learn_memory(threads) } else { work.pretrain_memory(threads) };
+        print_memory(&memory, &args.compute)?;
+        return Ok(Verdict::Passed);
+    }
     let device = args.compute.open()?;
-    let preset = args.preset.into();
-    let precision = args.precision.on(&device)?;
-    let runs = args.runs.unwrap_or(if matches!(args.work, Work::Tokenize) { 1 } else { 7 });
-    let usual = Workload { precision, ..Workload::new(preset, runs) };
-    let work =
-        Workload { length: args.length.unwrap_or(usual.length), batch: args.batch.unwrap_or(usual.batch), ..usual };
+    let work = workload(args, args.precision.on(&device)?);
     let measurement = match args.work {
         Work::Learn => benchmark::learn(&work, &device),
         Work::Encode => benchmark::encode(&work, &device),
@@ -85,4 +103,17 @@ pub fn run(args: &Args) -> Result<Verdict> {
     };
     data!("{}", serde_json::to_string(&measurement)?);
     Ok(Verdict::Passed)
+}
+
+/// What the arguments ask for; what they leave open is as usual.
+fn workload(args: &Args, precision: Precision) -> Workload {
+    let runs = args.runs.unwrap_or(if matches!(args.work, Work::Tokenize) { 1 } else { 7 });
+    let usual = Workload::new(args.preset.into(), runs);
+    Workload {
+        length: args.length.unwrap_or(usual.length),
+        batch: args.batch.unwrap_or(usual.batch),
+        keeping: Keeping { recompute: args.recompute, checkpoint: args.checkpoint },
+        precision,
+        ..usual
+    }
 }

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use std::path::PathBuf;
+use vqdna::estimate;
 use vqdna::objective::Measures;
 use vqdna::run::learn::{Learn, Learned};
 use vqdna::train::Ending;
@@ -10,6 +11,7 @@ use vqdna::train::Ending;
 use super::Verdict;
 use crate::arguments::{Compute, Configure, PrecisionName};
 use crate::interrupt;
+use crate::memory::{guess_bases, print_memory};
 use crate::progress::LearnProgress;
 
 /// Learn a vocabulary from FASTA or FASTQ and write it to a folder.
@@ -26,12 +28,21 @@ pub struct Args {
     /// Go on from the folder's last checkpoint.
     #[arg(long)]
     pub resume: bool,
+    /// Print the memory that learning will take, part by part, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
     #[command(flatten)]
     pub compute: Compute,
 }
 
 /// Learns and prints the final measures as a table.
 pub fn run(args: &Args) -> Result<Verdict> {
+    if args.dry_run {
+        let (config, threads) = (args.configure.resolve()?, args.compute.threads()?);
+        let memory = estimate::learn(&config, guess_bases(&args.inputs)?, threads);
+        print_memory(&memory, &args.compute)?;
+        return Ok(Verdict::Passed);
+    }
     let learned = learn(args)?;
     match learned.ending {
         Ending::Finished => print_measures(&learned)?,

@@ -93,6 +93,7 @@ fn learn_args(args: &Args, genome: &Path, model: &Path) -> learn::Args {
         set,
         steps: Some(args.steps),
         precision: None,
+        recompute: false,
         seed: None,
     };
     learn::Args {
@@ -100,6 +101,7 @@ fn learn_args(args: &Args, genome: &Path, model: &Path) -> learn::Args {
         output: model.to_owned(),
         configure,
         resume: false,
+        dry_run: false,
         compute: args.compute.clone(),
     }
 }

@@ -204,10 +204,13 @@ impl Learn<'_> {
         Err(LearnError::NothingToLearn { bases, reason })
     }
 
-    /// Names what the run depends on: the config and the contents of the inputs.
+    /// Names what the run depends on: the config and the contents of the inputs. What is computed again changes no bit of a result, so
+    /// that a run that died for want of memory may go on with less.
     fn fingerprint(&self, corpus: &Corpus) -> String {
         let mut hash = blake3::Hasher::new();
-        hash.update(toml::to_string(self.config).expect("a checked config is TOML").as_bytes());
+        let mut config = self.config.clone();
+        config.train.recompute = false;
+        hash.update(toml::to_string(&config).expect("a checked config is TOML").as_bytes());
         corpus.digests().iter().for_each(|input| {
             hash.update(input.blake3.as_bytes());
         });
@@ -252,4 +255,4 @@ fn leave_no_trace(created: &[PathBuf]) {
 }
 
 /// Vectors that k-means sees: the windows that it takes to gather them come from the first steps of training.
-const START_ROWS: usize = 65_536;
+pub(crate) const START_ROWS: usize = 65_536;

@@ -15,7 +15,7 @@ use crate::seed::stream;
 use crate::weights::{self, Arrays, WeightError};
 
 /// Kernel of the stem and of the decoder's last convolution (VQDNA, section 3.3).
-const STEM_KERNEL: usize = 5;
+pub(crate) const STEM_KERNEL: usize = 5;
 
 /// The network of the tokenizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

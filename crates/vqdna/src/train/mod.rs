@@ -33,6 +33,9 @@ pub struct TrainConfig {
     pub steps: u64,
     /// How products are computed; bf16 on the CPU only. Parameters, sums and searches are f32 in both.
     pub precision: Precision,
+    /// Whether the backward pass computes wide layers again instead of keeping them: a fraction of the memory, a sixth more work, the
+    /// same numbers in every bit. See [`ops::with_recomputation`].
+    pub recompute: bool,
     /// Windows in a micro-batch.
     pub batch: usize,
     /// Micro-batches in a step.
@@ -58,6 +61,7 @@ impl Default for TrainConfig {
         Self {
             steps: 2000,
             precision: Precision::F32,
+            recompute: false,
             batch: 16,
             accumulate: 1,
             schedule: ScheduleConfig::default(),
@@ -204,7 +208,9 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
         device: &Device,
         observer: &mut dyn Observer,
     ) -> Result<(O::Model, Ending), TrainError> {
-        ops::with_precision(self.config.precision, || self.run_in_precision(model, resume, device, observer))
+        let run =
+            || ops::with_precision(self.config.precision, || self.run_in_precision(model, resume, device, observer));
+        if self.config.recompute { ops::with_recomputation(run) } else { run() }
     }
 
     fn run_in_precision(

@@ -1,0 +1,381 @@
+//! The memory that a training step will take at its peak, from sizes alone: before a device opens or a file is read.
+//!
+//! The count follows what is in memory when the backward pass begins, which is when a step needs most: everything that the
+//! forward pass kept, and what the first backward kernel works in. It is for the fused kernels of the CPU, and within 20 % of the
+//! measured peak for the presets `small` and `base` (`docs/guide.md`, "Memory"). Sizes are bytes; `rows` are bases of a micro-batch.
+
+use crate::backbone::transformer::TransformerConfig;
+use crate::quantizer::QuantizerConfig;
+use crate::run::config::RunConfig;
+use crate::run::learn::START_ROWS;
+use crate::tokenizer::vqdna::{STEM_KERNEL, VqdnaConfig};
+
+/// What a backward pass finds of its forward pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keeping {
+    /// Wide layers are computed again: see [`crate::ops::with_recomputation`].
+    pub recompute: bool,
+    /// Only the input of each transformer layer is kept: see [`TransformerConfig::checkpoint`].
+    pub checkpoint: bool,
+}
+
+/// The size of a micro-batch, and how it is computed. The precision does not matter: what is kept is f32 in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Sequences.
+    pub batch: usize,
+    /// Bases of a sequence.
+    pub length: usize,
+    /// Whether wide layers are computed again: see [`crate::ops::with_recomputation`].
+    pub recompute: bool,
+    /// Threads of the pool.
+    pub threads: usize,
+}
+
+impl Step {
+    fn rows(&self) -> u64 {
+        size(self.batch).saturating_mul(size(self.length))
+    }
+}
+
+/// Bytes in memory at the peak of training, by what they are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Numbers of the module, codebooks and their averages included: what `num_params` of the module counts.
+    pub numbers: u64,
+    /// Those that the optimiser moves.
+    pub learned: u64,
+    /// The program before it does anything, its libraries and threads.
+    pub program: u64,
+    /// 4 bytes a number (`weights::uniform` and its relatives).
+    pub parameters: u64,
+    /// 4 bytes a learned number (the backward passes of `ops::flex`).
+    pub gradients: u64,
+    /// 8 bytes a learned number (`train::optimizer::Adamw`).
+    pub moments: u64,
+    /// What the forward pass keeps for the backward pass (the states of `ops::flex`): rows times the widths that each operation
+    /// keeps.
+    pub kept: u64,
+    /// What comes and goes: gradients of rows, the groups of rows in `kernels::mlp`, weights in the order of a kernel, scratch of
+    /// threads; or what is needed before the first step or between two, where that is more.
+    pub work: u64,
+    /// The micro-batch (`batch::Batch`) and the bases that it is drawn from (`vqdna_data::corpus`).
+    pub data: u64,
+    /// What the allocator holds of freed memory that nothing fits into: half of what comes and goes, up to one of its segments, and
+    /// about a third of the parameters. Found by measurement.
+    pub slack: u64,
+}
+
+impl Memory {
+    /// All parts.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.parts().iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
+    }
+
+    /// Each part with its name.
+    #[must_use]
+    pub fn parts(&self) -> [(&'static str, u64); 8] {
+        [
+            ("program", self.program),
+            ("parameters", self.parameters),
+            ("gradients", self.gradients),
+            ("moments", self.moments),
+            ("kept", self.kept),
+            ("work", self.work),
+            ("data", self.data),
+            ("slack", self.slack),
+        ]
+    }
+
+    fn of_module(numbers: u64, learned: u64, threads: usize) -> Self {
+        Self {
+            numbers,
+            learned,
+            program: PROGRAM.saturating_add(size(threads).saturating_mul(THREAD)),
+            parameters: floats(numbers),
+            gradients: floats(learned),
+            moments: floats(learned).saturating_mul(2),
+            ..Self::default()
+        }
+    }
+
+    /// With what steps of these sizes leave unused.
+    fn with_slack(mut self) -> Self {
+        let passing = self.kept.saturating_add(self.work) / 2;
+        self.slack = passing.min(SEGMENT).saturating_add(self.parameters / 10 * 3);
+        self
+    }
+
+    /// With room for `bytes` at a moment when neither activations nor gradients are held.
+    fn besides_steps(mut self, bytes: u64) -> Self {
+        let shared = self.kept.saturating_add(self.gradients).saturating_add(self.work);
+        self.work = self.work.saturating_add(bytes.saturating_sub(shared));
+        self
+    }
+
+    /// With checkpoints: copies of all numbers and moments on the host (`train::Training::save`), and a file of the moments as it
+    /// is written (`weights::write`).
+    #[must_use]
+    pub fn with_checkpoints(self) -> Self {
+        let arrays = floats(self.numbers).saturating_add(floats(self.learned).saturating_mul(2));
+        self.besides_steps(arrays.saturating_add(floats(self.learned).saturating_mul(2)))
+    }
+}
+
+/// Resident before any work: code, libraries, the allocator.
+const PROGRAM: u64 = 24 << 20;
+/// Stack and scratch of a thread of the pool.
+const THREAD: u64 = 2 << 20;
+/// What the allocator asks the system for at a time.
+const SEGMENT: u64 = 32 << 20;
+/// Rows whose gradients `kernels::mlp` computes together.
+const GROUP: u64 = 4096;
+/// Floats of gradients of logits that `kernels::cross_entropy` keeps.
+const LOGITS: u64 = 1 << 21;
+/// Sequences beyond this have gradients of queries in parts, as many at a time as `ATTENTION_PARTS` times the threads
+/// (`kernels::attention`).
+const ATTENTION_KEYS: u64 = 512;
+const ATTENTION_PARTS: u64 = 4;
+/// Weight gradients of a block beside the weights in two orders, in matrices of its inner layer: `up`, `down` and a transpose.
+const MATRICES: u64 = 5;
+/// Masked positions, as a share of all: 1 in so many.
+const MASKED: u64 = 4;
+
+fn size(n: usize) -> u64 {
+    n as u64
+}
+
+fn floats(count: u64) -> u64 {
+    count.saturating_mul(4)
+}
+
+/// Rows whose inner layer exists at a time in a backward pass: groups of equal size, as `kernels::mlp` forms them.
+fn group(rows: u64) -> u64 {
+    rows.div_ceil(rows.div_ceil(GROUP).max(1))
+}
+
+/// Floats of a linear layer.
+fn linear(d_in: u64, d_out: u64) -> u64 {
+    d_out * (d_in + 1)
+}
+
+/// A run of `vqdna learn` on inputs of about `bases` bases.
+#[must_use]
+pub fn learn(run: &RunConfig, bases: u64, threads: usize) -> Memory {
+    let train = &run.train;
+    let step = Step { batch: train.batch, length: run.data.length, recompute: train.recompute, threads };
+    let mut memory = learn_step(&run.tokenizer, &step).with_checkpoints();
+    memory.data = memory.data.saturating_add(corpus(run, bases));
+    // The sum over micro-batches has gradients of its own while those of the next are found.
+    if train.accumulate > 1 {
+        memory.gradients = memory.gradients.saturating_mul(2);
+    }
+    match run.tokenizer.quantizer.codebook() {
+        Some(codebook) if codebook.kmeans_iterations > 0 => memory.besides_steps(start(run, &step, bases)),
+        _ => memory,
+    }
+}
+
+/// Bases one byte each, up to the limit of memory, and windows. The longest record is held besides while it is read, before there is
+/// anything else.
+fn corpus(run: &RunConfig, bases: u64) -> u64 {
+    let kept = bases.min(run.data.memory_megabases.saturating_mul(1_000_000));
+    let windows = bases / size(run.data.windowing().stride).max(1);
+    // A window has a place in a table and one in the order of an epoch, of which two are held.
+    kept.saturating_add(windows.saturating_mul(24))
+}
+
+/// K-means before the first step: rows of every tap, twice while they are joined, then three times more while a level is searched
+/// (`objective::reconstruct`, `quantizer::hierarchy`).
+fn start(run: &RunConfig, step: &Step, bases: u64) -> u64 {
+    let batches = size(START_ROWS).div_ceil(step.rows().max(1)).max(1);
+    // Batches come round again where there are few bases, so only the batch bounds the rows.
+    let rows = batches.saturating_mul(step.rows().min(bases.max(1)));
+    let taps = size(run.tokenizer.quantizer.taps());
+    floats(rows.saturating_mul(size(run.tokenizer.d_code)).saturating_mul(2 * taps + 3))
+}
+
+/// A step of stage 1: [`Reconstruct`](crate::objective::reconstruct::Reconstruct) and the optimiser.
+#[must_use]
+pub fn learn_step(config: &VqdnaConfig, step: &Step) -> Memory {
+    let (rows, here) = (step.rows(), group(step.rows()));
+    let (d_stem, d, kernel, blocks) =
+        (size(config.d_stem), size(config.d_code), size(config.kernel), size(config.blocks));
+    let taps = size(STEM_KERNEL);
+    let block = d * (kernel + 1) + 2 * d + linear(d, 4 * d) + linear(4 * d, d);
+    let encoder = linear(4 * taps, d_stem) + 2 * d_stem + linear(d_stem, d) + blocks * block;
+    let decoder = blocks * block + linear(d, d_stem) + 2 * d_stem + linear(taps * d_stem, 4);
+    let codes: u64 = config.quantizer.codebook_sizes().iter().map(|&codes| size(codes)).sum();
+    let levels = size(config.quantizer.codebook_sizes().len());
+    let (learned, averaged, quantizer) = match &config.quantizer {
+        QuantizerConfig::Fsq(fsq) => {
+            let channels = size(fsq.levels.len());
+            // Bounded, rounded and scaled channels, about a dozen times; what is widened, and again without padding.
+            (linear(d, channels) + linear(channels, d), 0, 12 * channels + d)
+        }
+        // Codes and their sums, counts twice. A level keeps what it is compared with, the difference and its square.
+        _ => (0, codes * (2 * d + 2), levels * (3 * d + 2)),
+    };
+    let inner = if step.recompute { 0 } else { 4 * d };
+    // Stem before and after its norm, the projection, every block its output and the input of GELU.
+    let encoder_kept = 2 * d_stem + d + blocks * (d + inner);
+    // Vectors without padding, blocks, the projection, the same after GELU; four logits of each of five taps, twice, and the loss.
+    let decoder_kept = d + blocks * (d + inner) + 2 * d_stem + 2 * 4 * taps + 16;
+    let mut memory =
+        Memory::of_module(encoder + decoder + learned + averaged, encoder + decoder + learned, step.threads);
+    memory.kept = floats(rows.saturating_mul(encoder_kept + quantizer + decoder_kept));
+    // The gradient of a block's output, of its input and of its convolution.
+    let gradients = rows.saturating_mul(3 * d.max(d_stem));
+    // Rows after the norm and the gradient of the inner layer; the inner layer itself where it was not kept.
+    let grouped = here * (d + if step.recompute { 8 * d } else { 4 * d });
+    memory.work = floats(gradients.saturating_add(grouped).saturating_add(MATRICES * 4 * d * d));
+    memory.data = floats(rows.saturating_mul(6 + 2 * levels));
+    memory.with_slack()
+}
+
+/// A step of stage 2: [`MaskedModel`](crate::objective::masked::MaskedModel) over code vectors `d_input` wide, and the optimiser.
+#[must_use]
+pub fn pretrain_step(config: &TransformerConfig, d_input: usize, codebook_sizes: &[usize], step: &Step) -> Memory {
+    let (rows, here) = (step.rows(), group(step.rows()));
+    let (d, inner, heads, layers) = (size(config.d_model), size(config.d_ff), size(config.heads), size(config.layers));
+    let (d_input, levels) = (size(d_input), size(codebook_sizes.len()));
+    let layer = linear(d, 3 * d) + linear(d, d) + linear(d, inner) + linear(inner, d) + 4 * d;
+    let backbone = linear(d_input, d) + d + layers * layer + 2 * d;
+    let classifiers: u64 = codebook_sizes.iter().map(|&codes| linear(d, size(codes))).sum();
+    let head = linear(d, d) + 2 * d + classifiers;
+    let mut memory = Memory::of_module(backbone + head, backbone + head, step.threads);
+    let masked = rows.div_ceil(MASKED);
+    // Queries, keys and values, what was attended to, and a number a head; then the input of GELU.
+    let (attention, mlp) = (4 * d + heads, inner);
+    let per_layer = match (config.checkpoint, step.recompute) {
+        (true, _) => d,
+        (false, true) => 2 * d,
+        (false, false) => 2 * d + attention + mlp,
+    };
+    // The last norm keeps its input; the head keeps masked rows before and after its layer, its norm and GELU.
+    let kept = rows.saturating_mul(layers * per_layer + 2 * d).saturating_add(masked.saturating_mul(4 * d + levels));
+    memory.kept = floats(kept);
+    let own = if step.recompute { 2 * inner } else { inner };
+    let backward = match (config.checkpoint, step.recompute) {
+        // Gradients of a layer's output and input; of what was attended to. That of queries, keys and values takes the place of
+        // the inner layer that was kept.
+        (false, false) => 3 * d,
+        // Queries, keys, values and what was attended to, found again, and the gradients of both.
+        (false, true) => 2 * (4 * d) + heads,
+        // One layer as a graph of its own, and the gradient of its output as a product.
+        (true, recompute) => 3 * d + if recompute { 2 * (4 * d) + heads } else { d + attention + mlp },
+    };
+    let long = if size(step.length) > ATTENTION_KEYS { ATTENTION_PARTS * size(step.threads) } else { 0 };
+    let attention = size(step.length).saturating_mul(d / heads.max(1)).saturating_mul(1 + long);
+    let logits = LOGITS.min(masked.saturating_mul(size(codebook_sizes.iter().copied().max().unwrap_or(0))));
+    let work = rows.saturating_mul(backward).saturating_add(here * (d + own)).saturating_add(attention);
+    memory.work = floats(work.saturating_add(logits).saturating_add(MATRICES * d * inner));
+    memory.data = floats(rows.saturating_mul(d_input + levels + 2));
+    memory.with_slack()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objective::masked::MaskedModel;
+    use crate::tokenizer::vqdna::{Kind, Preset};
+    use burn::prelude::*;
+
+    const PRESETS: [Preset; 3] = [Preset::Tiny, Preset::Small, Preset::Base];
+    const KINDS: [Kind; 4] = [Kind::Vq, Kind::Hrq, Kind::Rq, Kind::Fsq];
+
+    fn step(batch: usize, length: usize) -> Step {
+        Step { batch, length, recompute: false, threads: 2 }
+    }
+
+    fn pretrain(config: &TransformerConfig, step: &Step) -> Memory {
+        pretrain_step(config, 128, &[256, 512], step)
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_modules() {
+        let device = Device::flex();
+        for preset in [Preset::Tiny, Preset::Small] {
+            for kind in KINDS {
+                let config = preset.config(kind);
+                let model = config.init(0, &device);
+                let memory = learn_step(&config, &step(2, 64));
+                assert_eq!(memory.numbers, model.num_params() as u64, "{preset:?} {kind:?}");
+                let counts = model.quantizer.recent_counts();
+                let averaged: usize = counts.iter().map(|counts| counts.dims()[0] * (2 * config.d_code + 2)).sum();
+                assert_eq!(memory.learned, memory.numbers - averaged as u64, "{preset:?} {kind:?}");
+            }
+        }
+        for config in [TransformerConfig::tiny(), TransformerConfig { layers: 1, ..TransformerConfig::small() }] {
+            let model = MaskedModel::new(&config, 128, &[256, 512], 0, &device);
+            assert_eq!(pretrain(&config, &step(2, 64)).numbers, model.num_params() as u64, "{config:?}");
+        }
+    }
+
+    #[test]
+    fn parts_follow_from_numbers() {
+        for kind in KINDS {
+            let memory = learn_step(&Preset::Base.config(kind), &step(4, 512));
+            assert_eq!(memory.parameters, 4 * memory.numbers);
+            assert_eq!((memory.gradients, memory.moments), (4 * memory.learned, 8 * memory.learned));
+            assert_eq!(memory.total(), memory.parts().iter().map(|(_, bytes)| bytes).sum::<u64>());
+            assert!(memory.parts().iter().all(|(name, bytes)| *bytes > 0 || panic!("{name} of {kind:?}")));
+        }
+    }
+
+    #[test]
+    fn more_bases_take_more_and_longer_sequences_no_less() {
+        let rising = |totals: [Memory; 5]| {
+            assert!(totals.is_sorted_by(|a, b| a.kept < b.kept && a.total() < b.total()), "{totals:?}");
+        };
+        for preset in PRESETS {
+            rising([1, 2, 9, 64, 1000].map(|batch| learn_step(&preset.config(Kind::Hrq), &step(batch, 512))));
+        }
+        for config in [TransformerConfig::small(), TransformerConfig { checkpoint: true, ..TransformerConfig::base() }]
+        {
+            rising([1, 2, 9, 64, 1000].map(|batch| pretrain(&config, &step(batch, 512))));
+            assert!(pretrain(&config, &step(16, 512)).total() <= pretrain(&config, &step(1, 8192)).total());
+        }
+        let most = learn_step(&Preset::Base.config(Kind::Hrq), &step(usize::MAX, usize::MAX));
+        assert_eq!(most.total(), u64::MAX, "no overflow");
+    }
+
+    #[test]
+    fn recomputation_keeps_less() {
+        let (kept, computed) = (step(16, 512), Step { recompute: true, ..step(16, 512) });
+        let config = Preset::Small.config(Kind::Hrq);
+        assert!(3 * learn_step(&config, &computed).kept < learn_step(&config, &kept).kept);
+        let whole = TransformerConfig::small();
+        let layers = TransformerConfig { checkpoint: true, ..whole.clone() };
+        assert!(pretrain(&whole, &computed).kept < pretrain(&whole, &kept).kept);
+        assert!(pretrain(&layers, &kept).kept < pretrain(&whole, &computed).kept);
+    }
+
+    #[test]
+    fn a_run_needs_more_than_a_step() {
+        let run = RunConfig::default();
+        let memory = |run: &RunConfig| learn(run, 3_000_000, 2);
+        let all = memory(&run);
+        assert!(all.data > 3_000_000 && all.total() > learn_step(&run.tokenizer, &step(16, 512)).total());
+        let mut small = run.clone();
+        small.train.batch = 1;
+        let started = memory(&small);
+        assert!(started.total() < all.total(), "a smaller batch");
+        if let QuantizerConfig::Hrq(hrq) = &mut small.tokenizer.quantizer {
+            hrq.codebook.kmeans_iterations = 0;
+        }
+        assert!(memory(&small).total() < started.total(), "k-means sees more rows than a small batch has");
+        let mut summed = run;
+        summed.train.accumulate = 4;
+        assert_eq!(memory(&summed).gradients, 2 * all.gradients);
+    }
+
+    /// One sequence of 32,768 bases through the encoder `small`, every layer computed again.
+    #[test]
+    fn long_sequences_fit_a_laptop() {
+        let config = TransformerConfig { checkpoint: true, ..TransformerConfig::small() };
+        let memory = pretrain(&config, &step(1, 32_768));
+        assert!(memory.total() < 16_000_000_000, "{memory:?}");
+    }
+}
