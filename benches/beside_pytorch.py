@@ -106,6 +106,8 @@ def measure_peak(args, common):
 def measure_pair(args, cell, pair, common, files):
     rows = []
     for side in PRECISIONS[cell[2]]:
+        if side == "stock" and args.stock_pairs is not None and pair >= args.stock_pairs:
+            continue
         row = checked(measure(*command(args, side, cell, files)), cell)
         print(f"{' '.join(cell)}, pair {pair + 1} of {pairs(args, cell)}: {side} {row['bases_per_s']:,.0f} bases/s", file=sys.stderr)
         rows.append({"side": side, "pair": pair, **common, **conditions(args, cell), **row})
@@ -250,6 +252,7 @@ def arguments():
     p.add_argument("--fasta", type=Path, default=GENOMES / "ecoli.fna.gz", help="what to tokenize")
     p.add_argument("--tokenize-bases", type=int, metavar="N", help="tokenize the first N bases only; 0: all")
     p.add_argument("--tokenize-pairs", type=int, metavar="N", help="pairs of tokenize, if not --pairs")
+    p.add_argument("--stock-pairs", type=int, metavar="N", help="measure stock PyTorch in the first N pairs only")
     p.add_argument("--bars", action="store_true", help="show beside every ratio the bar it has to reach")
     p.add_argument("--commit", help="commit that --program was built from, if not this one")
     p.add_argument("--allow-mixed", action="store_true", help="add to rows of another commit, build, machine or setting")
