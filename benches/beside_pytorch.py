@@ -103,12 +103,22 @@ def measure_peak(args, common):
         return []
 
 
+def patiently(words, folder):
+    """Measures; once more where tuned.sh ends by SIGPIPE, which its search for the allocator now and then raises before any work."""
+    try:
+        return measure(words, folder)
+    except Failed as failed:
+        if failed.code not in (141, -13):
+            raise
+        return measure(words, folder)
+
+
 def measure_pair(args, cell, pair, common, files):
     rows = []
     for side in PRECISIONS[cell[2]]:
         if side == "stock" and args.stock_pairs is not None and pair >= args.stock_pairs:
             continue
-        row = checked(measure(*command(args, side, cell, files)), cell)
+        row = checked(patiently(*command(args, side, cell, files)), cell)
         print(f"{' '.join(cell)}, pair {pair + 1} of {pairs(args, cell)}: {side} {row['bases_per_s']:,.0f} bases/s", file=sys.stderr)
         rows.append({"side": side, "pair": pair, **common, **conditions(args, cell), **row})
     if len({row["bases"] for row in rows}) > 1:
