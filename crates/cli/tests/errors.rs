@@ -288,6 +288,8 @@ fn codes() {
     assert_refused(&folder, "merge codes.tsv codes.tsv -o new.tsv", &["codes.tsv", "chr1"]);
     folder.ok("tokenize other genome.fa -o other.tsv");
     assert_refused(&folder, "merge codes.tsv other.tsv -o new.tsv", &["other.tsv", "codes.tsv"]);
+    folder.ok("tokenize model genome.fa -o bf16.tsv --precision bf16");
+    assert_refused(&folder, "merge codes.tsv bf16.tsv -o new.tsv", &["bf16.tsv", "codes.tsv"]);
 }
 
 #[test]

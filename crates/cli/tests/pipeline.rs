@@ -88,6 +88,21 @@ fn codes_of_both_strands_and_of_cut_sequences_do_not_depend_on_it_either() {
     assert_division_does_not_matter("--strand both --ambiguous split");
 }
 
+#[test]
+fn codes_in_bf16_do_not_depend_on_it_either() {
+    assert_division_does_not_matter("--precision bf16");
+}
+
+#[test]
+fn a_vocabulary_learned_in_bf16_is_a_vocabulary() {
+    let folder = Folder::new();
+    folder.write("genome.fa", small_genome());
+    folder.ok(&format!("learn genome.fa -o model --steps 3 {BRIEFLY} --precision bf16"));
+    assert!(folder.text("model/config.toml").contains("precision = \"bf16\""));
+    folder.ok("tokenize model genome.fa -o codes.tsv --precision bf16");
+    folder.ok("decode model codes.tsv -o decoded.fa");
+}
+
 /// Names and lengths of the records of a FASTA text.
 fn lengths(fasta: &str) -> Vec<(&str, usize)> {
     let mut records = Vec::new();
