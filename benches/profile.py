@@ -26,7 +26,7 @@ def shares(data):
                           capture_output=True, text=True, check=True).stdout
     found = {}
     for line in text.splitlines():
-        share, _, symbol = line.strip().partition("\t")
+        share, _, symbol = map(str.strip, line.partition("\t"))
         if share.endswith("%") and symbol:
             name = symbol.split("] ")[-1].strip()
             found[name] = found.get(name, 0.0) + float(share[:-1]) / 100
