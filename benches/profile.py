@@ -75,7 +75,7 @@ def main():
                              percent(row["products"]), percent(row["while_multiplying"]), percent(row["busy"]),
                              ", ".join(f"{symbol} {100 * share:.1f} %" for symbol, share in row["others"])] for row in rows])
     text = "\n".join(["# Where the time goes", "", f"{machine()}; commit {args.commit or commit()}; {args.threads} threads.", "",
-                      *__doc__.strip().splitlines()[6:], "", table, "", "Made by `benches/profile.py`; the numbers are in `rows.json`.", ""])
+                      __doc__.strip().split("\n\n")[2], "", table, "", "Made by `benches/profile.py`; the numbers are in `rows.json`.", ""])
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "rows.json").write_text(json.dumps(rows, indent=1) + "\n")
     (args.output / "README.md").write_text(text)
