@@ -21,6 +21,7 @@ macro_rules! message {
     };
 }
 
+mod allocator;
 mod arguments;
 mod commands;
 mod interrupt;
@@ -31,17 +32,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Keeps freed memory for the next step. Given back to the system after ten milliseconds, as the allocator would have it, most of it
-/// would be asked for, and cleared, again at once.
-#[allow(unsafe_code, reason = "the allocator's option has no other door")]
-fn keep_memory() {
-    /// `mi_option_purge_delay` of mimalloc.h: milliseconds, or −1 for never.
-    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    // SAFETY: sets a number inside the allocator that this program is linked with.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
-}
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 /// Exit code of a run that finished but failed its own check.
 const FAILED_CHECK: u8 = 1;
@@ -49,7 +40,6 @@ const FAILED_CHECK: u8 = 1;
 const COULD_NOT_RUN: u8 = 2;
 
 fn main() -> ExitCode {
-    keep_memory();
     let cli = commands::Cli::parse();
     match commands::run(cli) {
         Ok(commands::Verdict::Passed) => ExitCode::SUCCESS,
