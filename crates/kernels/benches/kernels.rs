@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::Instant;
 use vqdna_kernels::conv_block::{self, Input};
 use vqdna_kernels::norm::Norm;
-use vqdna_kernels::product::{Pair, Precision, peak, transposed};
+use vqdna_kernels::product::{Pair, Precision, Saved, Unit, peak, transposed};
 use vqdna_kernels::{attention, codebook, cross_entropy, gelu, linear, mlp};
 
 /// Reproducible numbers in −1..1.
@@ -87,7 +87,10 @@ fn main() {
             linears(&bench, precision, rows, d_in, d_out);
         }
         for (batch, length, heads, d_head) in [(16, 512, 6, 64), (4, 512, 12, 64), (1, 8192, 6, 64), (16, 512, 4, 32)] {
-            attentions(&bench, precision, batch, length, heads, d_head);
+            match precision {
+                Precision::F32 => attentions::<f32>(&bench, precision, batch, length, heads, d_head),
+                Precision::Bf16 => attentions::<Pair>(&bench, precision, batch, length, heads, d_head),
+            }
         }
         for (rows, d, classes) in [(1228, 384, 4097), (2048, 128, 512)] {
             classifiers(&bench, precision, rows, d, classes);
@@ -150,22 +153,22 @@ fn linears(bench: &Bench, precision: Precision, rows: usize, d_in: usize, d_out:
     });
 }
 
-fn attentions(bench: &Bench, precision: Precision, batch: usize, length: usize, heads: usize, d_head: usize) {
+fn attentions<U: Unit>(bench: &Bench, precision: Precision, batch: usize, length: usize, heads: usize, d_head: usize) {
     let (rows, d) = (batch * length, heads * d_head);
-    let (qkv, mask, dout) = (noise(rows * 3 * d, 1), vec![1.0; rows], noise(rows * d, 2));
+    let (qkv, mask, dout) = (Saved::of::<U>(&noise(rows * 3 * d, 1), 3 * d), vec![1.0; rows], noise(rows * d, 2));
     let positions = attention::Positions::Rotary { theta: 10_000.0 };
-    let input = attention::Input { qkv: &qkv, mask: &mask, length, heads, positions };
+    let input = attention::Input { qkv: qkv.units::<U>(), mask: &mask, length, heads, positions };
     let shape = format!("{batch} x {length}, {heads} x {d_head}");
     let flops = |products: f64| Work::Flops(2.0 * products * (rows * length * d) as f64);
     bench.run("attention forward", &shape, precision, flops(2.0), || {
-        black_box(attention::forward(input, precision, true));
+        black_box(attention::forward(input, true));
     });
     if !bench.wants("attention backward", &shape, precision) {
         return;
     }
-    let (out, stats) = attention::forward(input, precision, true);
+    let (out, stats) = attention::forward(input, true);
     bench.run("attention backward", &shape, precision, flops(5.0), || {
-        black_box(attention::backward(input, &out, &stats, &dout, precision));
+        black_box(attention::backward(input, &out, &stats, &dout));
     });
 }
 

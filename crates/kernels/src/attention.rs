@@ -5,8 +5,8 @@
 //! needs into panels in its thread's scratch, those of padding left out: what follows knows nothing of masks, and a sequence has the
 //! same result however much it is padded. Scores are powers of 2: `log₂ e` is part of the scale of the queries.
 
-use crate::product::{Left, Matrix, Onto, Pair, Precision, Unit, View, multiply};
-use crate::rows::{Buffer, Shared, for_overwrite, with_scratch};
+use crate::product::{Left, Matrix, Onto, Saved, Unit, View, multiply};
+use crate::rows::{Shared, for_overwrite, with_scratch};
 use crate::simd::{exp2, fma, prefetch, simd, sum_by};
 use rayon::prelude::*;
 use std::f32::consts::{LN_2, LOG2_E};
@@ -43,17 +43,26 @@ pub enum Positions {
 
 /// Queries, keys and values of sequences of equal length, some of their rows padding.
 #[derive(Clone, Copy, Debug)]
-pub struct Input<'a> {
+pub struct Input<'a, U = f32> {
     /// `[batch * length, 3 * d]`: the queries, keys and values of a row, each `[heads, d_head]`.
-    pub qkv: &'a [f32],
+    pub qkv: &'a [U],
     /// `[batch * length]`: 0 for padding.
     pub mask: &'a [f32],
     /// Rows of a sequence.
     pub length: usize,
-    /// Heads; they divide d.
+    /// Heads; they divide d. Rotated ones have an even width, and those in bf16.
     pub heads: usize,
     /// How attention knows where a row stands.
     pub positions: Positions,
+}
+
+impl<'a, U> Input<'a, U> {
+    /// The same of other queries, keys and values.
+    #[must_use]
+    pub fn with<V>(self, qkv: &'a [V]) -> Input<'a, V> {
+        let Self { mask, length, heads, positions, .. } = self;
+        Input { qkv, mask, length, heads, positions }
+    }
 }
 
 /// Slopes of `ALiBi`: powers of `2^(−8/n)`; where the number of heads is no power of two, those of the power of two below, then every
@@ -80,8 +89,8 @@ fn rotations(theta: f32, length: usize, half: usize) -> Vec<f32> {
 }
 
 /// What all tasks share.
-struct Problem<'a> {
-    input: Input<'a>,
+struct Problem<'a, U> {
+    input: Input<'a, U>,
     d: usize,
     d_head: usize,
     /// Positions of the rows of each sequence that are not padding.
@@ -92,12 +101,13 @@ struct Problem<'a> {
     slopes: Vec<f32>,
 }
 
-impl<'a> Problem<'a> {
-    fn new(input: Input<'a>) -> Self {
+impl<'a, U: Unit> Problem<'a, U> {
+    fn new(input: Input<'a, U>) -> Self {
         let Input { qkv, mask, length, heads, positions } = input;
         // Of no rows any width is right.
-        let d = if mask.is_empty() { 2 * heads } else { qkv.len() / mask.len() / 3 };
-        assert!(qkv.len() == mask.len() * 3 * d && d.is_multiple_of(heads), "{} numbers of {heads} heads", qkv.len());
+        let d = if mask.is_empty() { 2 * heads } else { qkv.len() * U::DEPTH / mask.len() / 3 };
+        assert!(d.is_multiple_of(U::DEPTH * heads), "{d} is not {heads} heads of whole units");
+        assert_eq!(qkv.len(), mask.len() * U::width(3 * d), "queries, keys and values");
         assert!(mask.is_empty() || mask.len().is_multiple_of(length), "{} rows, sequences of {length}", mask.len());
         let d_head = d / heads;
         let (table, slopes) = match positions {
@@ -119,56 +129,82 @@ impl<'a> Problem<'a> {
     }
 
     /// Rows of queries (0), keys (1) or values (2) of a head.
-    fn rows(&self, sequence: usize, head: usize, which: usize) -> Rows<'_> {
-        let stride = 3 * self.d;
-        let first = sequence * self.input.length * stride + which * self.d + head * self.d_head;
-        Rows { data: &self.input.qkv[first..], stride, width: self.d_head }
+    fn rows(&self, sequence: usize, head: usize, which: usize) -> Rows<'_, U> {
+        let stride = U::width(3 * self.d);
+        let first = sequence * self.input.length * stride + U::width(which * self.d + head * self.d_head);
+        Rows { units: &self.input.qkv[first..], stride, width: self.d_head }
     }
 
     /// Rows of a head in a matrix of all heads.
-    fn rows_of<'b>(&self, x: &'b [f32], sequence: usize, head: usize) -> Rows<'b> {
-        let first = sequence * self.input.length * self.d + head * self.d_head;
-        Rows { data: &x[first..], stride: self.d, width: self.d_head }
+    fn rows_of<'b, V: Unit>(&self, units: &'b [V], sequence: usize, head: usize) -> Rows<'b, V> {
+        let stride = V::width(self.d);
+        let first = sequence * self.input.length * stride + V::width(head * self.d_head);
+        Rows { units: &units[first..], stride, width: self.d_head }
     }
 }
 
 /// Rows of one head of one sequence, at any position.
 #[derive(Clone, Copy)]
-struct Rows<'a> {
-    data: &'a [f32],
+struct Rows<'a, U> {
+    units: &'a [U],
+    /// Units from one row to the next.
     stride: usize,
+    /// Numbers of a row.
     width: usize,
 }
 
-simd! {
-    /// Dense copies of the rows at some positions, times `scale`, rotated forward if there is a table.
-    fn gather[FMA](rows: Rows, positions: &[u32], table: &[f32], scale: f32, out: &mut [f32]) {
-        /// Rows asked for ahead: they are pages apart.
-        const AHEAD: usize = 8;
-        let half = rows.width / 2;
-        let row_at = |position: u32| &rows.data[position as usize * rows.stride..][..rows.width];
-        for (i, (out, &position)) in out.chunks_exact_mut(rows.width).zip(positions).enumerate() {
-            if let Some(&next) = positions.get(i + AHEAD) {
-                prefetch(row_at(next));
+impl<U: Unit> Rows<'_, U> {
+    /// Dense copies of the rows at some positions.
+    fn copy(&self, positions: &[u32], out: &mut [f32]) {
+        self.copy_with(positions, out, |_, _| ());
+    }
+
+    /// [`copy`](Self::copy), times `scale`, rotated forward if there is a table.
+    fn rotated(&self, positions: &[u32], table: &[f32], scale: f32, out: &mut [f32]) {
+        self.copy_with(positions, out, |rows, positions| rotate(rows, self.width, positions, table, scale));
+    }
+
+    /// Some rows at a time, and then `work` on them while they are in the first cache.
+    fn copy_with(&self, positions: &[u32], out: &mut [f32], work: impl Fn(&mut [f32], &[u32])) {
+        /// Rows copied while the next ones come: they are pages apart.
+        const TOGETHER: usize = 8;
+        let (stride, width) = (self.stride, U::width(self.width));
+        let row_at = |position: u32| &self.units[position as usize * stride..][..width];
+        positions.iter().take(TOGETHER).for_each(|&position| prefetch(row_at(position)));
+        for (at, (out, here)) in out.chunks_mut(TOGETHER * self.width).zip(positions.chunks(TOGETHER)).enumerate() {
+            positions.iter().skip((at + 1) * TOGETHER).take(TOGETHER).for_each(|&next| prefetch(row_at(next)));
+            for (out, &position) in out.chunks_exact_mut(self.width).zip(here) {
+                U::read_rows(row_at(position), width, self.width, out);
             }
-            let (row, position) = (row_at(position), position as usize);
+            work(out, here);
+        }
+    }
+}
+
+simd! {
+    /// Rows at some positions times `scale`, rotated forward if there is a table, in place.
+    fn rotate[FMA](rows: &mut [f32], width: usize, positions: &[u32], table: &[f32], scale: f32) {
+        let half = width / 2;
+        for (row, &position) in rows.chunks_exact_mut(width).zip(positions) {
             if table.is_empty() {
-                out.iter_mut().zip(row).for_each(|(out, x)| *out = x * scale);
+                for x in row {
+                    *x *= scale;
+                }
                 continue;
             }
-            let (cos, sin) = table[position * rows.width..][..rows.width].split_at(half);
-            let ((a, b), (out_a, out_b)) = (row.split_at(half), out.split_at_mut(half));
-            let angles = cos.iter().zip(sin);
-            for ((((out_a, out_b), a), b), (cos, sin)) in out_a.iter_mut().zip(out_b).zip(a).zip(b).zip(angles) {
-                *out_a = fma::<FMA>(*a, *cos, -(b * sin)) * scale;
-                *out_b = fma::<FMA>(*b, *cos, a * sin) * scale;
+            let (cos, sin) = table[position as usize * width..][..width].split_at(half);
+            let (a, b) = row.split_at_mut(half);
+            for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(cos.iter().zip(sin)) {
+                let (x, y) = (*a, *b);
+                *a = fma::<FMA>(x, *cos, -(y * sin)) * scale;
+                *b = fma::<FMA>(y, *cos, x * sin) * scale;
             }
         }
     }
 }
 
 simd! {
-    /// Gradients of what [`gather`] read, out of those of what it wrote, in place.
+    /// Gradients of what [`rotate`] read, out of those of what it wrote, in place.
     fn rotate_back[FMA](rows: &mut [f32], width: usize, positions: &[u32], table: &[f32], scale: f32) {
         let half = width / 2;
         for (row, &position) in rows.chunks_exact_mut(width).zip(positions) {
@@ -303,28 +339,21 @@ fn stride(keys: usize) -> usize {
 }
 
 /// Clears the rows of padding, which no task writes.
-fn clear_padding(x: &mut [f32], mask: &[f32]) {
+fn clear_padding<U: Unit>(x: &mut [U], mask: &[f32]) {
     let width = x.len() / mask.len().max(1);
-    x.par_chunks_mut(width.max(1)).zip(mask).filter(|(_, m)| **m == 0.0).for_each(|(row, _)| row.fill(0.0));
+    x.par_chunks_mut(width.max(1)).zip(mask).filter(|(_, m)| **m == 0.0).for_each(|(row, _)| row.fill(U::default()));
 }
 
 /// `softmax(q · kᵀ / √d_head) · v` for each head, `[batch * length, d]`: no row attends to padding, and rows of padding are 0. If `keep`,
 /// with what [`backward`] asks for: of each row the logarithm, to base 2, of the sum of `e^score`, `[batch, heads, length]`.
 ///
 /// # Panics
-/// If the slices do not fit the shapes, or `d_head` is odd and rotated.
-pub fn forward(input: Input, precision: Precision, keep: bool) -> (Buffer, Vec<f32>) {
-    match precision {
-        Precision::F32 => forward_in::<f32>(input, keep),
-        Precision::Bf16 => forward_in::<Pair>(input, keep),
-    }
-}
-
-fn forward_in<U: Unit>(input: Input, keep: bool) -> (Buffer, Vec<f32>) {
+/// If the slices do not fit the shapes, or heads have an odd width and are rotated or in bf16.
+pub fn forward<U: Unit>(input: Input<U>, keep: bool) -> (Saved, Vec<f32>) {
     let problem = Problem::new(input);
-    let mut out = Buffer::new(input.mask.len() * problem.d);
+    let mut out = Saved::new::<U>(input.mask.len(), problem.d);
     let mut stats = vec![0.0; if keep { input.mask.len() * input.heads } else { 0 }];
-    clear_padding(&mut out, input.mask);
+    clear_padding(out.units_mut::<U>(), input.mask);
     // A row is the same in any part: smaller ones where threads would be idle.
     let tasks = problem.real.len() * input.heads;
     let wanted = (4 * rayon::current_num_threads()).div_ceil(tasks.max(1));
@@ -332,23 +361,23 @@ fn forward_in<U: Unit>(input: Input, keep: bool) -> (Buffer, Vec<f32>) {
     let tasks = problem.real.iter().enumerate().flat_map(|(sequence, real)| {
         (0..input.heads).flat_map(move |head| (0..real.len()).step_by(part).map(move |first| (sequence, head, first)))
     });
-    let (shared_out, shared_stats) = (Shared::new(&mut out), Shared::new(&mut stats));
+    let (shared_out, shared_stats) = (Shared::new(out.units_mut::<U>()), Shared::new(&mut stats));
     tasks.collect::<Vec<_>>().into_par_iter().for_each(|(sequence, head, first)| {
         let queries = &problem.real[sequence];
         let queries = &queries[first..queries.len().min(first + part)];
-        forward_part::<U>(&problem, sequence, head, queries, &shared_out, keep.then_some(&shared_stats));
+        forward_part(&problem, sequence, head, queries, &shared_out, keep.then_some(&shared_stats));
     });
     (out, stats)
 }
 
 /// Some queries of a head, all keys.
 fn forward_part<U: Unit>(
-    problem: &Problem,
+    problem: &Problem<U>,
     sequence: usize,
     head: usize,
     queries: &[u32],
-    out: &Shared,
-    stats: Option<&Shared>,
+    out: &Shared<U>,
+    stats: Option<&Shared<f32>>,
 ) {
     let Problem { input, d, d_head, ref real, ref table, .. } = *problem;
     let (keys, n) = (&real[sequence], queries.len());
@@ -368,15 +397,15 @@ fn forward_part<U: Unit>(
         U::scratch(rows, tile),
     ];
     with_scratch(lengths, |[q, q_units, sum, largest, totals, copy, k_panels, v_panels, scores, w_units]| {
-        gather(problem.rows(sequence, head, 0), queries, table, problem.scale(), q);
+        problem.rows(sequence, head, 0).rotated(queries, table, problem.scale(), q);
         let (q, q_stride) = U::of_rows(q, d_head, d_head, q_units);
         let (k_panels, v_panels) = (U::from_floats_mut(k_panels), U::from_floats_mut(v_panels));
         for (at, keys) in keys.chunks(KEYS).enumerate() {
             let cols = keys.len();
             let copy = &mut copy[..cols * d_head];
-            gather(problem.rows(sequence, head, 1), keys, table, 1.0, copy);
+            problem.rows(sequence, head, 1).rotated(keys, table, 1.0, copy);
             let k = View::pack(Matrix::new(copy, cols, d_head).transposed(), k_panels);
-            gather(problem.rows(sequence, head, 2), keys, &[], 1.0, copy);
+            problem.rows(sequence, head, 2).copy(keys, copy);
             let v = View::pack(Matrix::new(copy, cols, d_head), v_panels);
             for (tile, queries) in queries.chunks(QUERIES).enumerate() {
                 let (first, rows) = (tile * QUERIES, queries.len());
@@ -398,7 +427,8 @@ fn forward_part<U: Unit>(
             let at = base + position as usize;
             // SAFETY: rows of this head and these queries belong to this task.
             unsafe {
-                out.part(at * d + column, d_head).copy_from_slice(row);
+                let width = U::width(d_head);
+                U::write_rows(row, d_head, d_head, out.part(at * U::width(d) + U::width(column), width), width);
                 if let Some(stats) = stats {
                     let of_head = (sequence * input.heads + head) * input.length;
                     stats.part(of_head + position as usize, 1)[0] = total;
@@ -414,19 +444,13 @@ fn forward_part<U: Unit>(
 ///
 /// # Panics
 /// If the slices do not fit the shapes.
-pub fn backward(input: Input, out: &[f32], stats: &[f32], dout: &[f32], precision: Precision) -> Buffer {
-    match precision {
-        Precision::F32 => backward_in::<f32>(input, out, stats, dout),
-        Precision::Bf16 => backward_in::<Pair>(input, out, stats, dout),
-    }
-}
-
-fn backward_in<U: Unit>(input: Input, out: &[f32], stats: &[f32], dout: &[f32]) -> Buffer {
+pub fn backward<U: Unit>(input: Input<U>, out: &Saved, stats: &[f32], dout: &[f32]) -> Vec<f32> {
     let problem = Problem::new(input);
     let (d, d_head) = (problem.d, problem.d_head);
     let rows = input.mask.len();
-    assert!(out.len() == rows * d && dout.len() == rows * d && stats.len() == rows * input.heads, "sizes of gradients");
-    let mut dqkv = Buffer::new(rows * 3 * d);
+    assert_eq!(out.units::<U>().len(), rows * U::width(d), "output");
+    assert!(dout.len() == rows * d && stats.len() == rows * input.heads, "sizes of gradients");
+    let mut dqkv = for_overwrite(rows * 3 * d);
     clear_padding(&mut dqkv, input.mask);
     let tasks = problem.real.iter().enumerate().flat_map(|(sequence, real)| {
         (0..input.heads).flat_map(move |head| (0..real.len().div_ceil(KEYS)).map(move |part| (sequence, head, part)))
@@ -440,7 +464,7 @@ fn backward_in<U: Unit>(input: Input, out: &[f32], stats: &[f32], dout: &[f32]) 
     for tasks in tasks.chunks(wave.max(1)) {
         let dq: Vec<_> = tasks
             .par_iter()
-            .map(|&(sequence, head, part)| backward_part::<U>(&problem, sequence, head, part, &forward, &shared))
+            .map(|&(sequence, head, part)| backward_part(&problem, sequence, head, part, &forward, &shared))
             .collect();
         for (&(sequence, head, part), dq) in tasks.iter().zip(&dq) {
             let chunk = QUERIES * d_head;
@@ -463,7 +487,7 @@ fn backward_in<U: Unit>(input: Input, out: &[f32], stats: &[f32], dout: &[f32]) 
 
 /// What the forward pass returned, and the gradient of its output.
 struct Forward<'a> {
-    out: &'a [f32],
+    out: &'a Saved,
     stats: &'a [f32],
     dout: &'a [f32],
 }
@@ -471,12 +495,12 @@ struct Forward<'a> {
 /// A part of the keys of a head, all queries: writes the gradients of keys and values, and of queries if there is no other part.
 /// If there is, returns their share of this part, dense.
 fn backward_part<U: Unit>(
-    problem: &Problem,
+    problem: &Problem<U>,
     sequence: usize,
     head: usize,
     part: usize,
     forward: &Forward,
-    dqkv: &Shared,
+    dqkv: &Shared<f32>,
 ) -> Vec<f32> {
     let Problem { input, d, d_head, ref real, ref table, .. } = *problem;
     let queries = &real[sequence];
@@ -510,10 +534,10 @@ fn backward_part<U: Unit>(
     ];
     with_scratch(lengths, |[dk, dv, kt, k, vt, dense, panels, scores, dw, row, row_units, step_units]| {
         // Gradients of keys and values come last: until then their place holds copies.
-        gather(problem.rows(sequence, head, 1), keys, table, 1.0, dk);
+        problem.rows(sequence, head, 1).rotated(keys, table, 1.0, dk);
         let kt = View::pack(Matrix::new(dk, cols, d_head).transposed(), U::from_floats_mut(kt));
         let k = View::pack(Matrix::new(dk, cols, d_head), U::from_floats_mut(k));
-        gather(problem.rows(sequence, head, 2), keys, &[], 1.0, dv);
+        problem.rows(sequence, head, 2).copy(keys, dv);
         let vt = View::pack(Matrix::new(dv, cols, d_head).transposed(), U::from_floats_mut(vt));
         let (q_panel, dout_panel) = panels.split_at_mut(View::<U>::units(rows, d_head));
         let (q_panel, dout_panel) = (U::from_floats_mut(q_panel), U::from_floats_mut(dout_panel));
@@ -528,9 +552,9 @@ fn backward_part<U: Unit>(
             let mut dense = dense.chunks_exact_mut(dense.len() / 4).map(|x| &mut x[..rows * d_head]);
             let mut next = || dense.next().unwrap_or_default();
             let (q, dout, out, dq) = (next(), next(), next(), next());
-            gather(problem.rows(sequence, head, 0), queries, table, problem.scale(), q);
-            gather(problem.rows_of(forward.dout, sequence, head), queries, &[], 1.0, dout);
-            gather(problem.rows_of(forward.out, sequence, head), queries, &[], 1.0, out);
+            problem.rows(sequence, head, 0).rotated(queries, table, problem.scale(), q);
+            problem.rows_of(forward.dout, sequence, head).copy(queries, dout);
+            problem.rows_of(forward.out.units::<U>(), sequence, head).copy(queries, out);
             row_products(out, dout, along, d_head);
             let q_right = View::pack(Matrix::new(q, rows, d_head), q_panel);
             let dout_right = View::pack(Matrix::new(dout, rows, d_head), dout_panel);
@@ -577,6 +601,7 @@ fn backward_part<U: Unit>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::product::Pair;
     use crate::rows::test::{assert_close, assert_gradient, noise};
 
     const ROTARY: Positions = Positions::Rotary { theta: 10_000.0 };
@@ -662,11 +687,11 @@ mod tests {
             for mask in [vec![1.0; rows], some_padding(batch, length), vec![0.0; rows]] {
                 let input = Input { qkv: &qkv, mask: &mask, length, heads, positions };
                 let want: Vec<f32> = reference(input, &wide(&qkv)).iter().map(|&v| v as f32).collect();
-                let (out, stats) = forward(input, Precision::F32, true);
-                assert_close(&out, &want);
+                let (out, stats) = forward(input, true);
+                assert_close(out.units(), &want);
                 let loss =
                     |x: &[f64]| reference(input, x).iter().zip(&dout).map(|(y, &d)| y * f64::from(d)).sum::<f64>();
-                let dqkv = backward(input, &out, &stats, &dout, Precision::F32);
+                let dqkv = backward(input, &out, &stats, &dout);
                 assert_gradient(&dqkv, &qkv, loss);
             }
         }
@@ -674,9 +699,9 @@ mod tests {
 
     #[test]
     fn no_rows_are_no_rows() {
-        let input = Input { qkv: &[], mask: &[], length: 8, heads: 2, positions: ROTARY };
-        let (out, stats) = forward(input, Precision::F32, true);
-        let dqkv = backward(input, &out, &stats, &[], Precision::F32);
+        let input = Input::<f32> { qkv: &[], mask: &[], length: 8, heads: 2, positions: ROTARY };
+        let (out, stats) = forward(input, true);
+        let dqkv = backward(input, &out, &stats, &[]);
         assert!(out.is_empty() && stats.is_empty() && dqkv.is_empty());
     }
 
@@ -693,14 +718,15 @@ mod tests {
             mask[3] = 0.0;
             let input = Input { qkv: &qkv, mask: &mask, length, heads, positions };
             let want: Vec<f32> = reference(input, &wide(&qkv)).iter().map(|&v| v as f32).collect();
-            let (out, stats) = forward(input, Precision::F32, true);
+            let (out, stats) = forward(input, true);
             // Outputs are means of many values around 0, far smaller than what is added up.
             let largest = qkv.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-            out.iter().zip(&want).for_each(|(o, w)| assert!((o - w).abs() < 1e-6 * largest, "{o}, not {w}"));
+            let numbers: &[f32] = out.units();
+            numbers.iter().zip(&want).for_each(|(o, w)| assert!((o - w).abs() < 1e-6 * largest, "{o}, not {w}"));
 
             // Directional derivatives; one number each would take long.
             let dout = noise(length * d, 2);
-            let dqkv = backward(input, &out, &stats, &dout, Precision::F32);
+            let dqkv = backward(input, &out, &stats, &dout);
             for which in 0..3 {
                 let mut direction = wide(&noise(qkv.len(), 3));
                 direction.iter_mut().enumerate().filter(|(i, _)| i / d % 3 != which).for_each(|(_, x)| *x = 0.0);
@@ -721,41 +747,47 @@ mod tests {
         let (batch, length, heads, d_head) = (2, KEYS + 100, 1, 16);
         let (qkv, dout) = (noise(batch * length * 3 * heads * d_head, 1), noise(batch * length * heads * d_head, 2));
         let mask = some_padding(batch, length);
-        let input = Input { qkv: &qkv, mask: &mask, length, heads, positions: ROTARY };
-        for precision in [Precision::F32, Precision::Bf16] {
+        fn check<U: Unit>(input: Input<U>, dout: &[f32]) {
             let run = |threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 pool.install(|| {
-                    let (out, stats) = forward(input, precision, true);
-                    let dqkv = backward(input, &out, &stats, &dout, precision);
+                    let (out, stats) = forward(input, true);
+                    let dqkv = backward(input, &out, &stats, dout);
                     (out, stats, dqkv)
                 })
             };
             let first = run(1);
             assert!(run(3) == first && run(8) == first);
         }
+        let input = Input { qkv: &qkv, mask: &mask, length, heads, positions: ROTARY };
+        check::<f32>(input, &dout);
+        check::<Pair>(input.with(Saved::of::<Pair>(&qkv, 3 * heads * d_head).units()), &dout);
     }
 
     #[test]
     fn a_sequence_has_the_same_bits_in_any_batch_and_however_padded() {
-        let (length, heads, d_head) = (KEYS + 30, 2, 8);
-        let width = 3 * heads * d_head;
-        let own = noise(length * width, 1);
-        for precision in [Precision::F32, Precision::Bf16] {
+        fn check<U: Unit>() {
+            let (length, heads, d_head) = (KEYS + 30, 2, 8);
+            let (width, d) = (3 * heads * d_head, heads * d_head);
+            let own = noise(length * width, 1);
             let mask = vec![1.0; length];
-            let input = Input { qkv: &own, mask: &mask, length, heads, positions: ROTARY };
-            let (alone, _) = forward(input, precision, false);
+            let run = |qkv: &[f32], mask: &[f32], length: usize| {
+                let qkv = Saved::of::<U>(qkv, width);
+                let input = Input::<U> { qkv: qkv.units(), mask, length, heads, positions: ROTARY };
+                forward(input, false).0.numbers::<U>(d)
+            };
+            let alone = run(&own, &mask, length);
             let longer = length + 50;
             let mut qkv = noise(3 * longer * width, 2);
             qkv[longer * width..][..own.len()].copy_from_slice(&own);
             let mut mask = vec![1.0; 3 * longer];
             mask[longer + length..2 * longer].fill(0.0);
-            let input = Input { qkv: &qkv, mask: &mask, length: longer, heads, positions: ROTARY };
-            let (among, _) = forward(input, precision, false);
-            let d = width / 3;
+            let among = run(&qkv, &mask, longer);
             assert_eq!(among[longer * d..][..alone.len()], alone[..]);
             assert!(among[(longer + length) * d..2 * longer * d].iter().all(|&v| v == 0.0));
         }
+        check::<f32>();
+        check::<Pair>();
     }
 
     #[test]
@@ -767,14 +799,15 @@ mod tests {
             let scale = (b.iter().map(|v| v * v).sum::<f32>() / b.len() as f32).sqrt();
             a.iter().zip(b).all(|(a, b)| (a - b).abs() < 0.03 * scale)
         };
+        fn run<U: Unit>(input: Input<U>, dout: &[f32]) -> (Vec<f32>, Vec<f32>) {
+            let (out, stats) = forward(input, true);
+            let dqkv = backward(input, &out, &stats, dout);
+            (out.numbers::<U>(dout.len() / input.mask.len()), dqkv)
+        }
         for positions in [ROTARY, Positions::Alibi] {
             let input = Input { qkv: &qkv, mask: &mask, length, heads, positions };
-            let run = |precision| {
-                let (out, stats) = forward(input, precision, true);
-                let dqkv = backward(input, &out, &stats, &dout, precision);
-                (out, dqkv)
-            };
-            let (got, want) = (run(Precision::Bf16), run(Precision::F32));
+            let rounded = Saved::of::<Pair>(&qkv, 3 * heads * d_head);
+            let (got, want) = (run::<Pair>(input.with(rounded.units()), &dout), run::<f32>(input, &dout));
             assert!(near(&got.0, &want.0) && near(&got.1, &want.1));
         }
     }

@@ -3,10 +3,11 @@
 
 use crate::attention::{self, Positions};
 use crate::linear::{column_sums, weight_gradient};
-use crate::mlp::add_row;
+use crate::mlp::{STRIP, add_row};
 use crate::norm::{self, Norm};
-use crate::product::{Matrix, Onto, Pair, Panels, Precision, Unit, multiply_all, rows_times};
-use crate::rows::{Buffer, for_overwrite, tile_height, with_scratch};
+use crate::product::{Left, Matrix, Onto, Pair, Panels, Precision, Saved, Unit};
+use crate::product::{multiply, multiply_all, rows_times};
+use crate::rows::{for_overwrite, tile_height, with_scratch};
 use rayon::prelude::*;
 
 /// Rows as `[batch, length, d]`, and which of them are real.
@@ -42,8 +43,8 @@ pub struct Weights<'a> {
 /// What [`backward`] needs of the forward pass; empty if nothing was kept, and then computed again.
 #[derive(Clone, Debug, Default)]
 pub struct Kept {
-    qkv: Buffer,
-    attended: Buffer,
+    qkv: Saved,
+    attended: Saved,
     stats: Vec<f32>,
 }
 
@@ -54,49 +55,55 @@ pub struct Kept {
 /// If the slices do not fit the shapes of [`Input`] and [`Weights`].
 pub fn forward(input: Input, w: Weights, precision: Precision, keep: bool) -> (Vec<f32>, Kept) {
     match precision {
-        Precision::F32 => forward_in::<f32>(input, w, precision, keep),
-        Precision::Bf16 => forward_in::<Pair>(input, w, precision, keep),
+        Precision::F32 => forward_in::<f32>(input, w, keep),
+        Precision::Bf16 => forward_in::<Pair>(input, w, keep),
     }
 }
 
-fn forward_in<U: Unit>(input: Input, w: Weights, precision: Precision, keep: bool) -> (Vec<f32>, Kept) {
+fn forward_in<U: Unit>(input: Input, w: Weights, keep: bool) -> (Vec<f32>, Kept) {
     let d = w.out_bias.len();
-    let kept = attend::<U>(input, w, precision, keep);
+    let kept = attend::<U>(input, w, keep);
     let out = Panels::<U>::new(Matrix::new(w.out, d, d).transposed());
     let mut y = for_overwrite(input.x.len());
     let height = tile_height(input.mask.len());
     let tiles = y.par_chunks_mut(height * d).zip(input.x.par_chunks(height * d));
-    tiles.zip(kept.attended.par_chunks(height * d)).for_each(|((y, x), attended)| {
-        with_scratch([U::scratch(attended.len() / d, d)], |[units]| {
-            add_row(x, w.out_bias, y);
-            let (attended, _) = U::of_rows(attended, d, d, units);
-            multiply_all(y, attended, out.view(), Onto::Output);
-        });
+    tiles.zip(kept.attended.units::<U>().par_chunks(height * U::width(d))).for_each(|((y, x), attended)| {
+        add_row(x, w.out_bias, y);
+        multiply_all(y, attended, out.view(), Onto::Output);
     });
     (y, if keep { kept } else { Kept::default() })
 }
 
 /// Projection and attention.
-fn attend<U: Unit>(input: Input, w: Weights, precision: Precision, keep: bool) -> Kept {
+fn attend<U: Unit>(input: Input, w: Weights, keep: bool) -> Kept {
     let d = w.out_bias.len();
-    let mut qkv = Buffer::new(3 * input.x.len());
+    let mut qkv = Saved::new::<U>(input.mask.len(), 3 * d);
     let right = Panels::<U>::new(Matrix::new(w.qkv, 3 * d, d).transposed());
     let height = tile_height(input.mask.len());
-    qkv.par_chunks_mut(3 * height * d).zip(input.x.par_chunks(height * d)).for_each(|(qkv, x)| {
-        with_scratch([x.len(), U::scratch(x.len() / d, d)], |[y, units]| {
+    let tiles = qkv.units_mut::<U>().par_chunks_mut(height * U::width(3 * d));
+    tiles.zip(input.x.par_chunks(height * d)).for_each(|(qkv, x)| {
+        let rows = x.len() / d;
+        with_scratch([x.len(), rows * STRIP, U::scratch(rows, d)], |[y, strip, units]| {
             norm::forward_rows(w.norm, x, y);
-            let (y, _) = U::of_rows(y, d, d, units);
-            multiply_all(qkv, y, right.view(), Onto::Row(w.qkv_bias));
+            let (units, stride) = U::of_rows(y, d, d, units);
+            let (y, right) = (Left::Rows { units, stride }, right.view());
+            for first in (0..3 * d).step_by(STRIP) {
+                let width = STRIP.min(3 * d - first);
+                let (columns, strip) = (first..first + width, &mut strip[..rows * width]);
+                let bias = Onto::Row(&w.qkv_bias[columns.clone()]);
+                multiply(strip, width, y, right, 0..right.steps(), columns, bias);
+                U::write_rows(strip, width, width, &mut qkv[U::width(first)..], U::width(3 * d));
+            }
         });
     });
-    let (attended, stats) = attention::forward(w.attention(input, &qkv), precision, keep);
+    let (attended, stats) = attention::forward(w.attention::<U>(input, &qkv), keep);
     Kept { qkv, attended, stats }
 }
 
 impl<'a> Weights<'a> {
-    fn attention(&self, input: Input<'a>, qkv: &'a [f32]) -> attention::Input<'a> {
+    fn attention<U: Unit>(&self, input: Input<'a>, qkv: &'a Saved) -> attention::Input<'a, U> {
         let Input { mask, length, .. } = input;
-        attention::Input { qkv, mask, length, heads: self.heads, positions: self.positions }
+        attention::Input { qkv: qkv.units(), mask, length, heads: self.heads, positions: self.positions }
     }
 }
 
@@ -122,24 +129,26 @@ pub struct Gradients {
 /// Gradients of [`forward`] at `input` for the output gradient `dout [batch * length, d]`.
 pub fn backward(input: Input, w: Weights, dout: &[f32], kept: Kept, precision: Precision) -> Gradients {
     match precision {
-        Precision::F32 => backward_in::<f32>(input, w, dout, kept, precision),
-        Precision::Bf16 => backward_in::<Pair>(input, w, dout, kept, precision),
+        Precision::F32 => backward_in::<f32>(input, w, dout, kept),
+        Precision::Bf16 => backward_in::<Pair>(input, w, dout, kept),
     }
 }
 
-fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], kept: Kept, precision: Precision) -> Gradients {
+fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], kept: Kept) -> Gradients {
     let d = w.out_bias.len();
-    let kept = if kept.stats.is_empty() { attend::<U>(input, w, precision, true) } else { kept };
-    let mut dattended = Buffer::new(dout.len());
+    let kept = if kept.stats.is_empty() { attend::<U>(input, w, true) } else { kept };
+    let mut dattended = for_overwrite(dout.len());
     let (out, out_bias) = rayon::join(
         || {
             rows_times(&mut dattended, dout, Panels::<U>::new(Matrix::new(w.out, d, d)).view(), Onto::Zero);
-            weight_gradient::<U>(&kept.attended, d, dout, d)
+            let mut buffer = Vec::new();
+            weight_gradient::<U>(U::numbers(kept.attended.units(), d, &mut buffer), d, dout, d)
         },
         || column_sums(dout, d),
     );
-    let attention = w.attention(input, &kept.qkv);
-    let dqkv = attention::backward(attention, &kept.attended, &kept.stats, &dattended, precision);
+    let attention = w.attention::<U>(input, &kept.qkv);
+    let dqkv = attention::backward(attention, &kept.attended, &kept.stats, &dattended);
+    drop(kept);
     // The normalised rows, in the place of a gradient that is no longer needed.
     let mut normed = dattended;
     let mut dx = for_overwrite(dout.len());
@@ -198,8 +207,8 @@ mod tests {
             let mut normed = vec![0.0; a[0].len()];
             norm::forward_rows(w.norm, &a[0], &mut normed);
             let qkv = linear::forward(&normed, w.qkv, w.qkv_bias, Precision::F32);
-            let (attended, _) = attention::forward(w.attention(input, &qkv), Precision::F32, false);
-            let y = linear::forward(&attended, w.out, w.out_bias, Precision::F32);
+            let (attended, _) = attention::forward::<f32>(w.attention(input, &Saved::of::<f32>(&qkv, 3 * d)), false);
+            let y = linear::forward(attended.units(), w.out, w.out_bias, Precision::F32);
             let want: Vec<f32> = y.iter().zip(&a[0]).map(|(y, x)| x + y).collect();
             assert_close(&forward(input, w, Precision::F32, true).0, &want);
         }

@@ -5,8 +5,8 @@
 
 use crate::mlp;
 use crate::norm::{self, Norm};
-use crate::product::{Pair, Precision, TILE, Unit, transpose};
-use crate::rows::{Buffer, for_overwrite, sum_over_rows, tile_height, with_scratch};
+use crate::product::{Pair, Precision, Saved, TILE, Unit, transpose};
+use crate::rows::{for_overwrite, sum_over_rows, tile_height, with_scratch};
 use crate::simd::{fma, simd};
 use rayon::prelude::*;
 
@@ -51,13 +51,17 @@ impl Weights<'_> {
 ///
 /// # Panics
 /// If the slices do not fit the shapes of [`Input`] and [`Weights`].
-pub fn forward(input: Input, w: Weights, precision: Precision, keep: bool) -> (Vec<f32>, Buffer) {
-    let mut out = for_overwrite(input.x.len());
-    let mut pre = Buffer::new(if keep { input.mask.len() * w.mlp.d_inner() } else { 0 });
+pub fn forward(input: Input, w: Weights, precision: Precision, keep: bool) -> (Vec<f32>, Saved) {
     match precision {
-        Precision::F32 => Prepared::<f32>::new(w).run(input, &mut pre, &mut out),
-        Precision::Bf16 => Prepared::<Pair>::new(w).run(input, &mut pre, &mut out),
+        Precision::F32 => forward_in::<f32>(input, w, keep),
+        Precision::Bf16 => forward_in::<Pair>(input, w, keep),
     }
+}
+
+fn forward_in<U: Unit>(input: Input, w: Weights, keep: bool) -> (Vec<f32>, Saved) {
+    let mut out = for_overwrite(input.x.len());
+    let mut pre = Saved::new::<U>(if keep { input.mask.len() } else { 0 }, w.mlp.d_inner());
+    Prepared::<U>::new(w).run(input, pre.units_mut(), &mut out);
     (out, pre)
 }
 
@@ -94,12 +98,12 @@ impl<U: Unit> Prepared<U> {
     }
 
     /// `pre` is empty or receives the input of GELU.
-    fn run(&self, input: Input, pre: &mut [f32], out: &mut [f32]) {
+    fn run(&self, input: Input, pre: &mut [U], out: &mut [f32]) {
         let (d, d_inner) = (self.gain.len(), self.mlp.d_inner());
         assert!(input.x.len() == input.mask.len() * d && out.len() == input.x.len(), "rows of the block");
         let norm = Norm { gain: &self.gain, bias: &self.bias, eps: self.eps };
         let height = tile_height(input.mask.len());
-        let tile = |tile: usize, out: &mut [f32], pre: Option<&mut [f32]>| {
+        let tile = |tile: usize, out: &mut [f32], pre: Option<&mut [U]>| {
             let (first, rows) = (tile * height, out.len() / d);
             with_scratch([rows * d, self.mlp.scratch(rows)], |[y, scratch]| {
                 self.conv.rows(input, first, y);
@@ -111,7 +115,7 @@ impl<U: Unit> Prepared<U> {
         if pre.is_empty() {
             tiles.enumerate().for_each(|(at, out)| tile(at, out, None));
         } else {
-            let tiles = tiles.zip(pre.par_chunks_mut(height * d_inner)).enumerate();
+            let tiles = tiles.zip(pre.par_chunks_mut(height * U::width(d_inner))).enumerate();
             tiles.for_each(|(at, (out, pre))| tile(at, out, Some(pre)));
         }
     }
@@ -227,17 +231,17 @@ pub struct Gradients {
 
 /// Gradients of [`forward`] at `input` for the output gradient `dout [batch * length, d]`. `pre` is what the forward pass kept, or
 /// empty.
-pub fn backward(input: Input, w: Weights, dout: &[f32], pre: &[f32], precision: Precision) -> Gradients {
+pub fn backward(input: Input, w: Weights, dout: &[f32], pre: &Saved, precision: Precision) -> Gradients {
     match precision {
         Precision::F32 => backward_in::<f32>(input, w, dout, pre),
         Precision::Bf16 => backward_in::<Pair>(input, w, dout, pre),
     }
 }
 
-fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], pre: &[f32]) -> Gradients {
+fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], pre: &Saved) -> Gradients {
     let d = w.d();
     let conv = Convolution { taps: w.taps(), bias: w.conv_bias.to_vec() };
-    let mut dconv = Buffer::new(dout.len());
+    let mut dconv = for_overwrite(dout.len());
     let mut mlp = mlp::Backward::<U>::new(w.mlp, !pre.is_empty());
     let dnorms = mlp.run(
         dout,
@@ -414,7 +418,7 @@ mod tests {
             let (same, nothing) = forward(input, weights(&a), Precision::F32, false);
             assert!(same == out && nothing.is_empty());
             let g = backward(input, weights(&a), &dout, &pre, Precision::F32);
-            let again = backward(input, weights(&a), &dout, &[], Precision::F32);
+            let again = backward(input, weights(&a), &dout, &Saved::default(), Precision::F32);
             assert!(
                 g.x == again.x && g.up == again.up && g.down == again.down,
                 "kept or computed again, the same bits"

@@ -32,28 +32,6 @@ pub(crate) fn value_and_slope<const FMA: bool>(x: f32) -> (f32, f32) {
     (x * cdf, fma::<FMA>(x * INV_SQRT_TAU, bell, cdf))
 }
 
-/// `y = gelu(x)`, element by element.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn forward(x: &[f32], y: &mut [f32]) {
-    strided(x, x.len().max(1), y, x.len().max(1));
-}
-
-/// `y = gelu(x)` for rows of `width` numbers that begin `stride` apart in `x` and densely in `y`.
-///
-/// # Panics
-/// If there are fewer rows in `x` than in `y`.
-pub fn strided(x: &[f32], stride: usize, y: &mut [f32], width: usize) {
-    assert!(y.is_empty() || (stride >= width && x.len() + stride >= y.len() / width * stride + width), "rows");
-    #[cfg(target_arch = "x86_64")]
-    if level() == Level::Avx512 {
-        // SAFETY: the processor has AVX-512; the assertion bounds the rows.
-        return unsafe { table::strided(x, stride, y, width) };
-    }
-    strided_by_formula(x, stride, y, width);
-}
-
 /// `x ← gelu(x)`.
 pub fn in_place(x: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
@@ -64,19 +42,18 @@ pub fn in_place(x: &mut [f32]) {
     in_place_by_formula(x);
 }
 
-/// `y = gelu(x)` and `dy ← dy · gelu'(x)`, in one pass over rows of `width` numbers that begin `stride` apart in all three.
+/// `x ← gelu(x)` and `dy ← dy · gelu'(x)`, in one pass.
 ///
 /// # Panics
-/// If the lengths differ or the last row is shorter than `width`.
-pub fn backward_strided(x: &[f32], y: &mut [f32], dy: &mut [f32], stride: usize, width: usize) {
-    assert!(x.len() == dy.len() && x.len() == y.len() && stride >= width, "rows");
-    assert!(x.len().is_multiple_of(stride) || x.len() % stride >= width, "a row that ends early");
+/// If the lengths differ.
+pub fn with_gradient(x: &mut [f32], dy: &mut [f32]) {
+    assert_eq!(x.len(), dy.len());
     #[cfg(target_arch = "x86_64")]
     if level() == Level::Avx512 {
-        // SAFETY: the processor has AVX-512; the assertions bound the rows.
-        return unsafe { table::backward_strided(x, y, dy, stride, width) };
+        // SAFETY: the processor has AVX-512; both are as long.
+        return unsafe { table::with_gradient(x, dy) };
     }
-    backward_by_formula(x, y, dy, stride, width);
+    with_gradient_by_formula(x, dy);
 }
 
 /// `dy ← dy · gelu'(x)`.
@@ -84,16 +61,17 @@ pub fn backward_strided(x: &[f32], y: &mut [f32], dy: &mut [f32], stride: usize,
 /// # Panics
 /// If the lengths differ.
 pub fn backward(x: &[f32], dy: &mut [f32]) {
-    with_scratch([x.len().min(ROW)], |[y]| {
-        for (x, dy) in x.chunks(ROW).zip(dy.chunks_mut(ROW)) {
-            let width = x.len();
-            backward_strided(x, &mut y[..width], dy, width, width);
+    /// Elements whose values are computed beside their slopes and dropped.
+    const TOGETHER: usize = 1 << 10;
+    assert_eq!(x.len(), dy.len());
+    with_scratch([x.len().min(TOGETHER)], |[copy]| {
+        for (x, dy) in x.chunks(TOGETHER).zip(dy.chunks_mut(TOGETHER)) {
+            let copy = &mut copy[..x.len()];
+            copy.copy_from_slice(x);
+            with_gradient(copy, dy);
         }
     });
 }
-
-/// Elements whose values are computed beside their slopes and dropped.
-const ROW: usize = 1 << 10;
 
 simd! {
     fn in_place_by_formula[FMA](x: &mut [f32]) {
@@ -104,23 +82,11 @@ simd! {
 }
 
 simd! {
-    fn strided_by_formula[FMA](x: &[f32], stride: usize, y: &mut [f32], width: usize) {
-        for (y, x) in y.chunks_exact_mut(width).zip(x.chunks(stride)) {
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = value::<FMA>(x);
-            }
-        }
-    }
-}
-
-simd! {
-    fn backward_by_formula[FMA](x: &[f32], y: &mut [f32], dy: &mut [f32], stride: usize, width: usize) {
-        for ((x, y), dy) in x.chunks(stride).zip(y.chunks_mut(stride)).zip(dy.chunks_mut(stride)) {
-            for ((x, y), dy) in x[..width].iter().zip(&mut y[..width]).zip(&mut dy[..width]) {
-                let (value, slope) = value_and_slope::<FMA>(*x);
-                *y = value;
-                *dy *= slope;
-            }
+    fn with_gradient_by_formula[FMA](x: &mut [f32], dy: &mut [f32]) {
+        for (x, dy) in x.iter_mut().zip(dy) {
+            let (value, slope) = value_and_slope::<FMA>(*x);
+            *x = value;
+            *dy *= slope;
         }
     }
 }
@@ -257,23 +223,6 @@ mod table {
     }
 
     /// # Safety
-    /// `y` has whole rows of `width`, and `x` as many at its stride.
-    #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-    pub(super) unsafe fn strided(x: &[f32], stride: usize, y: &mut [f32], width: usize) {
-        let e = Table::load(&coefficients().e);
-        for (row, y) in y.chunks_exact_mut(width).enumerate() {
-            for i in (0..width).step_by(16) {
-                let mask = lanes(width - i);
-                // SAFETY: the mask ends with the row.
-                unsafe {
-                    let x = _mm512_maskz_loadu_ps(mask, x.as_ptr().add(row * stride + i));
-                    _mm512_mask_storeu_ps(y.as_mut_ptr().add(i), mask, value(&e, x));
-                }
-            }
-        }
-    }
-
-    /// # Safety
     /// The processor has AVX-512.
     #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
     pub(super) unsafe fn in_place(x: &mut [f32]) {
@@ -289,20 +238,18 @@ mod table {
     }
 
     /// # Safety
-    /// Rows of both begin at the stride and have `width` numbers.
+    /// The processor has AVX-512; the slices are equally long.
     #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-    pub(super) unsafe fn backward_strided(x: &[f32], y: &mut [f32], dy: &mut [f32], stride: usize, width: usize) {
+    pub(super) unsafe fn with_gradient(x: &mut [f32], dy: &mut [f32]) {
         let (e, d) = (Table::load(&coefficients().e), Table::load(&coefficients().d));
-        for ((x, y), dy) in x.chunks(stride).zip(y.chunks_mut(stride)).zip(dy.chunks_mut(stride)) {
-            for i in (0..width).step_by(16) {
-                let mask = lanes(width - i);
-                // SAFETY: the mask ends with the row.
-                unsafe {
-                    let dy = dy.as_mut_ptr().add(i);
-                    let (value, slope) = value_and_slope(&e, &d, _mm512_maskz_loadu_ps(mask, x.as_ptr().add(i)));
-                    _mm512_mask_storeu_ps(y.as_mut_ptr().add(i), mask, value);
-                    _mm512_mask_storeu_ps(dy, mask, _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, dy), slope));
-                }
+        for (x, dy) in x.chunks_mut(16).zip(dy.chunks_mut(16)) {
+            let mask = lanes(x.len());
+            // SAFETY: the mask ends with the slices.
+            unsafe {
+                let (value, slope) = value_and_slope(&e, &d, _mm512_maskz_loadu_ps(mask, x.as_ptr()));
+                _mm512_mask_storeu_ps(x.as_mut_ptr(), mask, value);
+                let product = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask, dy.as_ptr()), slope);
+                _mm512_mask_storeu_ps(dy.as_mut_ptr(), mask, product);
             }
         }
     }
@@ -341,10 +288,13 @@ mod tests {
     fn value_and_slope_match_the_definition() {
         let x: Vec<f32> = (-9000..9000i16).map(|i| f32::from(i) * 1e-3).collect();
         let (mut value, mut slope) = (x.clone(), vec![1.0; x.len()]);
-        backward_strided(&x, &mut value, &mut slope, x.len(), x.len());
+        with_gradient(&mut value, &mut slope);
         let mut again = vec![1.0; x.len()];
         backward(&x, &mut again);
         assert_eq!(again, slope);
+        let mut alone = x.clone();
+        in_place(&mut alone);
+        assert_eq!(alone, value);
         for (i, &x) in x.iter().enumerate() {
             let at = f64::from(x);
             let want = (test::reference(at + 1e-5) - test::reference(at - 1e-5)) / 2e-5;
@@ -364,17 +314,5 @@ mod tests {
         in_place(&mut x);
         assert!(x[0].is_nan());
         assert_eq!(x[1..], [1e30, 0.0, f32::INFINITY, 0.0]);
-    }
-
-    #[test]
-    fn strided_rows_leave_what_lies_between() {
-        let (x, dy) = ([0.5, -1.0, 7.0, 2.0, 0.0], [1.0, 2.0, 7.0, 3.0, 4.0]);
-        let mut y = [0.0; 4];
-        strided(&x, 3, &mut y, 2);
-        let (mut value, mut slope) = (x, dy);
-        backward_strided(&x, &mut value, &mut slope, 3, 2);
-        assert_eq!([value[0], value[1], value[3], value[4]], y);
-        assert_eq!((value[2], slope[2]), (7.0, 7.0));
-        assert!((y[0] - 0.345_731).abs() < 1e-5 && (slope[4] - 2.0).abs() < 1e-6, "slope ½ at 0");
     }
 }

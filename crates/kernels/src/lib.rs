@@ -26,5 +26,3 @@ pub mod product;
 mod rows;
 pub mod simd;
 pub mod stem;
-
-pub use rows::Buffer;

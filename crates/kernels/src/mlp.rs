@@ -4,17 +4,18 @@
 
 use crate::gelu;
 use crate::linear::add_rows;
-use crate::product::{Left, Matrix, Onto, Panels, Unit, multiply, transpose, transposed};
-use crate::rows::{Buffer, tile_height, with_scratch};
+use crate::product::{Left, Matrix, Onto, Panels, Saved, Unit, View};
+use crate::product::{multiply, pack_rows, panel_width, transpose, transposed_panels};
+use crate::rows::{Shared, for_overwrite, tile_height, with_scratch};
 use crate::simd::simd;
 use rayon::prelude::*;
 
 /// Columns of the wide layer computed at a time: a strip of a tile stays in the second cache, and so do the weights it meets.
-const STRIP: usize = 256;
+pub(crate) const STRIP: usize = 256;
 
-/// Rows whose gradients are computed together: enough for large products, few enough that what they need stays in memory that
-/// the step holds anyway.
-const GROUP: usize = 4096;
+/// Rows whose gradients are computed together: enough for large products, few enough that much of what passes between the two halves
+/// of the work stays in the last cache.
+const GROUP: usize = 2048;
 
 /// Weights of the two layers; the inner width is that of `up_bias`.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +70,7 @@ impl<U: Unit> Forward<U> {
     }
 
     /// `out = x + down(gelu(up(y)))` for the rows of a tile; `pre` receives the input of GELU, `[rows, d_inner]`.
-    pub(crate) fn tile(&self, y: &[f32], x: &[f32], mut pre: Option<&mut [f32]>, out: &mut [f32], scratch: &mut [f32]) {
+    pub(crate) fn tile(&self, y: &[f32], x: &[f32], mut pre: Option<&mut [U]>, out: &mut [f32], scratch: &mut [f32]) {
         let (d, d_inner) = (self.down_bias.len(), self.d_inner());
         let rows = y.len() / d;
         let (strip, scratch) = scratch.split_at_mut(rows * STRIP.min(d_inner));
@@ -81,18 +82,14 @@ impl<U: Unit> Forward<U> {
         for first in (0..d_inner).step_by(STRIP) {
             let width = STRIP.min(d_inner - first);
             let columns = first..first + width;
-            let bias = Onto::Row(&self.up_bias[columns.clone()]);
             let strip = &mut strip[..rows * width];
+            let bias = Onto::Row(&self.up_bias[columns.clone()]);
+            multiply(strip, width, y, up, 0..up.steps(), columns, bias);
             if let Some(pre) = pre.as_deref_mut() {
-                let end = (rows - 1) * d_inner + columns.end;
-                let pre = &mut pre[first..end];
-                multiply(pre, d_inner, y, up, 0..up.steps(), columns, bias);
-                gelu::strided(pre, d_inner, strip, width);
-            } else {
-                multiply(strip, width, y, up, 0..up.steps(), columns, bias);
-                gelu::in_place(strip);
+                U::write_rows(strip, width, width, &mut pre[U::width(first)..], U::width(d_inner));
             }
-            let steps = first / U::DEPTH..(first + width).div_ceil(U::DEPTH);
+            gelu::in_place(strip);
+            let steps = U::width(first)..U::width(first + width);
             let (units, stride) = U::of_rows(strip, width, width, strip_units);
             multiply(out, d, Left::Rows { units, stride }, down, steps, 0..d, Onto::Output);
         }
@@ -161,45 +158,46 @@ impl<'a, U: Unit> Backward<'a, U> {
     pub(crate) fn run<T: Send>(
         &mut self,
         dout: &[f32],
-        pre: &[f32],
+        pre: &Saved,
         out: &mut [f32],
         before: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
         after: impl Fn(usize, &[f32], &mut [f32]) -> T + Sync,
     ) -> Vec<T> {
         let (d, d_inner) = (self.w.d(), self.w.d_inner());
         let rows = dout.len() / d;
-        let kept = !pre.is_empty();
         // Groups of equal size; a function of the rows alone.
         let group = rows.div_ceil(rows.div_ceil(GROUP).max(1));
-        let (mut y, mut dpre) = (Buffer::new(group * d), Buffer::new(group * d_inner));
-        let mut act = Buffer::new(group * d_inner);
+        let mut y = for_overwrite(group * d);
+        let mut act = for_overwrite(View::<U>::units(group, d_inner));
+        let mut dpre = for_overwrite(act.len());
         let mut results = Vec::new();
         for first in (0..rows).step_by(group.max(1)) {
             let here = group.min(rows - first);
-            let height = tile_height(here);
+            // A unit holds whole rows of a tile.
+            let height = tile_height(here).next_multiple_of(U::DEPTH);
             let dout = &dout[first * d..(first + here) * d];
-            let act = &mut act[..here * d_inner];
-            let (y, dpre) = (&mut y[..here * d], &mut dpre[..here * d_inner]);
+            let y = &mut y[..here * d];
+            let (act_columns, dpre_columns) = (Columns::new(&mut act, here), Columns::new(&mut dpre, here));
             let this = &*self;
             let tiles = y
                 .par_chunks_mut(height * d)
-                .zip(act.par_chunks_mut(height * d_inner))
-                .zip(dpre.par_chunks_mut(height * d_inner))
                 .zip(dout.par_chunks(height * d))
                 .zip(out[first * d..(first + here) * d].par_chunks_mut(height * d))
                 .enumerate()
-                .map(|(tile, ((((y, act), dpre), dout), out))| {
-                    let at = first + tile * height;
+                .map(|(tile, ((y, dout), out))| {
+                    let (in_group, rows) = (tile * height, y.len() / d);
+                    let at = first + in_group;
                     before(at, y, out);
-                    let rows = y.len() / d;
-                    let pre = if kept { &pre[at * d_inner..(at + rows) * d_inner] } else { &[] };
+                    let stride = U::width(d_inner);
+                    let pre = if pre.is_empty() { &[] } else { &pre.units::<U>()[at * stride..(at + rows) * stride] };
                     let mut biases = vec![0.0; d_inner + d];
+                    let (dup_bias, ddown_bias) = biases.split_at_mut(d_inner);
                     let result = with_scratch([rows * d, this.scratch(rows)], |[dy, scratch]| {
-                        this.tile(y, pre, act, dpre, dout, dy, scratch);
+                        let columns = [&act_columns, &dpre_columns];
+                        this.tile(y, pre, dout, in_group, columns, dup_bias, dy, scratch);
                         after(at, dy, out)
                     });
-                    add_rows(dpre, &mut biases[..d_inner]);
-                    add_rows(dout, &mut biases[d_inner..]);
+                    add_rows(dout, ddown_bias);
                     (result, biases)
                 });
             // Sums of tiles are added in the order of tiles, which are the same for any number of threads.
@@ -208,27 +206,31 @@ impl<'a, U: Unit> Backward<'a, U> {
                 add_rows(&biases[..d_inner], &mut self.gradients.up_bias);
                 add_rows(&biases[d_inner..], &mut self.gradients.down_bias);
             }
+            let view = |floats| View::of(U::from_floats_mut(floats), here, d_inner);
+            let (act, dpre) = (view(&mut act), view(&mut dpre));
             // Together, so that no thread waits between them.
             let (dup, ddown) = (&mut self.dup, &mut self.gradients.down);
-            rayon::join(|| transposed::<U>(dup, y, d, dpre, d_inner), || transposed::<U>(ddown, dout, d, act, d_inner));
+            rayon::join(|| transposed_panels(dup, y, d, dpre), || transposed_panels(ddown, dout, d, act));
         }
         results
     }
 
     fn scratch(&self, rows: usize) -> usize {
-        let again = if self.up.is_some() { rows * self.w.d_inner() } else { 0 };
-        2 * U::scratch(rows, self.w.d()) + U::scratch(rows, STRIP.min(self.w.d_inner())) + again
+        let (d, strip) = (self.w.d(), STRIP.min(self.w.d_inner()));
+        2 * U::scratch(rows, d) + 2 * rows * strip + U::scratch(rows, strip)
     }
 
-    /// From y and the input of GELU (computed again if it is empty) to GELU's output, the gradient of its input and `dy`.
-    #[allow(clippy::too_many_arguments, reason = "three things in, three out, and memory to work in")]
+    /// From y and the input of GELU (computed again if it is empty) to the columns of GELU's output and of the gradient of its input,
+    /// the sum of the latter, and `dy`.
+    #[allow(clippy::too_many_arguments, reason = "four things in, three out, and memory to work in")]
     fn tile(
         &self,
         y: &[f32],
-        pre: &[f32],
-        act: &mut [f32],
-        dpre: &mut [f32],
+        pre: &[U],
         dout: &[f32],
+        first_row: usize,
+        [act_columns, dpre_columns]: [&Columns; 2],
+        dup_bias: &mut [f32],
         dy: &mut [f32],
         scratch: &mut [f32],
     ) {
@@ -236,26 +238,34 @@ impl<'a, U: Unit> Backward<'a, U> {
         let rows = dout.len() / d;
         let (y_units, scratch) = scratch.split_at_mut(U::scratch(rows, d));
         let (dout_units, scratch) = scratch.split_at_mut(U::scratch(rows, d));
-        let (strip_units, again) = scratch.split_at_mut(U::scratch(rows, STRIP.min(d_inner)));
+        let (act, scratch) = scratch.split_at_mut(rows * STRIP.min(d_inner));
+        let (dpre, strip_units) = scratch.split_at_mut(act.len());
         let (units, stride) = U::of_rows(dout, d, d, dout_units);
         let dout = Left::Rows { units, stride };
+        let y = self.up.as_ref().map(|up| {
+            let (units, stride) = U::of_rows(y, d, d, y_units);
+            (Left::Rows { units, stride }, up.view())
+        });
         let (up_back, down_back) = (self.up_back.view(), self.down_back.view());
-        if let Some(up) = &self.up {
-            let (up, (units, stride)) = (up.view(), U::of_rows(y, d, d, y_units));
-            let y = Left::Rows { units, stride };
-            multiply(again, d_inner, y, up, 0..up.steps(), 0..d_inner, Onto::Row(self.w.up_bias));
-        }
-        let pre = if self.up.is_some() { &again[..] } else { pre };
         for first in (0..d_inner).step_by(STRIP) {
             let width = STRIP.min(d_inner - first);
             let columns = first..first + width;
-            let strip = first..(rows - 1) * d_inner + columns.end;
-            let (act, dpre) = (&mut act[strip.clone()], &mut dpre[strip.clone()]);
-            multiply(dpre, d_inner, dout, down_back, 0..down_back.steps(), columns, Onto::Zero);
-            gelu::backward_strided(&pre[strip], act, dpre, d_inner, width);
+            let (act, dpre) = (&mut act[..rows * width], &mut dpre[..rows * width]);
+            if let Some((y, up)) = y {
+                let bias = Onto::Row(&self.w.up_bias[columns.clone()]);
+                multiply(act, width, y, up, 0..up.steps(), columns.clone(), bias);
+                U::round(act);
+            } else {
+                U::read_rows(&pre[U::width(first)..], U::width(d_inner), width, act);
+            }
+            multiply(dpre, width, dout, down_back, 0..down_back.steps(), columns.clone(), Onto::Zero);
+            gelu::with_gradient(act, dpre);
+            add_rows(dpre, &mut dup_bias[columns]);
+            act_columns.write::<U>(act, first_row, first, width);
+            dpre_columns.write::<U>(dpre, first_row, first, width);
             let onto = if first == 0 { Onto::Zero } else { Onto::Output };
-            let steps = first / U::DEPTH..(first + width).div_ceil(U::DEPTH);
-            let (units, stride) = U::of_rows(dpre, d_inner, width, strip_units);
+            let steps = U::width(first)..U::width(first + width);
+            let (units, stride) = U::of_rows(dpre, width, width, strip_units);
             multiply(dy, d, Left::Rows { units, stride }, up_back, steps, 0..d, onto);
         }
     }
@@ -263,5 +273,29 @@ impl<'a, U: Unit> Backward<'a, U> {
     pub(crate) fn finish(mut self) -> Gradients {
         self.gradients.up = transpose(&self.dup, self.w.d(), self.w.d_inner());
         self.gradients
+    }
+}
+
+/// Panels of a matrix whose rows come tile by tile.
+struct Columns<'a> {
+    panels: Shared<'a, f32>,
+    rows: usize,
+}
+
+impl<'a> Columns<'a> {
+    fn new(panels: &'a mut [f32], rows: usize) -> Self {
+        Self { panels: Shared::new(panels), rows }
+    }
+
+    /// Rows of `width` numbers, from a row that begins a unit and a column that begins a panel. Each place is written by one task.
+    fn write<U: Unit>(&self, x: &[f32], first_row: usize, first: usize, width: usize) {
+        let (panel, rows) = (panel_width(), x.len() / width);
+        let (at, steps) = (first_row / U::DEPTH, U::width(rows));
+        for column in (0..width).step_by(panel) {
+            let start = ((first + column) / panel * U::width(self.rows) + at) * panel;
+            // SAFETY: rows and columns of this task, as the caller promises; parts of panels do not overlap.
+            let out = U::from_floats_mut(unsafe { self.panels.part(start, steps * panel) });
+            pack_rows(x, width, rows, column, panel.min(width - column), steps, out);
+        }
     }
 }

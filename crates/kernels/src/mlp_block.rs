@@ -6,8 +6,8 @@
 use crate::linear::column_sums;
 use crate::mlp::{self, Weights};
 use crate::norm::{self, Norm};
-use crate::product::{Pair, Precision, Unit};
-use crate::rows::{Buffer, for_overwrite, tile_height, with_scratch};
+use crate::product::{Pair, Precision, Saved, Unit};
+use crate::rows::{for_overwrite, tile_height, with_scratch};
 use rayon::prelude::*;
 
 /// Output for the rows `x [rows, d]`, of the same shape; with `keep` also the input of GELU, `[rows, d_inner]`, which [`backward`] then
@@ -15,19 +15,19 @@ use rayon::prelude::*;
 ///
 /// # Panics
 /// If the slices do not fit these shapes.
-pub fn forward(x: &[f32], norm: Norm, w: Weights, precision: Precision, keep: bool) -> (Vec<f32>, Buffer) {
+pub fn forward(x: &[f32], norm: Norm, w: Weights, precision: Precision, keep: bool) -> (Vec<f32>, Saved) {
     match precision {
         Precision::F32 => forward_in::<f32>(x, norm, w, keep),
         Precision::Bf16 => forward_in::<Pair>(x, norm, w, keep),
     }
 }
 
-fn forward_in<U: Unit>(x: &[f32], norm: Norm, w: Weights, keep: bool) -> (Vec<f32>, Buffer) {
+fn forward_in<U: Unit>(x: &[f32], norm: Norm, w: Weights, keep: bool) -> (Vec<f32>, Saved) {
     let (d, d_inner) = (w.d(), w.d_inner());
     let rows = x.len() / d;
     let mlp = mlp::Forward::<U>::new(w);
-    let (mut out, mut pre) = (for_overwrite(x.len()), Buffer::new(if keep { rows * d_inner } else { 0 }));
-    let tile = |x: &[f32], out: &mut [f32], pre: Option<&mut [f32]>| {
+    let (mut out, mut pre) = (for_overwrite(x.len()), Saved::new::<U>(if keep { rows } else { 0 }, d_inner));
+    let tile = |x: &[f32], out: &mut [f32], pre: Option<&mut [U]>| {
         let rows = x.len() / d;
         with_scratch([rows * d, mlp.scratch(rows)], |[y, scratch]| {
             norm::forward_rows(norm, x, y);
@@ -37,7 +37,7 @@ fn forward_in<U: Unit>(x: &[f32], norm: Norm, w: Weights, keep: bool) -> (Vec<f3
     let height = tile_height(rows);
     let tiles = out.par_chunks_mut(height * d).zip(x.par_chunks(height * d));
     if keep {
-        let tiles = tiles.zip(pre.par_chunks_mut(height * d_inner));
+        let tiles = tiles.zip(pre.units_mut::<U>().par_chunks_mut(height * U::width(d_inner)));
         tiles.for_each(|((out, x), pre)| tile(x, out, Some(pre)));
     } else {
         tiles.for_each(|(out, x)| tile(x, out, None));
@@ -65,14 +65,14 @@ pub struct Gradients {
 }
 
 /// Gradients of [`forward`] at `x` for the output gradient `dout [rows, d]`. `pre` is what the forward pass kept, or empty.
-pub fn backward(x: &[f32], norm: Norm, w: Weights, dout: &[f32], pre: &[f32], precision: Precision) -> Gradients {
+pub fn backward(x: &[f32], norm: Norm, w: Weights, dout: &[f32], pre: &Saved, precision: Precision) -> Gradients {
     match precision {
         Precision::F32 => backward_in::<f32>(x, norm, w, dout, pre),
         Precision::Bf16 => backward_in::<Pair>(x, norm, w, dout, pre),
     }
 }
 
-fn backward_in<U: Unit>(x: &[f32], norm: Norm, w: Weights, dout: &[f32], pre: &[f32]) -> Gradients {
+fn backward_in<U: Unit>(x: &[f32], norm: Norm, w: Weights, dout: &[f32], pre: &Saved) -> Gradients {
     let d = w.d();
     let mut dx = for_overwrite(x.len());
     let mut mlp = mlp::Backward::<U>::new(w, !pre.is_empty());
@@ -130,7 +130,7 @@ mod tests {
         assert!(forward(x, norm, w, Precision::F32, false).0 == out);
 
         let dout = noise(rows * d, 99);
-        let again = backward(x, norm, w, &dout, &[], Precision::F32);
+        let again = backward(x, norm, w, &dout, &Saved::default(), Precision::F32);
         let g = backward(x, norm, w, &dout, &pre, Precision::F32);
         assert!(g.x == again.x && g.up == again.up && g.down == again.down, "kept or computed again, the same bits");
         let found = [g.x, g.gain, g.bias, g.up, g.up_bias, g.down, g.down_bias];

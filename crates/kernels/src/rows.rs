@@ -4,8 +4,7 @@ use crate::product::TILE;
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut, Range};
-use std::sync::{Mutex, PoisonError};
+use std::ops::Range;
 
 /// Parts of a sum over rows. Fixed, so that the order of additions is.
 const PARTS: usize = 16;
@@ -71,93 +70,28 @@ pub(crate) fn for_overwrite<T: Copy>(length: usize) -> Vec<T> {
     out
 }
 
-/// Large memory that is kept when it is dropped and handed out again: what one step needs, the next one needs too, and fresh pages
-/// would be cleared first. Nothing is known of what it holds.
-#[derive(Debug, Default)]
-pub struct Buffer(Vec<f32>);
-
-/// Buffers that nobody uses.
-static FREE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
-
-impl Buffer {
-    /// The smallest free buffer that is long enough and not much too long, or a new one.
-    #[must_use]
-    pub fn new(length: usize) -> Self {
-        if length == 0 {
-            return Self::default();
-        }
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |v: &Vec<f32>| v.capacity() >= length && v.capacity() <= 2 * length;
-        let best = free.iter().enumerate().filter(|(_, v)| fits(v)).min_by_key(|(_, v)| v.capacity()).map(|(i, _)| i);
-        let Some(mut memory) = best.map(|i| free.swap_remove(i)) else {
-            drop(free);
-            return Self(for_overwrite(length));
-        };
-        memory.truncate(length);
-        let missing = length - memory.len();
-        memory.extend(std::iter::repeat_n(0.0, missing));
-        Self(memory)
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        if self.0.capacity() > 0 {
-            FREE.lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::take(&mut self.0));
-        }
-    }
-}
-
-impl Deref for Buffer {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        &self.0
-    }
-}
-
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.0
-    }
-}
-
-impl PartialEq for Buffer {
-    fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-}
-
-impl Clone for Buffer {
-    fn clone(&self) -> Self {
-        let mut copy = Self::new(self.len());
-        copy.copy_from_slice(self);
-        copy
-    }
-}
-
 /// A slice that tasks share, each writing parts of its own.
-pub(crate) struct Shared<'a> {
-    data: *mut f32,
+pub(crate) struct Shared<'a, T> {
+    data: *mut T,
     length: usize,
-    lent: PhantomData<&'a mut [f32]>,
+    lent: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: the slice is lent to this alone, and whoever asks for a part promises that it is theirs.
-unsafe impl Sync for Shared<'_> {}
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
-impl<'a> Shared<'a> {
-    pub(crate) fn new(data: &'a mut [f32]) -> Self {
+impl<'a, T> Shared<'a, T> {
+    pub(crate) fn new(data: &'a mut [T]) -> Self {
         Self { data: data.as_mut_ptr(), length: data.len(), lent: PhantomData }
     }
 
-    /// The `length` floats that begin at `start`.
+    /// The `length` elements that begin at `start`.
     ///
     /// # Safety
     /// Parts that live at the same time must not overlap.
     #[allow(clippy::mut_from_ref, reason = "what this type is for")]
-    pub(crate) unsafe fn part(&self, start: usize, length: usize) -> &mut [f32] {
-        assert!(start + length <= self.length, "{length} floats at {start} of {}", self.length);
+    pub(crate) unsafe fn part(&self, start: usize, length: usize) -> &mut [T] {
+        assert!(start + length <= self.length, "{length} elements at {start} of {}", self.length);
         // SAFETY: inside the slice; nobody else has this part, as the caller promises.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), length) }
     }

@@ -127,9 +127,9 @@ pub(crate) fn sum_lanes(lanes: &[f32; LANES]) -> f32 {
 
 /// Asks for the lines of `data` ahead of their use: for what the processor does not foresee, as rows far apart.
 #[inline(always)]
-pub(crate) fn prefetch(data: &[f32]) {
+pub(crate) fn prefetch<T>(data: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for line in data.chunks(16) {
+    for line in data.chunks(64 / size_of::<T>()) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: a hint, here about memory that exists; every x86-64 processor has SSE.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };

@@ -13,8 +13,9 @@ mod panels;
 mod unit;
 
 pub use kernel::panel_width;
+pub(crate) use panels::pack_rows;
 pub use panels::{Panels, View};
-pub use unit::{Pair, Precision, Unit};
+pub use unit::{Pair, Precision, Saved, Unit};
 
 use crate::rows::{for_overwrite, tile_height, with_scratch};
 use kernel::{Layout, Start, Sweep, sweep};
@@ -181,55 +182,79 @@ pub fn rows_times<U: Unit>(out: &mut [f32], x: &[f32], right: View<U>, onto: Ont
 /// # Panics
 /// If a slice does not fit.
 pub fn transposed<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: &[f32], n: usize) {
-    /// Floats of `a` multiplied before the next ones: they are read once for each panel of `b`, and so many stay in the last cache.
-    const NEAR: usize = 3 << 19;
     let rows = a.len() / m;
-    assert!(a.len() == rows * m && b.len() == rows * n && out.len() == m * n, "sizes of a transposed product");
-    let near = (NEAR / m.max(1)).next_multiple_of(DEPTH * U::DEPTH);
-    for (a, b) in a.chunks((near * m).max(1)).zip(b.chunks((near * n).max(1))) {
-        transposed_part::<U>(out, a, m, b, n);
-    }
+    assert!(b.len() == rows * n, "rows of a transposed product");
+    let width = panel_width();
+    transposed_by::<U>(out, a, m, n, |first, column, depth, work| {
+        with_scratch([DEPTH * width], |[panel]| {
+            let panel = U::from_floats_mut(panel);
+            let (row, cols) = (first * U::DEPTH, width.min(n - column));
+            panels::pack_rows(&b[row * n..], n, rows - row, column, cols, depth, panel);
+            work(panel);
+        });
+    });
 }
 
-fn transposed_part<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: &[f32], n: usize) {
-    let rows = a.len() / m;
-    let steps = rows.div_ceil(U::DEPTH);
-    let mut buffer = Vec::new();
-    let left: &[U] = U::of_steps_parallel(a, m, &mut buffer);
+/// [`transposed`] where `b` lies in panels already.
+///
+/// # Panics
+/// As [`transposed`].
+pub fn transposed_panels<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: View<U>) {
+    assert_eq!(a.len() / m, b.depth(), "rows of a transposed product");
+    transposed_by::<U>(out, a, m, b.cols(), |first, column, depth, work| work(b.part(first, column, depth)));
+}
+
+/// `right` calls its last argument with the part of a panel: from a step, of a column, so many steps.
+fn transposed_by<U: Unit>(
+    out: &mut [f32],
+    a: &[f32],
+    m: usize,
+    n: usize,
+    right: impl Fn(usize, usize, usize, &mut dyn FnMut(&[U])) + Sync,
+) {
+    /// Floats of `a` multiplied before the next ones: they are read once for each panel of `b`, and so many stay in the last cache.
+    const NEAR: usize = 3 << 19;
+    assert!(a.len().is_multiple_of(m) && out.len() == m * n, "sizes of a transposed product");
     let width = panel_width();
-    // A task is a panel, and a part of the rows only where threads would be idle: each packs its panel anew.
+    // A task is a panel, and a part of the rows only where threads would be idle.
     let panels = n.div_ceil(width);
     let wanted = (4 * rayon::current_num_threads()).div_ceil(panels).min(m.div_ceil(TILE));
     let height = m.div_ceil(wanted).next_multiple_of(kernel::ROWS);
     let groups = m.div_ceil(height);
     let out = SharedOutput(out.as_mut_ptr());
-    (0..panels * groups).into_par_iter().for_each(|task| {
-        let out = &out;
-        let (column, row) = (task / groups * width, task % groups * height);
-        let (cols, m_here) = (width.min(n - column), height.min(m - row));
-        with_scratch([DEPTH * width], |[panel]| {
-            let panel = U::from_floats_mut(panel);
+    let near = (NEAR / m.max(1)).next_multiple_of(DEPTH * U::DEPTH);
+    for (at, a) in a.chunks((near * m).max(1)).enumerate() {
+        let (before, steps) = (at * near / U::DEPTH, (a.len() / m).div_ceil(U::DEPTH));
+        let mut buffer = Vec::new();
+        let left: &[U] = U::of_steps_parallel(a, m, &mut buffer);
+        (0..panels * groups).into_par_iter().for_each(|task| {
+            let out = &out;
+            let (column, row) = (task / groups * width, task % groups * height);
+            let (cols, m_here) = (width.min(n - column), height.min(m - row));
             for first in (0..steps).step_by(DEPTH) {
                 let depth = DEPTH.min(steps - first);
-                panels::pack_rows(&b[first * U::DEPTH * n..], n, rows - first * U::DEPTH, column, cols, depth, panel);
-                // SAFETY: tasks write disjoint parts of `out`; `left` has `steps` steps of `m` units.
-                unsafe {
-                    sweep(&Sweep {
-                        left: left.as_ptr().add(first * m + row),
-                        layout: Layout::Steps(m),
-                        rows: m_here,
-                        steps: depth,
-                        right: panel.as_ptr(),
-                        panel_stride: DEPTH * width,
-                        cols,
-                        out: out.0.add(row * n + column),
-                        stride: n,
-                        start: Start::Output,
-                    });
-                }
+                right(before + first, column, depth, &mut |panel| {
+                    assert!(panel.len() >= depth * width, "steps of a panel");
+                    // SAFETY: tasks write disjoint parts of `out`; `left` has `steps` steps of `m` units, the panel `depth` of
+                    // its width.
+                    unsafe {
+                        sweep(&Sweep {
+                            left: left.as_ptr().add(first * m + row),
+                            layout: Layout::Steps(m),
+                            rows: m_here,
+                            steps: depth,
+                            right: panel.as_ptr(),
+                            panel_stride: depth * width,
+                            cols,
+                            out: out.0.add(row * n + column),
+                            stride: n,
+                            start: Start::Output,
+                        });
+                    }
+                });
             }
         });
-    });
+    }
 }
 
 /// A pointer that tasks share, each writing a part of its own.
@@ -321,7 +346,11 @@ mod tests {
             }
             let mut out = vec![0.5; m * n];
             transposed::<U>(&mut out, &transpose(&a, m, k), m, &b, n);
-            assert_close(&out, &want.iter().map(|v| v + 0.5).collect::<Vec<_>>());
+            let more: Vec<f32> = want.iter().map(|v| v + 0.5).collect();
+            assert_close(&out, &more);
+            let mut again = vec![0.5; m * n];
+            transposed_panels(&mut again, &transpose(&a, m, k), m, Panels::<U>::new(Matrix::new(&b, k, n)).view());
+            assert_eq!(again, out);
         }
     }
 

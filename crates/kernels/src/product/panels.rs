@@ -55,6 +55,17 @@ impl<'a, U: Unit> View<'a, U> {
         self.steps() * panel_width()
     }
 
+    /// A view of what [`pack_rows`] has written, panel after panel.
+    pub(crate) fn of(data: &'a [U], depth: usize, cols: usize) -> Self {
+        Self { data: &data[..Self::units(depth, cols)], depth, cols }
+    }
+
+    /// Some steps of the panel that begins at a column.
+    pub(super) fn part(&self, first: usize, column: usize, steps: usize) -> &'a [U] {
+        let width = panel_width();
+        &self.data[column / width * self.panel_stride()..][first * width..(first + steps) * width]
+    }
+
     /// The unit at a step of the first column of a panel.
     pub(super) fn at(&self, step: usize, column: usize) -> *const U {
         self.data[column / panel_width() * self.panel_stride()..][step * panel_width()..].as_ptr()
@@ -102,7 +113,7 @@ fn pack_panel<U: Unit>(matrix: Matrix, first: usize, out: &mut [U]) {
 }
 
 /// One panel out of a row-major matrix of `depth` rows: columns `first..first + cols`, `steps` steps.
-pub(super) fn pack_rows<U: Unit>(
+pub(crate) fn pack_rows<U: Unit>(
     data: &[f32],
     stride: usize,
     depth: usize,

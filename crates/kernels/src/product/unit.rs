@@ -48,10 +48,72 @@ pub trait Unit: Copy + Default + Send + Sync + sealed::Sealed + 'static {
     /// `out_stride` apart in `out`.
     fn pack_steps(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize);
 
+    /// Units of a row of so many numbers.
+    #[must_use]
+    fn width(numbers: usize) -> usize {
+        numbers.div_ceil(Self::DEPTH)
+    }
+
+    /// Rows of `width` numbers that begin `stride` apart, as rows of units that begin `out_stride` apart.
+    fn write_rows(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize);
+
+    /// Rows of units that begin `stride` apart, back as dense rows of `width` numbers: as many as `out` holds.
+    fn read_rows(units: &[Self], stride: usize, width: usize, out: &mut [f32]);
+
+    /// All numbers of rows of `width`, dense: the slice itself where a unit is a float, else read into `buffer`,
+    /// in parallel.
+    fn numbers<'a>(units: &'a [Self], width: usize, buffer: &'a mut Vec<f32>) -> &'a [f32];
+
+    /// What remains of numbers that are written and read.
+    fn round(x: &mut [f32]);
+
     /// Scratch as units.
     fn from_floats_mut(floats: &mut [f32]) -> &mut [Self] {
         // SAFETY: a sealed trait; both units have the size and alignment of `f32`, and any bits are valid for both.
         unsafe { as_units(floats) }
+    }
+}
+
+/// Rows in the units of a precision: what a forward pass keeps for its backward pass. In bf16 they are rounded and take half the memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Saved(Vec<u32>);
+
+impl Saved {
+    /// Room for rows of `width` numbers.
+    pub(crate) fn new<U: Unit>(rows: usize, width: usize) -> Self {
+        Self(for_overwrite(rows * U::width(width)))
+    }
+
+    /// Whether nothing was kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Of dense rows of `width` numbers.
+    #[must_use]
+    pub fn of<U: Unit>(x: &[f32], width: usize) -> Self {
+        let mut saved = Self::new::<U>(x.len() / width.max(1), width);
+        U::write_rows(x, width.max(1), width, saved.units_mut(), U::width(width).max(1));
+        saved
+    }
+
+    /// The numbers again, rows of `width`.
+    #[must_use]
+    pub fn numbers<U: Unit>(&self, width: usize) -> Vec<f32> {
+        U::numbers(self.units(), width, &mut Vec::new()).to_vec()
+    }
+
+    /// The units, in the precision that they were written in.
+    #[must_use]
+    pub fn units<U: Unit>(&self) -> &[U] {
+        // SAFETY: a sealed trait; both units have the size and alignment of `u32`, and any bits are valid for both.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len()) }
+    }
+
+    pub(crate) fn units_mut<U: Unit>(&mut self) -> &mut [U] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len()) }
     }
 }
 
@@ -89,10 +151,26 @@ impl Unit for f32 {
     }
 
     fn pack_steps(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize) {
+        Self::write_rows(x, stride, width, out, out_stride);
+    }
+
+    fn write_rows(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize) {
         for (out, x) in out.chunks_mut(out_stride).zip(x.chunks(stride)) {
             out[..width].copy_from_slice(&x[..width]);
         }
     }
+
+    fn read_rows(units: &[Self], stride: usize, width: usize, out: &mut [f32]) {
+        for (out, x) in out.chunks_exact_mut(width).zip(units.chunks(stride)) {
+            out.copy_from_slice(&x[..width]);
+        }
+    }
+
+    fn numbers<'a>(units: &'a [Self], _: usize, _: &'a mut Vec<f32>) -> &'a [f32] {
+        units
+    }
+
+    fn round(_: &mut [f32]) {}
 }
 
 impl Unit for Pair {
@@ -105,7 +183,7 @@ impl Unit for Pair {
     fn of_rows<'a>(x: &'a [f32], stride: usize, width: usize, scratch: &'a mut [f32]) -> (&'a [Self], usize) {
         let (rows, steps) = ((x.len() - width) / stride + 1, width.div_ceil(2));
         let out = Self::from_floats_mut(&mut scratch[..rows * steps]);
-        neighbours(x, stride, width, out);
+        Self::write_rows(x, stride, width, out, steps);
         (out, steps)
     }
 
@@ -148,19 +226,47 @@ impl Unit for Pair {
             pairs(&x[..width], x.get(stride..stride + width).unwrap_or(&nothing), &mut out[..width]);
         }
     }
-}
 
-/// Adjacent numbers of each row as pairs; an odd last one is joined by 0.
-fn neighbours(x: &[f32], stride: usize, width: usize, out: &mut [Pair]) {
-    #[cfg(target_arch = "x86_64")]
-    if native_bf16() {
-        for (x, out) in x.chunks(stride).zip(out.chunks_exact_mut(width.div_ceil(2))) {
-            // SAFETY: the processor has the instructions; `out` has a pair for each two numbers.
-            unsafe { x86::neighbours(&x[..width], out) };
+    fn write_rows(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize) {
+        let pairs = Self::width(width);
+        #[cfg(target_arch = "x86_64")]
+        if native_bf16() {
+            for (x, out) in x.chunks(stride).zip(out.chunks_mut(out_stride)) {
+                // SAFETY: the processor has the instructions; `out` has a pair for each two numbers.
+                unsafe { x86::neighbours(&x[..width], &mut out[..pairs]) };
+            }
+            return;
         }
-        return;
+        for (x, out) in x.chunks(stride).zip(out.chunks_mut(out_stride)) {
+            neighbours(&x[..width], &mut out[..pairs]);
+        }
     }
-    neighbours_by_bits(x, stride, width, out);
+
+    fn read_rows(units: &[Self], stride: usize, width: usize, out: &mut [f32]) {
+        let pairs = Self::width(width);
+        for (out, units) in out.chunks_exact_mut(width).zip(units.chunks(stride)) {
+            widen_pairs(&units[..pairs], out);
+        }
+    }
+
+    fn numbers<'a>(units: &'a [Self], width: usize, buffer: &'a mut Vec<f32>) -> &'a [f32] {
+        let stride = Self::width(width);
+        *buffer = for_overwrite(units.len() / stride.max(1) * width);
+        let tiles = buffer.par_chunks_mut((128 * width).max(1)).zip(units.par_chunks((128 * stride).max(1)));
+        tiles.for_each(|(out, units)| Self::read_rows(units, stride, width, out));
+        buffer
+    }
+
+    fn round(x: &mut [f32]) {
+        /// Numbers that are pairs at a time.
+        const TOGETHER: usize = 256;
+        let mut pairs = [Self::default(); TOGETHER / 2];
+        for x in x.chunks_mut(TOGETHER) {
+            let width = x.len();
+            Self::write_rows(x, width, width, &mut pairs, TOGETHER / 2);
+            Self::read_rows(&pairs, TOGETHER / 2, width, x);
+        }
+    }
 }
 
 /// Conversions with the instructions of AVX-512 BF16, which take numbers below 2⁻¹²⁶ as 0, as the products do.
@@ -219,16 +325,27 @@ mod x86 {
 }
 
 simd! {
-    /// Adjacent numbers of each row as pairs; an odd last one is joined by 0.
-    fn neighbours_by_bits[FMA](x: &[f32], stride: usize, width: usize, out: &mut [Pair]) {
-        for (x, out) in x.chunks(stride).zip(out.chunks_exact_mut(width.div_ceil(2))) {
-            let whole = x[..width].chunks_exact(2);
-            if let ([last], Some(out)) = (whole.remainder(), out.last_mut()) {
-                *out = Pair(u32::from(narrow(*last)));
-            }
-            for (out, x) in out.iter_mut().zip(whole) {
-                *out = Pair(u32::from(narrow(x[0])) | u32::from(narrow(x[1])) << 16);
-            }
+    /// Adjacent numbers of a row as pairs; an odd last one is joined by 0.
+    fn neighbours[FMA](x: &[f32], out: &mut [Pair]) {
+        let whole = x.chunks_exact(2);
+        if let ([last], Some(out)) = (whole.remainder(), out.last_mut()) {
+            *out = Pair(u32::from(narrow(*last)));
+        }
+        for (out, x) in out.iter_mut().zip(whole) {
+            *out = Pair(u32::from(narrow(x[0])) | u32::from(narrow(x[1])) << 16);
+        }
+    }
+}
+
+simd! {
+    /// The numbers of pairs, as many as `out` holds.
+    fn widen_pairs[FMA](pairs: &[Pair], out: &mut [f32]) {
+        let (halves, last) = out.as_chunks_mut::<2>();
+        for (out, pair) in halves.iter_mut().zip(pairs) {
+            *out = [f32::from_bits(pair.0 << 16), f32::from_bits(pair.0 & 0xFFFF_0000)];
+        }
+        if let ([out], Some(pair)) = (last, pairs.last()) {
+            *out = f32::from_bits(pair.0 << 16);
         }
     }
 }
@@ -286,6 +403,26 @@ mod tests {
                 let (row, at) = (&x[i / stride * width..][..width], 2 * (i % stride));
                 assert_eq!(*pair, Pair::new(row[at], row.get(at + 1).copied().unwrap_or(0.0)));
             }
+        }
+    }
+
+    #[test]
+    fn rows_are_read_as_they_were_written() {
+        fn check<U: Unit>(width: usize, keep: fn(f32) -> f32) {
+            let x: Vec<f32> = (0..3 * width).map(|i| i as f32 * 0.7 - 9.0).collect();
+            let stride = U::width(width) + 1;
+            let mut saved = Saved::new::<U>(1, 4 * stride * U::DEPTH);
+            U::write_rows(&x, width, width, saved.units_mut::<U>(), stride);
+            let mut back = vec![0.0; x.len()];
+            U::read_rows(saved.units::<U>(), stride, width, &mut back);
+            assert_eq!(back, x.iter().map(|&v| keep(v)).collect::<Vec<_>>());
+            let mut rounded = x;
+            U::round(&mut rounded);
+            assert_eq!(rounded, back);
+        }
+        for width in [1, 5, 16, 40, 301] {
+            check::<f32>(width, |v| v);
+            check::<Pair>(width, |v| widen(narrow(v)));
         }
     }
 

@@ -18,8 +18,8 @@ use burn::tensor::{Bytes, DType};
 use burn_flex::{FlexTensor, Layout};
 use vqdna_kernels::conv_block::{self, Input, Weights};
 use vqdna_kernels::norm::{self, Norm};
-use vqdna_kernels::product::Precision;
-use vqdna_kernels::{Buffer, adamw as adamw_kernel, codebook, linear as linear_kernel, mlp, stem as stem_kernel};
+use vqdna_kernels::product::{Precision, Saved};
+use vqdna_kernels::{adamw as adamw_kernel, codebook, linear as linear_kernel, mlp, stem as stem_kernel};
 
 pub(super) fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
     wrap(Dispatch::vqdna_linear(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()))
@@ -179,7 +179,7 @@ impl NetworkOps for Flex {
         eps: f32,
     ) -> FlexTensor {
         let tensors = contiguous([x, mask, conv, conv_bias, gain, bias, up, up_bias, down, down_bias]);
-        let block = Block { tensors, eps, precision: precision(), pre: Buffer::default() };
+        let block = Block { tensors, eps, precision: precision(), pre: Saved::default() };
         let (out, _) = conv_block::forward(block.input(), block.weights(), block.precision, false);
         tensor(out, dims::<3>(&block.tensors[0]))
     }
@@ -193,7 +193,7 @@ struct Block {
     eps: f32,
     precision: Precision,
     /// What the forward pass kept.
-    pre: Buffer,
+    pre: Saved,
 }
 
 impl Block {
@@ -361,7 +361,7 @@ impl<C: CheckpointStrategy> NetworkOps for Autodiff<Flex, C> {
         let nodes = differentiated.map(FloatTensor::<Self>::node);
         let tensors = [x, mask, conv, conv_bias, gain, bias, up, up_bias, down, down_bias];
         let tensors = contiguous(tensors.map(FloatTensor::<Self>::into_primitive));
-        let mut block = Block { tensors, eps, precision: precision(), pre: Buffer::default() };
+        let mut block = Block { tensors, eps, precision: precision(), pre: Saved::default() };
         let (y, pre) = conv_block::forward(block.input(), block.weights(), block.precision, keeps());
         block.pre = pre;
         let y = tensor(y, dims::<3>(&block.tensors[0]));

@@ -10,8 +10,8 @@ use burn_flex::FlexTensor;
 use vqdna_kernels::attention::Positions as KernelPositions;
 use vqdna_kernels::attention_block::{self, Input as AttentionInput, Kept, Weights as BlockWeights};
 use vqdna_kernels::norm::{self, Norm};
-use vqdna_kernels::product::Precision;
-use vqdna_kernels::{Buffer, cross_entropy as classifier, gelu, linear as linear_kernel, mlp, mlp_block};
+use vqdna_kernels::product::{Precision, Saved};
+use vqdna_kernels::{cross_entropy as classifier, gelu, linear as linear_kernel, mlp, mlp_block};
 
 use super::{contiguous, dims, floats, integers, register, tensor, wrap};
 use crate::ops::{AttentionWeights, MlpWeights, Positions, keeps, precision};
@@ -162,7 +162,7 @@ impl TransformerOps for Flex {
         eps: f32,
     ) -> FlexTensor {
         let tensors = contiguous([x, gain, bias, up, up_bias, down, down_bias]);
-        let block = Mlp { tensors, eps, precision: precision(), pre: Buffer::default() };
+        let block = Mlp { tensors, eps, precision: precision(), pre: Saved::default() };
         let x = &block.tensors[0];
         let (y, _) = mlp_block::forward(floats(x), block.norm(), block.weights(), block.precision, false);
         tensor(y, dims::<3>(x))
@@ -205,7 +205,7 @@ struct Mlp {
     tensors: [FlexTensor; 7],
     eps: f32,
     precision: Precision,
-    pre: Buffer,
+    pre: Saved,
 }
 
 impl Mlp {
@@ -268,8 +268,8 @@ impl<C: CheckpointStrategy> TransformerOps for Autodiff<Flex, C> {
         let nodes = tensors.each_ref().map(FloatTensor::<Self>::node);
         let [x, weight, bias] = contiguous(tensors.map(FloatTensor::<Self>::into_primitive));
         let pre = linear_kernel::forward(floats(&x), floats(&weight), floats(&bias), precision());
-        let mut y = vec![0.0; pre.len()];
-        gelu::forward(&pre, &mut y);
+        let mut y = pre.clone();
+        gelu::in_place(&mut y);
         let [batch, bases, _] = dims(&x);
         let y = tensor(y, [batch, bases, floats(&bias).len()]);
         match LinearGeluBackward.prepare::<C>(nodes).compute_bound().stateful() {
@@ -315,7 +315,7 @@ impl<C: CheckpointStrategy> TransformerOps for Autodiff<Flex, C> {
         let tensors = [x, gain, bias, up, up_bias, down, down_bias];
         let nodes = tensors.each_ref().map(FloatTensor::<Self>::node);
         let tensors = contiguous(tensors.map(FloatTensor::<Self>::into_primitive));
-        let mut block = Mlp { tensors, eps, precision: precision(), pre: Buffer::default() };
+        let mut block = Mlp { tensors, eps, precision: precision(), pre: Saved::default() };
         let x = &block.tensors[0];
         let (y, pre) = mlp_block::forward(floats(x), block.norm(), block.weights(), block.precision, keeps());
         let y = tensor(y, dims::<3>(x));
