@@ -109,8 +109,8 @@ impl Workload {
     }
 
     fn step(&self, threads: usize) -> estimate::Step {
-        let Self { batch, length, keeping, .. } = *self;
-        estimate::Step { batch, length, recompute: keeping.recompute, threads }
+        let Self { batch, length, keeping, precision, .. } = *self;
+        estimate::Step { batch, length, recompute: keeping.recompute, precision, threads }
     }
 
     /// The memory that [`learn`] will take.

@@ -5,6 +5,7 @@
 //! measured peak for the presets `small` and `base` (`docs/guide.md`, "Memory"). Sizes are bytes; `rows` are bases of a micro-batch.
 
 use crate::backbone::transformer::TransformerConfig;
+use crate::ops::Precision;
 use crate::quantizer::QuantizerConfig;
 use crate::run::config::RunConfig;
 use crate::run::learn::START_ROWS;
@@ -19,7 +20,7 @@ pub struct Keeping {
     pub checkpoint: bool,
 }
 
-/// The size of a micro-batch, and how it is computed. The precision does not matter: what is kept is f32 in both.
+/// The size of a micro-batch, and how it is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// Sequences.
@@ -28,11 +29,21 @@ pub struct Step {
     pub length: usize,
     /// Whether wide layers are computed again: see [`crate::ops::with_recomputation`].
     pub recompute: bool,
+    /// How products are computed: in bf16, what they need is kept in it too.
+    pub precision: Precision,
     /// Threads of the pool.
     pub threads: usize,
 }
 
 impl Step {
+    /// Floats that so many numbers take where they are kept in the precision of products.
+    fn units(&self, numbers: u64) -> u64 {
+        match self.precision {
+            Precision::F32 => numbers,
+            Precision::Bf16 => numbers.div_ceil(2),
+        }
+    }
+
     fn rows(&self) -> u64 {
         size(self.batch).saturating_mul(size(self.length))
     }
@@ -49,7 +60,8 @@ pub struct Memory {
     pub program: u64,
     /// 4 bytes a number (`weights::uniform` and its relatives).
     pub parameters: u64,
-    /// 4 bytes a learned number (the backward passes of `ops::flex`).
+    /// 4 bytes a learned number (the backward passes of `ops::flex`), less the place of what was kept: a backward pass finds the former
+    /// as it drops the latter.
     pub gradients: u64,
     /// 8 bytes a learned number (`train::optimizer::Adamw`).
     pub moments: u64,
@@ -61,9 +73,6 @@ pub struct Memory {
     pub work: u64,
     /// The micro-batch (`batch::Batch`) and the bases that it is drawn from (`vqdna_data::corpus`).
     pub data: u64,
-    /// What the allocator holds of freed memory that nothing fits into: half of what comes and goes, up to one of its segments, and
-    /// about a third of the parameters. Found by measurement.
-    pub slack: u64,
 }
 
 impl Memory {
@@ -75,7 +84,7 @@ impl Memory {
 
     /// Each part with its name.
     #[must_use]
-    pub fn parts(&self) -> [(&'static str, u64); 8] {
+    pub fn parts(&self) -> [(&'static str, u64); 7] {
         [
             ("program", self.program),
             ("parameters", self.parameters),
@@ -84,7 +93,6 @@ impl Memory {
             ("kept", self.kept),
             ("work", self.work),
             ("data", self.data),
-            ("slack", self.slack),
         ]
     }
 
@@ -94,16 +102,14 @@ impl Memory {
             learned,
             program: PROGRAM.saturating_add(size(threads).saturating_mul(THREAD)),
             parameters: floats(numbers),
-            gradients: floats(learned),
             moments: floats(learned).saturating_mul(2),
             ..Self::default()
         }
     }
 
-    /// With what steps of these sizes leave unused.
-    fn with_slack(mut self) -> Self {
-        let passing = self.kept.saturating_add(self.work) / 2;
-        self.slack = passing.min(SEGMENT).saturating_add(self.parameters / 10 * 3);
+    /// With gradients in the place of what was kept.
+    fn with_gradients(mut self) -> Self {
+        self.gradients = floats(self.learned).saturating_sub(self.kept);
         self
     }
 
@@ -127,10 +133,8 @@ impl Memory {
 const PROGRAM: u64 = 24 << 20;
 /// Stack and scratch of a thread of the pool.
 const THREAD: u64 = 2 << 20;
-/// What the allocator asks the system for at a time.
-const SEGMENT: u64 = 32 << 20;
 /// Rows whose gradients `kernels::mlp` computes together.
-const GROUP: u64 = 4096;
+const GROUP: u64 = 2048;
 /// Floats of gradients of logits that `kernels::cross_entropy` keeps.
 const LOGITS: u64 = 1 << 21;
 /// Sequences beyond this have gradients of queries in parts, as many at a time as `ATTENTION_PARTS` times the threads
@@ -164,12 +168,13 @@ fn linear(d_in: u64, d_out: u64) -> u64 {
 #[must_use]
 pub fn learn(run: &RunConfig, bases: u64, threads: usize) -> Memory {
     let train = &run.train;
-    let step = Step { batch: train.batch, length: run.data.length, recompute: train.recompute, threads };
+    let (batch, length) = (train.batch, run.data.length);
+    let step = Step { batch, length, recompute: train.recompute, precision: train.precision, threads };
     let mut memory = learn_step(&run.tokenizer, &step).with_checkpoints();
     memory.data = memory.data.saturating_add(corpus(run, bases));
     // The sum over micro-batches has gradients of its own while those of the next are found.
     if train.accumulate > 1 {
-        memory.gradients = memory.gradients.saturating_mul(2);
+        memory.gradients = memory.gradients.saturating_add(floats(memory.learned));
     }
     match run.tokenizer.quantizer.codebook() {
         Some(codebook) if codebook.kmeans_iterations > 0 => memory.besides_steps(start(run, &step, bases)),
@@ -217,7 +222,7 @@ pub fn learn_step(config: &VqdnaConfig, step: &Step) -> Memory {
         // Codes and their sums, counts twice. A level keeps what it is compared with, the difference and its square.
         _ => (0, codes * (2 * d + 2), levels * (3 * d + 2)),
     };
-    let inner = if step.recompute { 0 } else { 4 * d };
+    let inner = if step.recompute { 0 } else { step.units(4 * d) };
     // Stem before and after its norm, the projection, every block its output and the input of GELU.
     let encoder_kept = 2 * d_stem + d + blocks * (d + inner);
     // Vectors without padding, blocks, the projection, the same after GELU; four logits of each of five taps, twice, and the loss.
@@ -227,11 +232,11 @@ pub fn learn_step(config: &VqdnaConfig, step: &Step) -> Memory {
     memory.kept = floats(rows.saturating_mul(encoder_kept + quantizer + decoder_kept));
     // The gradient of a block's output, of its input and of its convolution.
     let gradients = rows.saturating_mul(3 * d.max(d_stem));
-    // Rows after the norm and the gradient of the inner layer; the inner layer itself where it was not kept.
-    let grouped = here * (d + if step.recompute { 8 * d } else { 4 * d });
+    // Rows after the norm, the inner layer and its gradient.
+    let grouped = here * (d + 2 * step.units(4 * d));
     memory.work = floats(gradients.saturating_add(grouped).saturating_add(MATRICES * 4 * d * d));
     memory.data = floats(rows.saturating_mul(6 + 2 * levels));
-    memory.with_slack()
+    memory.with_gradients()
 }
 
 /// A step of stage 2: [`MaskedModel`](crate::objective::masked::MaskedModel) over code vectors `d_input` wide, and the optimiser.
@@ -247,7 +252,7 @@ pub fn pretrain_step(config: &TransformerConfig, d_input: usize, codebook_sizes:
     let mut memory = Memory::of_module(backbone + head, backbone + head, step.threads);
     let masked = rows.div_ceil(MASKED);
     // Queries, keys and values, what was attended to, and a number a head; then the input of GELU.
-    let (attention, mlp) = (4 * d + heads, inner);
+    let (attention, mlp) = (step.units(4 * d) + heads, step.units(inner));
     let per_layer = match (config.checkpoint, step.recompute) {
         (true, _) => d,
         (false, true) => 2 * d,
@@ -256,23 +261,23 @@ pub fn pretrain_step(config: &TransformerConfig, d_input: usize, codebook_sizes:
     // The last norm keeps its input; the head keeps masked rows before and after its layer, its norm and GELU.
     let kept = rows.saturating_mul(layers * per_layer + 2 * d).saturating_add(masked.saturating_mul(4 * d + levels));
     memory.kept = floats(kept);
-    let own = if step.recompute { 2 * inner } else { inner };
     let backward = match (config.checkpoint, step.recompute) {
         // Gradients of a layer's output and input; of what was attended to. That of queries, keys and values takes the place of
         // the inner layer that was kept.
         (false, false) => 3 * d,
         // Queries, keys, values and what was attended to, found again, and the gradients of both.
-        (false, true) => 2 * (4 * d) + heads,
+        (false, true) => 4 * d + attention,
         // One layer as a graph of its own, and the gradient of its output as a product.
-        (true, recompute) => 3 * d + if recompute { 2 * (4 * d) + heads } else { d + attention + mlp },
+        (true, recompute) => 3 * d + if recompute { 4 * d + attention } else { d + attention + mlp },
     };
     let long = if size(step.length) > ATTENTION_KEYS { ATTENTION_PARTS * size(step.threads) } else { 0 };
     let attention = size(step.length).saturating_mul(d / heads.max(1)).saturating_mul(1 + long);
     let logits = LOGITS.min(masked.saturating_mul(size(codebook_sizes.iter().copied().max().unwrap_or(0))));
-    let work = rows.saturating_mul(backward).saturating_add(here * (d + own)).saturating_add(attention);
+    let work =
+        rows.saturating_mul(backward).saturating_add(here * (d + 2 * step.units(inner))).saturating_add(attention);
     memory.work = floats(work.saturating_add(logits).saturating_add(MATRICES * d * inner));
     memory.data = floats(rows.saturating_mul(d_input + levels + 2));
-    memory.with_slack()
+    memory.with_gradients()
 }
 
 #[cfg(test)]
@@ -286,7 +291,7 @@ mod tests {
     const KINDS: [Kind; 4] = [Kind::Vq, Kind::Hrq, Kind::Rq, Kind::Fsq];
 
     fn step(batch: usize, length: usize) -> Step {
-        Step { batch, length, recompute: false, threads: 2 }
+        Step { batch, length, recompute: false, precision: Precision::F32, threads: 2 }
     }
 
     fn pretrain(config: &TransformerConfig, step: &Step) -> Memory {
@@ -318,9 +323,11 @@ mod tests {
         for kind in KINDS {
             let memory = learn_step(&Preset::Base.config(kind), &step(4, 512));
             assert_eq!(memory.parameters, 4 * memory.numbers);
-            assert_eq!((memory.gradients, memory.moments), (4 * memory.learned, 8 * memory.learned));
+            assert_eq!(memory.gradients, (4 * memory.learned).saturating_sub(memory.kept));
+            assert_eq!(memory.moments, 8 * memory.learned);
             assert_eq!(memory.total(), memory.parts().iter().map(|(_, bytes)| bytes).sum::<u64>());
-            assert!(memory.parts().iter().all(|(name, bytes)| *bytes > 0 || panic!("{name} of {kind:?}")));
+            let alone = learn_step(&Preset::Base.config(kind), &step(1, 8));
+            assert!(alone.gradients > 0 && alone.kept < memory.kept, "{kind:?}");
         }
     }
 
@@ -350,6 +357,8 @@ mod tests {
         let layers = TransformerConfig { checkpoint: true, ..whole.clone() };
         assert!(pretrain(&whole, &computed).kept < pretrain(&whole, &kept).kept);
         assert!(pretrain(&layers, &kept).kept < pretrain(&whole, &computed).kept);
+        let narrow = Step { precision: Precision::Bf16, ..kept };
+        assert!(3 * pretrain(&whole, &narrow).kept < 2 * pretrain(&whole, &kept).kept);
     }
 
     #[test]
@@ -368,7 +377,7 @@ mod tests {
         assert!(memory(&small).total() < started.total(), "k-means sees more rows than a small batch has");
         let mut summed = run;
         summed.train.accumulate = 4;
-        assert_eq!(memory(&summed).gradients, 2 * all.gradients);
+        assert_eq!(memory(&summed).gradients, all.gradients + 4 * all.learned);
     }
 
     /// One sequence of 32,768 bases through the encoder `small`, every layer computed again.
