@@ -4,7 +4,7 @@
 use crate::attention::{self, Positions};
 use crate::linear::{column_sums, weight_gradient};
 use crate::mlp::{STRIP, add_row};
-use crate::norm::{self, Norm};
+use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Left, Matrix, Onto, Pair, Panels, Precision, Saved, Unit};
 use crate::product::{multiply, multiply_all, rows_times};
 use crate::rows::{for_overwrite, tile_height, with_scratch};
@@ -61,43 +61,98 @@ pub fn forward(input: Input, w: Weights, precision: Precision, keep: bool) -> (V
 }
 
 fn forward_in<U: Unit>(input: Input, w: Weights, keep: bool) -> (Vec<f32>, Kept) {
-    let d = w.out_bias.len();
-    let kept = attend::<U>(input, w, keep);
-    let out = Panels::<U>::new(Matrix::new(w.out, d, d).transposed());
-    let mut y = for_overwrite(input.x.len());
-    let height = tile_height(input.mask.len());
-    let tiles = y.par_chunks_mut(height * d).zip(input.x.par_chunks(height * d));
-    tiles.zip(kept.attended.units::<U>().par_chunks(height * U::width(d))).for_each(|((y, x), attended)| {
-        add_row(x, w.out_bias, y);
-        multiply_all(y, attended, out.view(), Onto::Output);
-    });
-    (y, if keep { kept } else { Kept::default() })
+    Prepared::<U>::new(w).run(input, keep)
 }
 
-/// Projection and attention.
-fn attend<U: Unit>(input: Input, w: Weights, keep: bool) -> Kept {
-    let d = w.out_bias.len();
-    let mut qkv = Saved::new::<U>(input.mask.len(), 3 * d);
-    let right = Panels::<U>::new(Matrix::new(w.qkv, 3 * d, d).transposed());
-    let height = tile_height(input.mask.len());
-    let tiles = qkv.units_mut::<U>().par_chunks_mut(height * U::width(3 * d));
-    tiles.zip(input.x.par_chunks(height * d)).for_each(|(qkv, x)| {
-        let rows = x.len() / d;
-        with_scratch([x.len(), rows * STRIP, U::scratch(rows, d)], |[y, strip, units]| {
-            norm::forward_rows(w.norm, x, y);
-            let (units, stride) = U::of_rows(y, d, d, units);
-            let (y, right) = (Left::Rows { units, stride }, right.view());
-            for first in (0..3 * d).step_by(STRIP) {
-                let width = STRIP.min(3 * d - first);
-                let (columns, strip) = (first..first + width, &mut strip[..rows * width]);
-                let bias = Onto::Row(&w.qkv_bias[columns.clone()]);
-                multiply(strip, width, y, right, 0..right.steps(), columns, bias);
-                U::write_rows(strip, width, width, &mut qkv[U::width(first)..], U::width(3 * d));
-            }
+/// The block with its weights in the order in which the forward pass reads them, for use many times.
+#[derive(Clone, Debug)]
+pub struct Prepared<U> {
+    attend: Attend<U>,
+    out: Panels<U>,
+    out_bias: Vec<f32>,
+}
+
+impl<U: Unit> Prepared<U> {
+    /// Copies the weights.
+    #[must_use]
+    pub fn new(w: Weights) -> Self {
+        let d = w.out_bias.len();
+        let out = Panels::new(Matrix::new(w.out, d, d).transposed());
+        Self { attend: Attend::new(w), out, out_bias: w.out_bias.to_vec() }
+    }
+
+    /// Output of the block, `[batch * length, d]`.
+    ///
+    /// # Panics
+    /// If the slices do not fit the shapes of [`Input`] and of the weights.
+    #[must_use]
+    pub fn forward(&self, input: Input) -> Vec<f32> {
+        self.run(input, false).0
+    }
+
+    fn run(&self, input: Input, keep: bool) -> (Vec<f32>, Kept) {
+        let d = self.out_bias.len();
+        let kept = self.attend.run(input, keep);
+        let mut y = for_overwrite(input.x.len());
+        let height = tile_height(input.mask.len());
+        let tiles = y.par_chunks_mut(height * d).zip(input.x.par_chunks(height * d));
+        tiles.zip(kept.attended.units::<U>().par_chunks(height * U::width(d))).for_each(|((y, x), attended)| {
+            add_row(x, &self.out_bias, y);
+            multiply_all(y, attended, self.out.view(), Onto::Output);
         });
-    });
-    let (attended, stats) = attention::forward(w.attention::<U>(input, &qkv), keep);
-    Kept { qkv, attended, stats }
+        (y, if keep { kept } else { Kept::default() })
+    }
+}
+
+/// Norm, projection and attention.
+#[derive(Clone, Debug)]
+struct Attend<U> {
+    norm: OwnedNorm,
+    qkv: Panels<U>,
+    qkv_bias: Vec<f32>,
+    heads: usize,
+    positions: Positions,
+}
+
+impl<U: Unit> Attend<U> {
+    fn new(w: Weights) -> Self {
+        let d = w.out_bias.len();
+        Self {
+            norm: w.norm.into(),
+            qkv: Panels::new(Matrix::new(w.qkv, 3 * d, d).transposed()),
+            qkv_bias: w.qkv_bias.to_vec(),
+            heads: w.heads,
+            positions: w.positions,
+        }
+    }
+
+    fn run(&self, input: Input, keep: bool) -> Kept {
+        let (norm, right) = (self.norm.view(), self.qkv.view());
+        let d = norm.gain.len();
+        let mut qkv = Saved::new::<U>(input.mask.len(), 3 * d);
+        let height = tile_height(input.mask.len());
+        let tiles = qkv.units_mut::<U>().par_chunks_mut(height * U::width(3 * d));
+        tiles.zip(input.x.par_chunks(height * d)).for_each(|(qkv, x)| {
+            let rows = x.len() / d;
+            with_scratch([x.len(), rows * STRIP, U::scratch(rows, d)], |[y, strip, units]| {
+                norm::forward_rows(norm, x, y);
+                let (units, stride) = U::of_rows(y, d, d, units);
+                let y = Left::Rows { units, stride };
+                for first in (0..3 * d).step_by(STRIP) {
+                    let width = STRIP.min(3 * d - first);
+                    let (columns, strip) = (first..first + width, &mut strip[..rows * width]);
+                    let bias = Onto::Row(&self.qkv_bias[columns.clone()]);
+                    multiply(strip, width, y, right, 0..right.steps(), columns, bias);
+                    U::write_rows(strip, width, width, &mut qkv[U::width(first)..], U::width(3 * d));
+                }
+            });
+        });
+        let Input { mask, length, .. } = input;
+        let (heads, positions) = (self.heads, self.positions);
+        let input = attention::Input { qkv: qkv.units::<U>(), mask, length, heads, positions };
+        let (attended, stats) = attention::forward(input, keep);
+        Kept { qkv, attended, stats }
+    }
 }
 
 impl<'a> Weights<'a> {
@@ -136,7 +191,7 @@ pub fn backward(input: Input, w: Weights, dout: &[f32], kept: Kept, precision: P
 
 fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], kept: Kept) -> Gradients {
     let d = w.out_bias.len();
-    let kept = if kept.stats.is_empty() { attend::<U>(input, w, true) } else { kept };
+    let kept = if kept.stats.is_empty() { Attend::<U>::new(w).run(input, true) } else { kept };
     let mut dattended = for_overwrite(dout.len());
     let (out, out_bias) = rayon::join(
         || {

@@ -4,7 +4,7 @@
 //! residual. The forward pass keeps only a tile of the wide inner layer; the backward pass computes it again from `x`.
 
 use crate::mlp;
-use crate::norm::{self, Norm};
+use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Pair, Precision, Saved, TILE, Unit, transpose};
 use crate::rows::{for_overwrite, sum_over_rows, tile_height, with_scratch};
 use crate::simd::{fma, simd};
@@ -69,9 +69,7 @@ fn forward_in<U: Unit>(input: Input, w: Weights, keep: bool) -> (Vec<f32>, Saved
 #[derive(Clone, Debug)]
 pub struct Prepared<U> {
     conv: Convolution,
-    gain: Vec<f32>,
-    bias: Vec<f32>,
-    eps: f32,
+    norm: OwnedNorm,
     mlp: mlp::Forward<U>,
 }
 
@@ -79,29 +77,29 @@ impl<U: Unit> Prepared<U> {
     /// Copies the weights.
     #[must_use]
     pub fn new(w: Weights) -> Self {
-        let Norm { gain, bias, eps } = w.norm;
         Self {
             conv: Convolution { taps: w.taps(), bias: w.conv_bias.to_vec() },
-            gain: gain.to_vec(),
-            bias: bias.to_vec(),
-            eps,
+            norm: w.norm.into(),
             mlp: mlp::Forward::new(w.mlp),
         }
     }
 
-    /// Output of the block into `out [batch * length, d]`.
+    /// Output of the block, `[batch * length, d]`.
     ///
     /// # Panics
     /// If the slices do not fit the shapes of [`Input`] and of the weights.
-    pub fn forward(&self, input: Input, out: &mut [f32]) {
-        self.run(input, &mut [], out);
+    #[must_use]
+    pub fn forward(&self, input: Input) -> Vec<f32> {
+        let mut out = for_overwrite(input.x.len());
+        self.run(input, &mut [], &mut out);
+        out
     }
 
     /// `pre` is empty or receives the input of GELU.
     fn run(&self, input: Input, pre: &mut [U], out: &mut [f32]) {
-        let (d, d_inner) = (self.gain.len(), self.mlp.d_inner());
+        let (d, d_inner) = (self.conv.bias.len(), self.mlp.d_inner());
         assert!(input.x.len() == input.mask.len() * d && out.len() == input.x.len(), "rows of the block");
-        let norm = Norm { gain: &self.gain, bias: &self.bias, eps: self.eps };
+        let norm = self.norm.view();
         let height = tile_height(input.mask.len());
         let tile = |tile: usize, out: &mut [f32], pre: Option<&mut [U]>| {
             let (first, rows) = (tile * height, out.len() / d);

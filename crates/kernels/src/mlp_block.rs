@@ -5,7 +5,7 @@
 
 use crate::linear::column_sums;
 use crate::mlp::{self, Weights};
-use crate::norm::{self, Norm};
+use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Pair, Precision, Saved, Unit};
 use crate::rows::{for_overwrite, tile_height, with_scratch};
 use rayon::prelude::*;
@@ -23,26 +23,55 @@ pub fn forward(x: &[f32], norm: Norm, w: Weights, precision: Precision, keep: bo
 }
 
 fn forward_in<U: Unit>(x: &[f32], norm: Norm, w: Weights, keep: bool) -> (Vec<f32>, Saved) {
-    let (d, d_inner) = (w.d(), w.d_inner());
-    let rows = x.len() / d;
-    let mlp = mlp::Forward::<U>::new(w);
-    let (mut out, mut pre) = (for_overwrite(x.len()), Saved::new::<U>(if keep { rows } else { 0 }, d_inner));
-    let tile = |x: &[f32], out: &mut [f32], pre: Option<&mut [U]>| {
-        let rows = x.len() / d;
-        with_scratch([rows * d, mlp.scratch(rows)], |[y, scratch]| {
-            norm::forward_rows(norm, x, y);
-            mlp.tile(y, x, pre, out, scratch);
-        });
-    };
-    let height = tile_height(rows);
-    let tiles = out.par_chunks_mut(height * d).zip(x.par_chunks(height * d));
-    if keep {
-        let tiles = tiles.zip(pre.units_mut::<U>().par_chunks_mut(height * U::width(d_inner)));
-        tiles.for_each(|((out, x), pre)| tile(x, out, Some(pre)));
-    } else {
-        tiles.for_each(|(out, x)| tile(x, out, None));
+    Prepared::<U>::new(norm, w).run(x, keep)
+}
+
+/// The block with its weights in the order in which the forward pass reads them, for use many times.
+#[derive(Clone, Debug)]
+pub struct Prepared<U> {
+    norm: OwnedNorm,
+    mlp: mlp::Forward<U>,
+}
+
+impl<U: Unit> Prepared<U> {
+    /// Copies the weights.
+    #[must_use]
+    pub fn new(norm: Norm, w: Weights) -> Self {
+        Self { norm: norm.into(), mlp: mlp::Forward::new(w) }
     }
-    (out, pre)
+
+    /// Output for the rows `x [rows, d]`, of the same shape.
+    ///
+    /// # Panics
+    /// If the slice holds no whole rows.
+    #[must_use]
+    pub fn forward(&self, x: &[f32]) -> Vec<f32> {
+        self.run(x, false).0
+    }
+
+    fn run(&self, x: &[f32], keep: bool) -> (Vec<f32>, Saved) {
+        let (norm, mlp) = (self.norm.view(), &self.mlp);
+        let (d, d_inner) = (norm.gain.len(), mlp.d_inner());
+        let rows = x.len() / d;
+        assert_eq!(x.len(), rows * d, "whole rows");
+        let (mut out, mut pre) = (for_overwrite(x.len()), Saved::new::<U>(if keep { rows } else { 0 }, d_inner));
+        let tile = |x: &[f32], out: &mut [f32], pre: Option<&mut [U]>| {
+            let rows = x.len() / d;
+            with_scratch([rows * d, mlp.scratch(rows)], |[y, scratch]| {
+                norm::forward_rows(norm, x, y);
+                mlp.tile(y, x, pre, out, scratch);
+            });
+        };
+        let height = tile_height(rows);
+        let tiles = out.par_chunks_mut(height * d).zip(x.par_chunks(height * d));
+        if keep {
+            let tiles = tiles.zip(pre.units_mut::<U>().par_chunks_mut(height * U::width(d_inner)));
+            tiles.for_each(|((out, x), pre)| tile(x, out, Some(pre)));
+        } else {
+            tiles.for_each(|(out, x)| tile(x, out, None));
+        }
+        (out, pre)
+    }
 }
 
 /// Gradients of [`forward`], each in the shape of its argument.

@@ -20,6 +20,26 @@ pub struct Norm<'a> {
     pub eps: f32,
 }
 
+/// A [`Norm`] with weights of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnedNorm {
+    gain: Vec<f32>,
+    bias: Vec<f32>,
+    eps: f32,
+}
+
+impl OwnedNorm {
+    pub(crate) fn view(&self) -> Norm<'_> {
+        Norm { gain: &self.gain, bias: &self.bias, eps: self.eps }
+    }
+}
+
+impl From<Norm<'_>> for OwnedNorm {
+    fn from(Norm { gain, bias, eps }: Norm) -> Self {
+        Self { gain: gain.to_vec(), bias: bias.to_vec(), eps }
+    }
+}
+
 /// Mean and reciprocal standard deviation of a row.
 #[inline(always)]
 fn moments(x: &[f32], eps: f32) -> (f32, f32) {

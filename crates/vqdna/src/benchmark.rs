@@ -175,12 +175,14 @@ fn without_revival(config: &mut VqdnaConfig) {
 pub fn encode(work: &Workload, device: &Device) -> Measurement {
     let model = work.preset.config(Kind::Hrq).init(0, device);
     let batch = random_batch(work, &mut stream(0, "benchmark", &[]), device);
-    measure("encode", work, || {
-        let codes = model.encode(&batch);
-        // Codes count when they are there, on any device.
-        for level in codes {
-            drop(level.into_data());
-        }
+    ops::with_frozen_weights(|| {
+        measure("encode", work, || {
+            let codes = model.encode(&batch);
+            // Codes count when they are there, on any device.
+            for level in codes {
+                drop(level.into_data());
+            }
+        })
     })
 }
 
@@ -205,9 +207,11 @@ pub fn pretrain(work: &Workload, device: &Device) -> Measurement {
 #[must_use]
 pub fn embed(work: &Workload, device: &Device) -> Measurement {
     let inputs = EncoderInputs::new(work, &mut stream(0, "benchmark", &[]), device);
-    measure("embed", work, || {
-        let hidden = inputs.model.hidden(inputs.vectors.clone(), None, &inputs.real);
-        drop(hidden.mean_dim(1).into_data());
+    ops::with_frozen_weights(|| {
+        measure("embed", work, || {
+            let hidden = inputs.model.hidden(inputs.vectors.clone(), None, &inputs.real);
+            drop(hidden.mean_dim(1).into_data());
+        })
     })
 }
 

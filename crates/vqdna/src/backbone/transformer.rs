@@ -190,6 +190,8 @@ impl Transformer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops;
+    use burn::tensor::Distribution;
 
     #[test]
     fn contradictions_name_their_field() {
@@ -227,5 +229,15 @@ mod tests {
         {
             assert!(toml::from_str::<TransformerConfig>(typo).is_err(), "{typo}");
         }
+    }
+
+    #[test]
+    fn frozen_weights_give_the_same_bits() {
+        let device = Device::flex();
+        let model = TransformerConfig::tiny().init(8, 0, &device);
+        let vectors = Tensor::random([2, 30, 8], Distribution::Normal(0.0, 1.0), &device);
+        let hidden = || model.hidden(vectors.clone(), None, &Tensor::ones([2, 30], &device)).into_data();
+        let want = hidden();
+        ops::with_frozen_weights(|| assert!(hidden() == want && hidden() == want));
     }
 }

@@ -145,6 +145,15 @@ pub fn with_recomputation<R>(work: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Runs `work` on models that nobody trains meanwhile: weights are brought into the order in which kernels read them once, and stay
+/// so until the end. They take their memory a second time.
+pub fn with_frozen_weights<R>(work: impl FnOnce() -> R) -> R {
+    #[cfg(feature = "cpu")]
+    return flex::with_frozen_weights(work);
+    #[cfg(not(feature = "cpu"))]
+    work()
+}
+
 #[cfg(feature = "cpu")]
 fn precision() -> vqdna_kernels::product::Precision {
     match PRECISION.get() {

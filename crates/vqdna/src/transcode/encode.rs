@@ -188,18 +188,20 @@ impl Tokenize<'_> {
     ) -> Result<(), TranscodeError> {
         let device = self.device.clone().without_autodiff();
         let mut bases = 0;
-        for pieces in pieces {
-            let batch = self.codes(pieces, &device);
-            bases += batch.places.iter().map(|place| place.bases() as u64).sum::<u64>();
-            if codes.send(batch).is_err() {
-                // The writer has failed, and says why where it is joined.
-                return Ok(());
+        ops::with_frozen_weights(|| {
+            for pieces in pieces {
+                let batch = self.codes(pieces, &device);
+                bases += batch.places.iter().map(|place| place.bases() as u64).sum::<u64>();
+                if codes.send(batch).is_err() {
+                    // The writer has failed, and says why where it is joined.
+                    return Ok(());
+                }
+                if progress(bases).is_break() {
+                    return Err(TranscodeError::Interrupted);
+                }
             }
-            if progress(bases).is_break() {
-                return Err(TranscodeError::Interrupted);
-            }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn codes(&self, Pieces { places, windows }: Pieces, device: &Device) -> Coded {

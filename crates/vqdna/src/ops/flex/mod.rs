@@ -1,8 +1,10 @@
 //! The fused CPU kernels as operations of Burn's Flex backend, with hand-written backward passes.
 
+mod frozen;
 mod residual;
 mod transformer;
 
+pub(super) use frozen::with_frozen_weights;
 pub(super) use residual::residual;
 pub(super) use transformer::{attention, cross_entropy, layer_norm, linear_gelu, mlp};
 
@@ -18,7 +20,7 @@ use burn::tensor::{Bytes, DType};
 use burn_flex::{FlexTensor, Layout};
 use vqdna_kernels::conv_block::{self, Input, Weights};
 use vqdna_kernels::norm::{self, Norm};
-use vqdna_kernels::product::{Precision, Saved};
+use vqdna_kernels::product::{Pair, Precision, Saved, Unit};
 use vqdna_kernels::{adamw as adamw_kernel, codebook, linear as linear_kernel, mlp, stem as stem_kernel};
 
 pub(super) fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
@@ -180,7 +182,10 @@ impl NetworkOps for Flex {
     ) -> FlexTensor {
         let tensors = contiguous([x, mask, conv, conv_bias, gain, bias, up, up_bias, down, down_bias]);
         let block = Block { tensors, eps, precision: precision(), pre: Saved::default() };
-        let (out, _) = conv_block::forward(block.input(), block.weights(), block.precision, false);
+        let out = match block.precision {
+            Precision::F32 => block.forward::<f32>(),
+            Precision::Bf16 => block.forward::<Pair>(),
+        };
         tensor(out, dims::<3>(&block.tensors[0]))
     }
 }
@@ -197,6 +202,13 @@ struct Block {
 }
 
 impl Block {
+    fn forward<U: Unit>(&self) -> Vec<f32> {
+        let [_, _, weights @ ..] = &self.tensors;
+        let settings = [u64::from(self.eps.to_bits())];
+        let prepared = frozen::prepared(weights, &settings, || conv_block::Prepared::<U>::new(self.weights()));
+        prepared.forward(self.input())
+    }
+
     fn input(&self) -> Input<'_> {
         let [_, length, _] = dims(&self.tensors[0]);
         Input { x: floats(&self.tensors[0]), mask: floats(&self.tensors[1]), length }

@@ -10,10 +10,10 @@ use burn_flex::FlexTensor;
 use vqdna_kernels::attention::Positions as KernelPositions;
 use vqdna_kernels::attention_block::{self, Input as AttentionInput, Kept, Weights as BlockWeights};
 use vqdna_kernels::norm::{self, Norm};
-use vqdna_kernels::product::{Precision, Saved};
+use vqdna_kernels::product::{Pair, Precision, Saved, Unit};
 use vqdna_kernels::{cross_entropy as classifier, gelu, linear as linear_kernel, mlp, mlp_block};
 
-use super::{contiguous, dims, floats, integers, register, tensor, wrap};
+use super::{frozen, contiguous, dims, floats, integers, register, tensor, wrap};
 use crate::ops::{AttentionWeights, MlpWeights, Positions, keeps, precision};
 
 pub(in crate::ops) fn layer_norm(x: Tensor<3>, gain: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<3> {
@@ -147,7 +147,10 @@ impl TransformerOps for Flex {
     ) -> FlexTensor {
         let tensors = contiguous([x, mask, gain, bias, qkv, qkv_bias, out, out_bias]);
         let block = Attention { tensors, settings, precision: precision(), kept: Kept::default() };
-        let (y, _) = attention_block::forward(block.input(), block.weights(), block.precision, false);
+        let y = match block.precision {
+            Precision::F32 => block.forward::<f32>(),
+            Precision::Bf16 => block.forward::<Pair>(),
+        };
         tensor(y, dims::<3>(&block.tensors[0]))
     }
 
@@ -163,9 +166,11 @@ impl TransformerOps for Flex {
     ) -> FlexTensor {
         let tensors = contiguous([x, gain, bias, up, up_bias, down, down_bias]);
         let block = Mlp { tensors, eps, precision: precision(), pre: Saved::default() };
-        let x = &block.tensors[0];
-        let (y, _) = mlp_block::forward(floats(x), block.norm(), block.weights(), block.precision, false);
-        tensor(y, dims::<3>(x))
+        let y = match block.precision {
+            Precision::F32 => block.forward::<f32>(),
+            Precision::Bf16 => block.forward::<Pair>(),
+        };
+        tensor(y, dims::<3>(&block.tensors[0]))
     }
 
     fn vqdna_cross_entropy(h: FlexTensor, weight: FlexTensor, bias: FlexTensor, target: FlexTensor) -> FlexTensor {
@@ -186,6 +191,18 @@ struct Attention {
 }
 
 impl Attention {
+    fn forward<U: Unit>(&self) -> Vec<f32> {
+        let [_, _, weights @ ..] = &self.tensors;
+        let AttentionSettings { eps, heads, positions } = self.settings;
+        let positions = match positions {
+            KernelPositions::Rotary { theta } => u64::from(theta.to_bits()),
+            KernelPositions::Alibi => u64::MAX,
+        };
+        let settings = [u64::from(eps.to_bits()), heads as u64, positions];
+        let prepared = frozen::prepared(weights, &settings, || attention_block::Prepared::<U>::new(self.weights()));
+        prepared.forward(self.input())
+    }
+
     fn input(&self) -> AttentionInput<'_> {
         let [_, length, _] = dims(&self.tensors[0]);
         AttentionInput { x: floats(&self.tensors[0]), mask: floats(&self.tensors[1]), length }
@@ -209,6 +226,14 @@ struct Mlp {
 }
 
 impl Mlp {
+    fn forward<U: Unit>(&self) -> Vec<f32> {
+        let [x, weights @ ..] = &self.tensors;
+        let settings = [u64::from(self.eps.to_bits())];
+        let prepared =
+            frozen::prepared(weights, &settings, || mlp_block::Prepared::<U>::new(self.norm(), self.weights()));
+        prepared.forward(floats(x))
+    }
+
     fn norm(&self) -> Norm<'_> {
         Norm { gain: floats(&self.tensors[1]), bias: floats(&self.tensors[2]), eps: self.eps }
     }

@@ -1,0 +1,71 @@
+//! Weights in the order in which kernels read them, kept while a frozen model is used many times.
+
+use burn_flex::FlexTensor;
+use std::any::{Any, TypeId};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// What an operation is prepared from: the kind of kernel, where its weights lie, and its settings as bits.
+type Key = (TypeId, Vec<usize>, Vec<u64>);
+
+struct Entry {
+    /// Held, so that nothing else comes to lie in their place, and nobody changes them there.
+    _weights: Vec<FlexTensor>,
+    prepared: Rc<dyn Any>,
+}
+
+thread_local! {
+    static ENTRIES: RefCell<Option<HashMap<Key, Entry>>> = const { RefCell::new(None) };
+}
+
+/// Runs `work` with what [`prepared`] makes kept until the end.
+pub(in crate::ops) fn with_frozen_weights<R>(work: impl FnOnce() -> R) -> R {
+    let before = ENTRIES.with_borrow_mut(|entries| entries.replace(HashMap::new()));
+    let result = work();
+    ENTRIES.set(before);
+    result
+}
+
+/// Weights and settings as a kernel wants them: what was made of the same ones before, inside of [`with_frozen_weights`].
+pub(super) fn prepared<P: 'static>(weights: &[FlexTensor], settings: &[u64], make: impl FnOnce() -> P) -> Rc<P> {
+    let key = || {
+        let places = weights.iter().map(|weight| weight.bytes().as_ptr().addr()).collect();
+        (TypeId::of::<P>(), places, settings.to_vec())
+    };
+    ENTRIES.with_borrow_mut(|entries| {
+        let Some(entries) = entries else { return Rc::new(make()) };
+        let entry = entries
+            .entry(key())
+            .or_insert_with(|| Entry { _weights: weights.to_vec(), prepared: Rc::new(make()) });
+        // The key holds the type, so this is it.
+        entry.prepared.clone().downcast().unwrap_or_else(|_| unreachable!("of another type"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::flex::tensor;
+    use std::cell::Cell;
+
+    #[test]
+    fn made_once_for_the_same_weights_and_settings() {
+        let made = Cell::new(0);
+        let make = || {
+            made.set(made.get() + 1);
+            made.get()
+        };
+        let weights = [tensor(vec![1.0], [1])];
+        with_frozen_weights(|| {
+            assert_eq!((*prepared(&weights, &[7], make), *prepared(&weights, &[7], make)), (1, 1));
+            assert_eq!(*prepared(&weights, &[8], make), 2, "other settings");
+            let mut changed = weights.clone();
+            changed[0].storage_mut()[0] = 2.0;
+            assert_eq!(*prepared(&changed, &[7], make), 3, "weights that were changed are others");
+            assert_eq!(with_frozen_weights(|| *prepared(&weights, &[7], make)), 4, "a scope of its own");
+            assert_eq!(*prepared(&weights, &[7], make), 1);
+        });
+        assert_eq!((*prepared(&weights, &[7], make), *prepared(&weights, &[7], make)), (5, 6), "nothing is kept outside");
+    }
+}
