@@ -182,14 +182,18 @@ def peaks(rows):
     return {precision: statistics.median(values) for precision, values in found.items() if values}
 
 
-def flop_table(rows, cells):
-    head = ["work", "preset", "precision", "MFLOP per base", "ours, GFLOP/s", "tuned, GFLOP/s", "ours, of peak", "tuned, of peak"]
+def flop_table(rows, cells, bars):
+    head = ["work", "preset", "precision", "MFLOP per base", "ours, GFLOP/s", "tuned, GFLOP/s", "ours, of peak", "tuned, of peak",
+            *(["of peak that the bar asks for"] if bars else [])]
     peak, lines = peaks(rows), []
     for cell in cells:
         per_base, sides = flops.per_base(*cell[:2]), by_side(rows, cell)
         speeds = [median(sides, side, "bases_per_s") for side in ("ours", "tuned")]
         rates = [speed and speed * per_base / 1e9 for speed in speeds]
         of_peak = [rate / peak[cell[2]] if rate and cell[2] in peak else None for rate in rates]
+        if bars:
+            bar = SPEED_BARS[cell[2]][cell[0]][PRESETS.index(cell[1])]
+            of_peak.append(of_peak[1] and of_peak[1] * bar)
         lines.append([*cell, f"{per_base / 1e6:,.2f}", *(shown(r, "{:,.1f}") for r in rates), *(shown(f, "{:.0%}") for f in of_peak)])
     return markdown(head, lines)
 
@@ -228,7 +232,7 @@ batch has 16 windows (small) or 4 (base). tokenize is the whole job, from FASTA 
 
 Useful matrix products only, counted by `benches/flops.py`. Product peak of this program (`vqdna bench peak`): {peak}.
 
-{flop_table(rows, cells)}
+{flop_table(rows, cells, args.bars)}
 
 Made by `python3 benches/beside_pytorch.py`; raw rows are in `rows.jsonl`.
 """

@@ -35,9 +35,8 @@ pub(super) fn prepared<P: 'static>(weights: &[FlexTensor], settings: &[u64], mak
     };
     ENTRIES.with_borrow_mut(|entries| {
         let Some(entries) = entries else { return Rc::new(make()) };
-        let entry = entries
-            .entry(key())
-            .or_insert_with(|| Entry { _weights: weights.to_vec(), prepared: Rc::new(make()) });
+        let entry =
+            entries.entry(key()).or_insert_with(|| Entry { _weights: weights.to_vec(), prepared: Rc::new(make()) });
         // The key holds the type, so this is it.
         entry.prepared.clone().downcast().unwrap_or_else(|_| unreachable!("of another type"))
     })
@@ -66,6 +65,10 @@ mod tests {
             assert_eq!(with_frozen_weights(|| *prepared(&weights, &[7], make)), 4, "a scope of its own");
             assert_eq!(*prepared(&weights, &[7], make), 1);
         });
-        assert_eq!((*prepared(&weights, &[7], make), *prepared(&weights, &[7], make)), (5, 6), "nothing is kept outside");
+        assert_eq!(
+            (*prepared(&weights, &[7], make), *prepared(&weights, &[7], make)),
+            (5, 6),
+            "nothing is kept outside"
+        );
     }
 }

@@ -13,7 +13,7 @@ use vqdna_kernels::norm::{self, Norm};
 use vqdna_kernels::product::{Pair, Precision, Saved, Unit};
 use vqdna_kernels::{cross_entropy as classifier, gelu, linear as linear_kernel, mlp, mlp_block};
 
-use super::{frozen, contiguous, dims, floats, integers, register, tensor, wrap};
+use super::{contiguous, dims, floats, frozen, integers, register, tensor, wrap};
 use crate::ops::{AttentionWeights, MlpWeights, Positions, keeps, precision};
 
 pub(in crate::ops) fn layer_norm(x: Tensor<3>, gain: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<3> {
