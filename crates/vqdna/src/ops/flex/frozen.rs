@@ -29,16 +29,18 @@ pub(in crate::ops) fn with_frozen_weights<R>(work: impl FnOnce() -> R) -> R {
 
 /// Weights and settings as a kernel wants them: what was made of the same ones before, inside of [`with_frozen_weights`].
 pub(super) fn prepared<P: 'static>(weights: &[FlexTensor], settings: &[u64], make: impl FnOnce() -> P) -> Rc<P> {
-    let key = || {
-        let places = weights.iter().map(|weight| weight.bytes().as_ptr().addr()).collect();
-        (TypeId::of::<P>(), places, settings.to_vec())
-    };
-    ENTRIES.with_borrow_mut(|entries| {
-        let Some(entries) = entries else { return Rc::new(make()) };
-        let entry =
-            entries.entry(key()).or_insert_with(|| Entry { _weights: weights.to_vec(), prepared: Rc::new(make()) });
-        // The key holds the type, so this is it.
-        entry.prepared.clone().downcast().unwrap_or_else(|_| unreachable!("of another type"))
+    if ENTRIES.with_borrow(Option::is_none) {
+        return Rc::new(make());
+    }
+    let places = weights.iter().map(|weight| weight.bytes().as_ptr().addr()).collect();
+    let key = (TypeId::of::<P>(), places, settings.to_vec());
+    let known = ENTRIES.with_borrow(|entries| Some(entries.as_ref()?.get(&key)?.prepared.clone()));
+    // The key holds the type, so what is found is of it.
+    known.and_then(|known| known.downcast().ok()).unwrap_or_else(|| {
+        let prepared = Rc::new(make());
+        let entry = Entry { _weights: weights.to_vec(), prepared: prepared.clone() };
+        ENTRIES.with_borrow_mut(|entries| entries.as_mut().map(|entries| entries.insert(key, entry)));
+        prepared
     })
 }
 
