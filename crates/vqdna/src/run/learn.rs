@@ -15,7 +15,7 @@ use super::folder::{self, FolderError, Manifest, ModelConfig, measures_json};
 use super::source::WindowSource;
 use crate::objective::{Measures, reconstruct::Reconstruct};
 use crate::train::record::Recorder;
-use crate::train::{Ending, Observer, TrainError, Training};
+use crate::train::{Ending, Observer, TrainError, Trained, Training};
 
 /// What to learn, from what, and where to.
 pub struct Learn<'a> {
@@ -131,12 +131,13 @@ impl Learn<'_> {
             objective: &objective,
             source: &source,
             config: &self.config.train,
+            selection: None,
             fingerprint: self.fingerprint(&corpus),
             folder: self.folder,
             stop: self.stop,
         };
         let model = self.config.tokenizer.init(self.config.seed, &training_device);
-        let (model, ending) = training.run(model, self.resume, &training_device, observer)?;
+        let Trained { model, ending, .. } = training.run(model, self.resume, &training_device, observer)?;
         let (mut evaluated_on, mut measures) = ("nothing", Measures::new());
         let windows = source.sizes();
         if ending == Ending::Finished {

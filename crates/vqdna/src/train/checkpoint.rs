@@ -1,4 +1,5 @@
-//! The state of a run on disk: `checkpoint/{model,optimizer}.safetensors` and `state.json`.
+//! The state of a run on disk: `checkpoint/{model,optimizer}.safetensors`, `best.safetensors` where a run selects, and
+//! `state.json`.
 //!
 //! Written into a folder beside it and swapped in by renames; if the swap is cut short, the former state is found again.
 
@@ -6,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 use super::TrainError;
+use super::selection::{Best, Kept};
 use crate::weights::{self, Arrays};
 
 /// A checkpoint as read.
@@ -18,6 +20,8 @@ pub struct Checkpoint {
     pub model: Arrays,
     /// Moments of the optimiser.
     pub optimizer: Arrays,
+    /// The best evaluation so far, in a run that selects one.
+    pub kept: Option<Kept>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -26,6 +30,8 @@ struct State {
     format_version: u64,
     fingerprint: String,
     steps: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    best: Option<Best>,
 }
 
 /// The newest format of `state.json` that this program writes and reads.
@@ -63,7 +69,11 @@ impl Checkpoint {
             read.map(|(arrays, _)| arrays).map_err(|source| TrainError::Checkpoint { path: path.clone(), source })
         };
         let (model, optimizer) = (arrays("model.safetensors")?, arrays("optimizer.safetensors")?);
-        Ok(Some(Self { path, steps: state.steps, model, optimizer }))
+        let kept = match state.best {
+            Some(best) => Some(Kept { best, weights: arrays("best.safetensors")? }),
+            None => None,
+        };
+        Ok(Some(Self { path, steps: state.steps, model, optimizer, kept }))
     }
 
     /// Replaces the checkpoint of a run folder.
@@ -76,6 +86,7 @@ impl Checkpoint {
         steps: u64,
         model: &Arrays,
         optimizer: &Arrays,
+        kept: Option<&Kept>,
     ) -> Result<(), TrainError> {
         let [current, next, former] = places(folder);
         let io = |path: &Path| {
@@ -84,11 +95,19 @@ impl Checkpoint {
         };
         remove(&next).map_err(io(&next))?;
         std::fs::create_dir_all(&next).map_err(io(&next))?;
-        for (name, arrays) in [("model.safetensors", model), ("optimizer.safetensors", optimizer)] {
+        let best = kept.map(|kept| ("best.safetensors", &kept.weights));
+        for (name, arrays) in
+            [("model.safetensors", model), ("optimizer.safetensors", optimizer)].into_iter().chain(best)
+        {
             weights::write(&next.join(name), arrays, &[])
                 .map_err(|source| TrainError::Checkpoint { path: next.clone(), source })?;
         }
-        let state = State { format_version: FORMAT_VERSION, fingerprint: fingerprint.to_owned(), steps };
+        let state = State {
+            format_version: FORMAT_VERSION,
+            fingerprint: fingerprint.to_owned(),
+            steps,
+            best: kept.map(|kept| kept.best),
+        };
         let text = serde_json::to_vec_pretty(&state).expect("plain fields");
         vqdna_data::aside::write_aside(&next.join("state.json"), &text).map_err(io(&next))?;
         if current.exists() {
@@ -118,8 +137,9 @@ mod tests {
     fn the_last_whole_state_is_found() {
         let folder = tempfile::tempdir().expect("a folder");
         let arrays = |value| Arrays::from([("a".to_owned(), Array { shape: vec![1], values: vec![value] })]);
-        let write =
-            |steps, value| Checkpoint::write(folder.path(), "f", steps, &arrays(value), &arrays(0.0)).expect("written");
+        let write = |steps, value| {
+            Checkpoint::write(folder.path(), "f", steps, &arrays(value), &arrays(0.0), None).expect("written")
+        };
         assert!(Checkpoint::open(folder.path(), "f").expect("readable").is_none());
         write(1, 1.0);
         write(2, 2.0);

@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod optimizer;
 pub mod record;
 pub mod schedule;
+pub mod selection;
 pub mod tensorboard;
 
 use burn::prelude::*;
@@ -24,6 +25,7 @@ use checkpoint::Checkpoint;
 use optimizer::{Adamw, AdamwConfig, Gradients};
 use record::Recorder;
 use schedule::ScheduleConfig;
+use selection::{Best, Kept, SelectionConfig};
 
 /// Settings of the loop.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -112,6 +114,14 @@ pub enum TrainError {
         /// Parts of its loss, and the gradient norm.
         parts: String,
     },
+    /// A measure to select by that no evaluation has.
+    #[error("`selection.measure` is `{measure}`, but an evaluation measures {}", known.join(", "))]
+    Selection {
+        /// As written.
+        measure: String,
+        /// What there is.
+        known: Vec<String>,
+    },
     /// Training data could not be read.
     #[error("training data: {0}")]
     Data(std::io::Error),
@@ -158,6 +168,17 @@ pub enum Ending {
     Interrupted(u64),
 }
 
+/// What a run leaves.
+#[derive(Clone, Debug)]
+pub struct Trained<M> {
+    /// The model of the last step, or of the best evaluation if one is selected.
+    pub model: M,
+    /// How it ended.
+    pub ending: Ending,
+    /// The evaluation that was selected.
+    pub best: Option<Best>,
+}
+
 /// What the loop tells a person.
 pub trait Observer {
     /// Before the first step: steps that a checkpoint holds, none if the run starts anew.
@@ -188,6 +209,8 @@ pub struct Training<'a, O: Objective, S: Source<Batch = O::Batch>> {
     pub source: &'a S,
     /// How.
     pub config: &'a TrainConfig,
+    /// Which evaluation's model is wanted; none for that of the last step.
+    pub selection: Option<&'a SelectionConfig>,
     /// Names the run: a checkpoint with another fingerprint is refused.
     pub fingerprint: String,
     /// Where logs and checkpoints go.
@@ -207,7 +230,7 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
         resume: bool,
         device: &Device,
         observer: &mut dyn Observer,
-    ) -> Result<(O::Model, Ending), TrainError> {
+    ) -> Result<Trained<O::Model>, TrainError> {
         let run =
             || ops::with_precision(self.config.precision, || self.run_in_precision(model, resume, device, observer));
         if self.config.recompute { ops::with_recomputation(run) } else { run() }
@@ -219,7 +242,7 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
         resume: bool,
         device: &Device,
         observer: &mut dyn Observer,
-    ) -> Result<(O::Model, Ending), TrainError> {
+    ) -> Result<Trained<O::Model>, TrainError> {
         let found = if resume { Checkpoint::open(self.folder, &self.fingerprint)? } else { None };
         observer.started(found.as_ref().map(|checkpoint| checkpoint.steps));
         let mut state = match found {
@@ -229,10 +252,11 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
         let mut recorder = Recorder::open(self.folder, state.done)?;
         let mut alarm = UsageAlarm::default();
         let begun = Instant::now();
-        while state.done < self.config.steps {
+        while state.done < self.config.steps && !self.has_waited(&state) {
             if self.stop.load(Ordering::Relaxed) {
                 self.save(&state)?;
-                return Ok((state.model, Ending::Interrupted(state.done)));
+                let ending = Ending::Interrupted(state.done);
+                return Ok(Trained { model: state.model, ending, best: state.kept.map(|kept| kept.best) });
             }
             let (next, taken) = self.step(state)?;
             state = next;
@@ -245,12 +269,14 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
             if let Some(message) = message {
                 observer.alarm(&message);
             }
-            let due = |every: u64| every > 0 && done.is_multiple_of(every) && done < self.config.steps;
-            if due(self.config.evaluate_every) {
+            let last = done == self.config.steps;
+            let due = |every: u64| every > 0 && done.is_multiple_of(every) && !last;
+            if due(self.config.evaluate_every) || (last && self.selection.is_some()) {
                 let measures = self.evaluate(&state.model, self.config.evaluate_windows)?;
                 if !measures.is_empty() {
                     recorder.write(done, "valid", &measures)?;
                     observer.evaluated(done, &measures);
+                    self.select(&mut state, &measures)?;
                 }
             }
             if due(self.config.checkpoint_every) {
@@ -258,7 +284,26 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
             }
         }
         self.save(&state)?;
-        Ok((state.model, Ending::Finished))
+        let best = state.kept.as_ref().map(|kept| kept.best);
+        let model = match state.kept {
+            Some(kept) => crate::weights::assign(state.model, &kept.weights).expect("its own weights"),
+            None => state.model,
+        };
+        Ok(Trained { model, ending: Ending::Finished, best })
+    }
+
+    /// Whether no better evaluation is to be expected.
+    fn has_waited(&self, state: &State<O::Model>) -> bool {
+        let patience = self.selection.map_or(0, |selection| selection.patience);
+        patience > 0 && state.kept.as_ref().is_some_and(|kept| kept.best.waited >= patience)
+    }
+
+    fn select(&self, state: &mut State<O::Model>, measures: &Measures) -> Result<(), TrainError> {
+        let Some(config) = self.selection else { return Ok(()) };
+        let weights = || crate::weights::collect(&state.model);
+        let kept = selection::consider(config, state.kept.take(), state.done, measures, weights);
+        state.kept = Some(kept.map_err(|known| TrainError::Selection { measure: config.measure.clone(), known })?);
+        Ok(())
     }
 
     /// Measures on held-out windows; empty if nothing is held out.
@@ -288,7 +333,7 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
         let model = self.objective.start(model, &mut batches, micro_batches as usize);
         match failure {
             Some(error) => Err(TrainError::Data(error)),
-            None => Ok(State { model, optimizer: Adamw::new(&self.config.optimizer), done: 0 }),
+            None => Ok(State { model, optimizer: Adamw::new(&self.config.optimizer), done: 0, kept: None }),
         }
     }
 
@@ -302,11 +347,11 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
             }
         };
         let model = crate::weights::assign(model, &from.model).map_err(misfit)?;
-        Ok(State { model, optimizer, done: from.steps })
+        Ok(State { model, optimizer, done: from.steps, kept: from.kept.clone() })
     }
 
     fn step(&self, state: State<O::Model>) -> Result<(State<O::Model>, Taken), TrainError> {
-        let State { model, mut optimizer, done } = state;
+        let State { model, mut optimizer, done, kept } = state;
         let rate = self.config.schedule.rate_at(done, self.config.steps);
         let mut taken = Taken { rate, ..Taken::default() };
         let (mut gradients, mut carries) = (Gradients::default(), Vec::new());
@@ -329,7 +374,7 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
         }
         let done = done + 1;
         let model = self.objective.after_step(model, carries, done);
-        Ok((State { model, optimizer, done }, taken))
+        Ok((State { model, optimizer, done, kept }, taken))
     }
 
     fn log(
@@ -349,7 +394,7 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
 
     fn save(&self, state: &State<O::Model>) -> Result<(), TrainError> {
         let arrays = (crate::weights::collect(&state.model), state.optimizer.to_arrays());
-        Checkpoint::write(self.folder, &self.fingerprint, state.done, &arrays.0, &arrays.1)
+        Checkpoint::write(self.folder, &self.fingerprint, state.done, &arrays.0, &arrays.1, state.kept.as_ref())
     }
 }
 
@@ -358,6 +403,8 @@ struct State<M> {
     model: M,
     optimizer: Adamw,
     done: u64,
+    /// The best evaluation, if one is selected.
+    kept: Option<Kept>,
 }
 
 /// What one step was made of.
