@@ -8,6 +8,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 use vqdna_kernels::conv_block::{self, Input};
+use vqdna_kernels::low_rank::LowRank;
 use vqdna_kernels::norm::Norm;
 use vqdna_kernels::product::{Pair, Precision, Saved, Unit, peak, transposed};
 use vqdna_kernels::{attention, codebook, cross_entropy, gelu, linear, mlp};
@@ -149,7 +150,15 @@ fn linears(bench: &Bench, precision: Precision, rows: usize, d_in: usize, d_out:
         Precision::Bf16 => transposed::<Pair>(&mut dw, &x, d_in, &dy, d_out),
     });
     bench.run("linear backward", &shape, precision, flops(2), || {
-        black_box(linear::backward(&x, &w, d_out, &dy, precision));
+        black_box(linear::backward(&x, &w, d_out, &dy, true, linear::Wanted::ALL, precision));
+    });
+    let rank = 8;
+    let (a, b) = (noise(rank * d_in, 5), noise(d_out * rank, 6));
+    let low_rank = Some(LowRank { a: &a, b: &b, rank, scale: 2.0 });
+    let thin = Work::Flops(4.0 * (rows * rank * (d_in + d_out)) as f64);
+    bench.run(&format!("gradients of rank {rank}"), &shape, precision, thin, || {
+        let wanted = linear::Wanted { low_rank, ..linear::Wanted::default() };
+        black_box(linear::backward(&x, &w, d_out, &dy, false, wanted, precision));
     });
 }
 

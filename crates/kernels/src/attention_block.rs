@@ -2,7 +2,7 @@
 //! [`attention`] in the middle.
 
 use crate::attention::{self, Positions};
-use crate::linear::{column_sums, weight_gradient};
+use crate::linear;
 use crate::mlp::{STRIP, add_row};
 use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Left, Matrix, Onto, Pair, Panels, Precision, Saved, Unit};
@@ -162,59 +162,97 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// Gradients of [`forward`], each in the shape of its argument.
-#[derive(Clone, Debug)]
+/// Which gradients are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// That of the rows.
+    pub x: bool,
+    /// Those of the norm's gain and bias.
+    pub norm: bool,
+    /// Those of the projection to queries, keys and values.
+    pub qkv: linear::Wanted<'a>,
+    /// Those of the projection of what was attended to.
+    pub out: linear::Wanted<'a>,
+}
+
+impl Wanted<'static> {
+    /// All of them.
+    pub const ALL: Self = Self { x: true, norm: true, qkv: linear::Wanted::ALL, out: linear::Wanted::ALL };
+}
+
+/// Gradients of [`forward`], those that were wanted, each in the shape of its argument.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Gradients {
     /// Of the rows.
-    pub x: Vec<f32>,
-    /// Norm gain, `[d]`.
-    pub gain: Vec<f32>,
-    /// Norm bias, `[d]`.
-    pub bias: Vec<f32>,
-    /// `[3 d, d]`.
-    pub qkv: Vec<f32>,
-    /// `[3 d]`.
-    pub qkv_bias: Vec<f32>,
-    /// `[d, d]`.
-    pub out: Vec<f32>,
-    /// `[d]`.
-    pub out_bias: Vec<f32>,
+    pub x: Option<Vec<f32>>,
+    /// Of the norm's gain and bias, `[d]` each.
+    pub norm: Option<[Vec<f32>; 2]>,
+    /// `[3 d, d]` and `[3 d]`.
+    pub qkv: linear::Gradients,
+    /// `[d, d]` and `[d]`.
+    pub out: linear::Gradients,
 }
 
 /// Gradients of [`forward`] at `input` for the output gradient `dout [batch * length, d]`.
-pub fn backward(input: Input, w: Weights, dout: &[f32], kept: Kept, precision: Precision) -> Gradients {
+pub fn backward(input: Input, w: Weights, dout: &[f32], kept: Kept, wanted: Wanted, precision: Precision) -> Gradients {
     match precision {
-        Precision::F32 => backward_in::<f32>(input, w, dout, kept),
-        Precision::Bf16 => backward_in::<Pair>(input, w, dout, kept),
+        Precision::F32 => backward_in::<f32>(input, w, dout, kept, wanted),
+        Precision::Bf16 => backward_in::<Pair>(input, w, dout, kept, wanted),
     }
 }
 
-fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], kept: Kept) -> Gradients {
+fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], kept: Kept, wanted: Wanted) -> Gradients {
     let d = w.out_bias.len();
     let kept = if kept.stats.is_empty() { Attend::<U>::new(w).run(input, true) } else { kept };
+    let mut buffer = Vec::new();
+    let attended = if wanted.out.needs_rows() { U::numbers(kept.attended.units(), d, &mut buffer) } else { &[] };
+    let out = linear::parameter_gradients::<U>(attended, d, dout, d, wanted.out);
+    if !(wanted.x || wanted.norm || wanted.qkv.any()) {
+        return Gradients { out, ..Gradients::default() };
+    }
+    drop(buffer);
     let mut dattended = for_overwrite(dout.len());
-    let (out, out_bias) = rayon::join(
-        || {
-            rows_times(&mut dattended, dout, Panels::<U>::new(Matrix::new(w.out, d, d)).view(), Onto::Zero);
-            let mut buffer = Vec::new();
-            weight_gradient::<U>(U::numbers(kept.attended.units(), d, &mut buffer), d, dout, d)
-        },
-        || column_sums(dout, d),
-    );
+    rows_times(&mut dattended, dout, Panels::<U>::new(Matrix::new(w.out, d, d)).view(), Onto::Zero);
     let attention = w.attention::<U>(input, &kept.qkv);
     let dqkv = attention::backward(attention, &kept.attended, &kept.stats, &dattended);
     drop(kept);
     // The normalised rows, in the place of a gradient that is no longer needed.
     let mut normed = dattended;
+    let (x, norm) = before_attention::<U>(input, w, dout, &dqkv, &mut normed, wanted);
+    let qkv = linear::parameter_gradients::<U>(&normed, d, &dqkv, 3 * d, wanted.qkv);
+    Gradients { x, norm, qkv, out }
+}
+
+/// From the gradient of queries, keys and values to those of the rows and of the norm. `normed` receives the normalised rows if the
+/// projection needs them.
+fn before_attention<U: Unit>(
+    input: Input,
+    w: Weights,
+    dout: &[f32],
+    dqkv: &[f32],
+    normed: &mut [f32],
+    wanted: Wanted,
+) -> (Option<Vec<f32>>, Option<[Vec<f32>; 2]>) {
+    let d = w.out_bias.len();
+    let height = tile_height(input.mask.len());
+    let needs_normed = wanted.qkv.needs_rows();
+    if !(wanted.x || wanted.norm) {
+        if needs_normed {
+            let tiles = normed.par_chunks_mut(height * d).zip(input.x.par_chunks(height * d));
+            tiles.for_each(|(normed, x)| norm::forward_rows(w.norm, x, normed));
+        }
+        return (None, None);
+    }
     let mut dx = for_overwrite(dout.len());
     let right = Panels::<U>::new(Matrix::new(w.qkv, 3 * d, d));
-    let height = tile_height(input.mask.len());
     let tiles = dx.par_chunks_mut(height * d).zip(normed.par_chunks_mut(height * d));
     let tiles = tiles.zip(input.x.par_chunks(height * d)).zip(dout.par_chunks(height * d));
     let dnorms: Vec<_> = tiles
         .zip(dqkv.par_chunks(3 * height * d))
         .map(|((((dx, normed), x), dout), dqkv)| {
-            norm::forward_rows(w.norm, x, normed);
+            if needs_normed {
+                norm::forward_rows(w.norm, x, normed);
+            }
             with_scratch([x.len(), U::scratch(x.len() / d, 3 * d)], |[dnormed, units]| {
                 let (dqkv, _) = U::of_rows(dqkv, 3 * d, 3 * d, units);
                 multiply_all(dnormed, dqkv, right.view(), Onto::Zero);
@@ -222,16 +260,13 @@ fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], kept: Kept) -> G
             })
         })
         .collect();
-    let dnorm = column_sums(&dnorms.concat(), 2 * d);
-    let (gain, bias) = dnorm.split_at(d);
-    let (qkv, qkv_bias) = rayon::join(|| weight_gradient::<U>(&normed, d, &dqkv, 3 * d), || column_sums(&dqkv, 3 * d));
-    Gradients { x: dx, gain: gain.to_vec(), bias: bias.to_vec(), qkv, qkv_bias, out, out_bias }
+    (wanted.x.then_some(dx), wanted.norm.then(|| norm::sum_tiles(&dnorms, d)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linear;
+    use crate::low_rank::test::Owned;
     use crate::rows::test::{assert_close, noise};
 
     const EPS: f32 = 1e-3;
@@ -283,12 +318,14 @@ mod tests {
         };
         let w = weights(&a, Positions::Alibi);
         let input = Input { x: &a[0], mask: &mask, length };
-        let g = backward(input, w, &dout, run(&a).1, Precision::F32);
-        let again = backward(input, w, &dout, Kept::default(), Precision::F32);
-        assert!(g.x == again.x && g.qkv == again.qkv, "kept or computed again, the same bits");
+        let g = backward(input, w, &dout, run(&a).1, Wanted::ALL, Precision::F32);
+        let again = backward(input, w, &dout, Kept::default(), Wanted::ALL, Precision::F32);
+        assert!(g == again, "kept or computed again, the same bits");
         // The kernels compute in f32: slopes over a wide step, compared loosely; exact gradients are tested part by part.
-        let found = [g.x, g.gain, g.bias, g.qkv, g.qkv_bias, g.out, g.out_bias];
-        for (i, gradient) in found.iter().enumerate() {
+        let [gain, bias] = g.norm.unwrap();
+        let linear = [g.qkv.weight, g.qkv.bias, g.out.weight, g.out.bias].map(Option::unwrap);
+        let found = [g.x.unwrap(), gain, bias].into_iter().chain(linear);
+        for (i, gradient) in found.enumerate() {
             let largest = gradient.iter().fold(0.0f32, |m, v| m.max(v.abs()));
             for at in (0..gradient.len()).step_by(3) {
                 let loss = |step: f32| {
@@ -299,6 +336,45 @@ mod tests {
                 let slope = (loss(4e-3) - loss(-4e-3)) / 8e-3;
                 assert!((slope - f64::from(gradient[at])).abs() < 5e-3 * f64::from(largest), "{i}, {at}: {slope}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_not_found_and_changes_nothing() {
+        let (length, d) = (110, 16);
+        let a = arguments(2 * length, d);
+        let mask: Vec<f32> = (0..2 * length).map(|i| f32::from(u8::from(i < 2 * length - 30))).collect();
+        let dout: Vec<f32> = noise(2 * length * d, 99).iter().enumerate().map(|(i, v)| v * mask[i / d]).collect();
+        let (w, input) = (weights(&a, Positions::Alibi), Input { x: &a[0], mask: &mask, length });
+        let (of_qkv, of_out) = (Owned::new(d, 3 * d, 6, 11), Owned::new(d, d, 2, 13));
+        let with = |wanted: linear::Wanted<'static>, part| linear::Wanted { low_rank: Some(part), ..wanted };
+        for precision in [Precision::F32, Precision::Bf16] {
+            let kept = forward(input, w, precision, true).1;
+            let run = |wanted| backward(input, w, &dout, kept.clone(), wanted, precision);
+            let (qkv, out) = (with(linear::Wanted::ALL, of_qkv.view()), with(linear::Wanted::ALL, of_out.view()));
+            let all = run(Wanted { qkv, out, ..Wanted::ALL });
+            if precision == Precision::F32 {
+                for (part, of_layer) in [(&of_qkv, &all.qkv), (&of_out, &all.out)] {
+                    part.assert_gradients(of_layer.low_rank.as_ref(), of_layer.weight.as_ref());
+                }
+            }
+            let none = linear::Wanted::default();
+            let frozen = Wanted { x: true, norm: false, qkv: none, out: none };
+            assert!(run(frozen) == Gradients { x: all.x.clone(), ..Gradients::default() });
+            let adapted = Wanted { qkv: with(none, of_qkv.view()), out: with(none, of_out.view()), ..frozen };
+            let low_rank =
+                |of: &linear::Gradients| linear::Gradients { low_rank: of.low_rank.clone(), ..Default::default() };
+            let expected = Gradients { qkv: low_rank(&all.qkv), out: low_rank(&all.out), ..run(frozen) };
+            assert!(run(adapted) == expected);
+            assert!(run(Wanted { x: false, ..adapted }) == Gradients { x: None, ..expected });
+            let last = Wanted { x: false, norm: false, qkv: none, out: linear::Wanted::ALL };
+            let out = linear::Gradients { low_rank: None, ..all.out.clone() };
+            assert!(run(last) == Gradients { out, ..Gradients::default() });
+            let again = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| run(Wanted { qkv, ..adapted }))
+            };
+            assert!(again(1) == again(3), "any number of threads");
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A ConvNeXt block (Liu et al. 2022) in one dimension: depth-wise convolution, layer norm, two products with GELU between,
 //! residual. The forward pass keeps only a tile of the wide inner layer; the backward pass computes it again from `x`.
 
+use crate::linear;
 use crate::mlp;
 use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Pair, Precision, Saved, TILE, Unit, transpose};
@@ -217,14 +218,10 @@ pub struct Gradients {
     pub gain: Vec<f32>,
     /// Norm bias, `[d]`.
     pub bias: Vec<f32>,
-    /// `[d_inner, d]`.
-    pub up: Vec<f32>,
-    /// `[d_inner]`.
-    pub up_bias: Vec<f32>,
-    /// `[d, d_inner]`.
-    pub down: Vec<f32>,
-    /// `[d]`.
-    pub down_bias: Vec<f32>,
+    /// `[d_inner, d]` and `[d_inner]`, always found.
+    pub up: linear::Gradients,
+    /// `[d, d_inner]` and `[d]`, always found.
+    pub down: linear::Gradients,
 }
 
 /// Gradients of [`forward`] at `input` for the output gradient `dout [batch * length, d]`. `pre` is what the forward pass kept, or
@@ -240,7 +237,8 @@ fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], pre: &Saved) -> 
     let d = w.d();
     let conv = Convolution { taps: w.taps(), bias: w.conv_bias.to_vec() };
     let mut dconv = for_overwrite(dout.len());
-    let mut mlp = mlp::Backward::<U>::new(w.mlp, !pre.is_empty());
+    let all = mlp::Wanted { y: true, up: linear::Wanted::ALL, down: linear::Wanted::ALL };
+    let mut mlp = mlp::Backward::<U>::new(w.mlp, all, !pre.is_empty());
     let dnorms = mlp.run(
         dout,
         pre,
@@ -256,23 +254,12 @@ fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], pre: &Saved) -> 
             dnorm
         },
     );
-    let dnorm = crate::linear::column_sums(&dnorms.concat(), 2 * d);
-    let (gain, bias) = dnorm.split_at(d);
-    let ((dtaps, conv_bias), (x, mlp)) = rayon::join(
+    let [gain, bias] = norm::sum_tiles(&dnorms, d);
+    let ((conv, conv_bias), (x, mlp::Gradients { up, down })) = rayon::join(
         || convolve_backward_weights(input, &dconv, conv.kernel(), d),
         || (convolve_backward_input(input, &dconv, &conv.taps, dout), mlp.finish()),
     );
-    Gradients {
-        x,
-        conv: dtaps,
-        conv_bias,
-        gain: gain.to_vec(),
-        bias: bias.to_vec(),
-        up: mlp.up,
-        up_bias: mlp.up_bias,
-        down: mlp.down,
-        down_bias: mlp.down_bias,
-    }
+    Gradients { x, conv, conv_bias, gain, bias, up, down }
 }
 
 /// `dout + mask · (conv transposed)(dconv)`.
@@ -320,7 +307,7 @@ fn convolve_backward_weights(input: Input, dconv: &[f32], kernel: usize, d: usiz
                 }
             }
             let run = run.max(1);
-            crate::linear::add_rows(&dconv[row * d..(row + run) * d], bias);
+            linear::add_rows(&dconv[row * d..(row + run) * d], bias);
             row += run;
         }
     });
@@ -421,9 +408,10 @@ mod tests {
                 g.x == again.x && g.up == again.up && g.down == again.down,
                 "kept or computed again, the same bits"
             );
-            let found = [g.x, g.conv, g.conv_bias, g.gain, g.bias, g.up, g.up_bias, g.down, g.down_bias];
-            for (i, gradient) in found.iter().enumerate() {
-                assert_gradient(gradient, &a[i], |v| {
+            let linear = [g.up.weight, g.up.bias, g.down.weight, g.down.bias].map(Option::unwrap);
+            let found = [g.x, g.conv, g.conv_bias, g.gain, g.bias].into_iter().chain(linear);
+            for (i, gradient) in found.enumerate() {
+                assert_gradient(&gradient, &a[i], |v| {
                     let mut moved = wide.clone();
                     moved[i] = v.to_vec();
                     reference(&moved, &mask, length).iter().zip(&dout).map(|(y, &d)| y * f64::from(d)).sum()
@@ -457,7 +445,7 @@ mod tests {
                 let input = Input { x: &a[0], mask: &mask, length };
                 let (out, pre) = forward(input, weights(&a), Precision::F32, true);
                 let g = backward(input, weights(&a), &dout, &pre, Precision::F32);
-                (out, g.x, g.conv, g.gain, g.up, g.down, g.down_bias)
+                (out, g.x, g.conv, g.gain, g.up, g.down)
             })
         };
         assert!(run(1) == run(3));

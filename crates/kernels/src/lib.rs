@@ -19,6 +19,7 @@ pub mod conv_block;
 pub mod cross_entropy;
 pub mod gelu;
 pub mod linear;
+pub mod low_rank;
 pub mod mlp;
 pub mod mlp_block;
 pub mod norm;

@@ -1,5 +1,6 @@
 //! A linear layer, `y = x · wᵀ + b`.
 
+use crate::low_rank::{Factors, LowRank, Rows};
 use crate::product::{Matrix, Onto, Pair, Panels, Precision, Unit, rows_times, transpose, transposed};
 use crate::rows::{for_overwrite, sum_over_rows};
 use crate::simd::simd;
@@ -23,39 +24,103 @@ fn forward_in<U: Unit>(x: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
     y
 }
 
-/// Gradients of [`forward`].
-pub struct Gradients {
-    /// `[rows, d_in]`.
-    pub x: Vec<f32>,
-    /// `[d_out, d_in]`.
-    pub w: Vec<f32>,
-    /// `[d_out]`.
-    pub b: Vec<f32>,
+/// Which gradients of a linear layer's parameters a backward pass is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// That of the weight.
+    pub weight: bool,
+    /// That of the bias.
+    pub bias: bool,
+    /// Those of the factors of a part of the weight; the part is in the weight already.
+    pub low_rank: Option<LowRank<'a>>,
 }
 
-/// Gradients of [`forward`] at `x`, `w` for the output gradient `dy [rows, d_out]`.
-pub fn backward(x: &[f32], w: &[f32], d_out: usize, dy: &[f32], precision: Precision) -> Gradients {
-    match precision {
-        Precision::F32 => backward_in::<f32>(x, w, d_out, dy),
-        Precision::Bf16 => backward_in::<Pair>(x, w, d_out, dy),
+impl Wanted<'static> {
+    /// Weight and bias.
+    pub const ALL: Self = Self { weight: true, bias: true, low_rank: None };
+}
+
+impl Wanted<'_> {
+    /// Whether there is anything to find.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        self.bias || self.needs_rows()
+    }
+
+    /// Whether the rows that the layer read are needed.
+    #[must_use]
+    pub fn needs_rows(&self) -> bool {
+        self.weight || self.low_rank.is_some()
     }
 }
 
-fn backward_in<U: Unit>(x: &[f32], w: &[f32], d_out: usize, dy: &[f32]) -> Gradients {
+/// Gradients of a linear layer's parameters, those that were wanted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gradients {
+    /// `[d_out, d_in]`.
+    pub weight: Option<Vec<f32>>,
+    /// `[d_out]`.
+    pub bias: Option<Vec<f32>>,
+    /// Of a part's `a [rank, d_in]` and `b [d_out, rank]`.
+    pub low_rank: Option<[Vec<f32>; 2]>,
+}
+
+/// Gradients of [`forward`] at `x`, `w` for the output gradient `dy [rows, d_out]`: that of x, if `of_x`, and those of the parameters.
+/// Where none of them [needs rows](Wanted::needs_rows), x is not read.
+pub fn backward(
+    x: &[f32],
+    w: &[f32],
+    d_out: usize,
+    dy: &[f32],
+    of_x: bool,
+    wanted: Wanted,
+    precision: Precision,
+) -> (Option<Vec<f32>>, Gradients) {
+    match precision {
+        Precision::F32 => backward_in::<f32>(x, w, d_out, dy, of_x, wanted),
+        Precision::Bf16 => backward_in::<Pair>(x, w, d_out, dy, of_x, wanted),
+    }
+}
+
+fn backward_in<U: Unit>(
+    x: &[f32],
+    w: &[f32],
+    d_out: usize,
+    dy: &[f32],
+    of_x: bool,
+    wanted: Wanted,
+) -> (Option<Vec<f32>>, Gradients) {
     let d_in = w.len() / d_out;
-    let mut dx = for_overwrite(x.len());
-    let (w, b) = rayon::join(
-        || {
-            rows_times(&mut dx, dy, Panels::<U>::new(Matrix::new(w, d_out, d_in)).view(), Onto::Zero);
-            weight_gradient::<U>(x, d_in, dy, d_out)
-        },
-        || column_sums(dy, d_out),
-    );
-    Gradients { x: dx, w, b }
+    let dx = of_x.then(|| {
+        let mut dx = for_overwrite(dy.len() / d_out * d_in);
+        rows_times(&mut dx, dy, Panels::<U>::new(Matrix::new(w, d_out, d_in)).view(), Onto::Zero);
+        dx
+    });
+    (dx, parameter_gradients::<U>(x, d_in, dy, d_out, wanted))
+}
+
+/// Gradients of the parameters of a layer that read `x [rows, d_in]`.
+pub(crate) fn parameter_gradients<U: Unit>(
+    x: &[f32],
+    d_in: usize,
+    dy: &[f32],
+    d_out: usize,
+    wanted: Wanted,
+) -> Gradients {
+    let of_weight = || {
+        let low_rank = wanted.low_rank.map(|part| {
+            let mut factors = Factors::<U>::new(part);
+            factors.add(Rows::Dense(x), Rows::Dense(dy));
+            factors.finish()
+        });
+        (wanted.weight.then(|| weight_gradient::<U>(x, d_in, dy, d_out)), low_rank)
+    };
+    let ((weight, low_rank), bias) = rayon::join(of_weight, || wanted.bias.then(|| column_sums(dy, d_out)));
+    Gradients { weight, bias, low_rank }
 }
 
 /// `dyᵀ · x`, `[d_out, d_in]`, with the wider matrix where the product wants it.
-pub(crate) fn weight_gradient<U: Unit>(x: &[f32], d_in: usize, dy: &[f32], d_out: usize) -> Vec<f32> {
+fn weight_gradient<U: Unit>(x: &[f32], d_in: usize, dy: &[f32], d_out: usize) -> Vec<f32> {
     let mut dw = vec![0.0; d_in * d_out];
     if d_in >= d_out {
         transposed::<U>(&mut dw, dy, d_out, x, d_in);
@@ -82,6 +147,7 @@ simd! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::low_rank::test::Owned;
     use crate::product::TILE;
     use crate::rows::test::{assert_close, assert_gradient, noise};
 
@@ -102,13 +168,51 @@ mod tests {
             let loss = |x: &[f64], w: &[f64], b: &[f64]| {
                 reference(x, w, b).iter().zip(&dy).map(|(y, &d)| y * f64::from(d)).sum::<f64>()
             };
-            let gradients = backward(&x, &w, d_out, &dy, Precision::F32);
             if rows < TILE {
-                assert_gradient(&gradients.x, &x, |x| loss(x, &wide(&w), &wide(&b)));
-                assert_gradient(&gradients.w, &w, |w| loss(&wide(&x), w, &wide(&b)));
-                assert_gradient(&gradients.b, &b, |b| loss(&wide(&x), &wide(&w), b));
+                let (dx, g) = backward(&x, &w, d_out, &dy, true, Wanted::ALL, Precision::F32);
+                assert_gradient(&dx.unwrap(), &x, |x| loss(x, &wide(&w), &wide(&b)));
+                assert_gradient(&g.weight.unwrap(), &w, |w| loss(&wide(&x), w, &wide(&b)));
+                assert_gradient(&g.bias.unwrap(), &b, |b| loss(&wide(&x), &wide(&w), b));
             }
         }
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_not_found_and_changes_nothing() {
+        let (rows, d_in, d_out) = (TILE + 3, 20, 12);
+        let (x, w, dy) = (noise(rows * d_in, 1), noise(d_in * d_out, 2), noise(rows * d_out, 3));
+        let part = Owned::new(d_in, d_out, 4, 5);
+        for precision in [Precision::F32, Precision::Bf16] {
+            let run = |x: &[f32], of_x, wanted| backward(x, &w, d_out, &dy, of_x, wanted, precision);
+            let (dx, all) = run(&x, true, Wanted { low_rank: Some(part.view()), ..Wanted::ALL });
+            assert_eq!(run(&[], true, Wanted::default()), (dx, Gradients::default()));
+            let bias = Wanted { bias: true, ..Wanted::default() };
+            assert_eq!(run(&[], false, bias), (None, Gradients { bias: all.bias, ..Gradients::default() }));
+            let low_rank = Wanted { low_rank: Some(part.view()), ..Wanted::default() };
+            let found = run(&x, false, low_rank).1;
+            assert_eq!(found, Gradients { low_rank: all.low_rank, ..Gradients::default() });
+            if precision == Precision::F32 {
+                part.assert_gradients(found.low_rank.as_ref(), all.weight.as_ref());
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_of_a_low_rank_part_match_the_definition() {
+        let (rows, d_in, d_out) = (7, 4, 3);
+        let (x, w, b, dy) = (noise(rows * d_in, 1), noise(d_in * d_out, 2), vec![0.0; d_out], noise(rows * d_out, 4));
+        let part = Owned::new(d_in, d_out, 2, 5);
+        let wide = |v: &[f32]| v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+        let loss = |pa: &[f64], pb: &[f64]| {
+            let sum = |at: usize| (0..2).map(|r| pb[at / d_in * 2 + r] * pa[r * d_in + at % d_in]).sum::<f64>();
+            let w: Vec<f64> = w.iter().enumerate().map(|(at, &w)| f64::from(w) + 0.75 * sum(at)).collect();
+            reference(&wide(&x), &w, &wide(&b)).iter().zip(&dy).map(|(y, &d)| y * f64::from(d)).sum::<f64>()
+        };
+        let wanted = Wanted { low_rank: Some(part.view()), ..Wanted::default() };
+        let found = backward(&x, &part.view().added_to(&w), d_out, &dy, false, wanted, Precision::F32).1;
+        let [da, db] = found.low_rank.unwrap();
+        assert_gradient(&da, &part.a, |a| loss(a, &wide(&part.b)));
+        assert_gradient(&db, &part.b, |b| loss(&wide(&part.a), b));
     }
 
     #[test]
@@ -120,7 +224,14 @@ mod tests {
             a.iter().zip(b).all(|(a, b)| (a - b).abs() < 0.02 * scale)
         };
         assert!(near(&forward(&x, &w, &b, Precision::Bf16), &forward(&x, &w, &b, Precision::F32)));
-        let (g, want) = (backward(&x, &w, d_out, &dy, Precision::Bf16), backward(&x, &w, d_out, &dy, Precision::F32));
-        assert!(near(&g.x, &want.x) && near(&g.w, &want.w) && g.b == want.b);
+        let part = Owned::new(d_in, d_out, 8, 5);
+        let wanted = Wanted { low_rank: Some(part.view()), ..Wanted::ALL };
+        let run = |precision| {
+            let (dx, g) = backward(&x, &w, d_out, &dy, true, wanted, precision);
+            let [da, db] = g.low_rank.unwrap();
+            ([dx.unwrap(), g.weight.unwrap(), da, db], g.bias)
+        };
+        let ((got, bias), (want, same)) = (run(Precision::Bf16), run(Precision::F32));
+        assert!(got.iter().zip(&want).all(|(got, want)| near(got, want)) && bias == same);
     }
 }

@@ -3,7 +3,8 @@
 //! [`conv_block`](crate::conv_block) and [`mlp_block`](crate::mlp_block) are this with what stands before it.
 
 use crate::gelu;
-use crate::linear::add_rows;
+use crate::linear::{self, add_rows};
+use crate::low_rank::{Factors, LowRank, Rows};
 use crate::product::{Left, Matrix, Onto, Panels, Saved, Unit, View};
 use crate::product::{multiply, pack_rows, panel_width, transpose, transposed_panels};
 use crate::rows::{Shared, for_overwrite, tile_height, with_scratch};
@@ -108,53 +109,113 @@ simd! {
     }
 }
 
-/// Gradients of the weights, each in the shape of its argument.
-#[derive(Clone, Debug)]
-pub(crate) struct Gradients {
-    pub up: Vec<f32>,
-    pub up_bias: Vec<f32>,
-    pub down: Vec<f32>,
-    pub down_bias: Vec<f32>,
+/// Which gradients of the two layers are wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    /// That of y.
+    pub y: bool,
+    pub up: linear::Wanted<'a>,
+    pub down: linear::Wanted<'a>,
 }
 
-/// The two layers ready for the backward pass, and the gradients of their weights so far.
+/// Gradients of the parameters, those that were wanted.
+#[derive(Clone, Debug)]
+pub(crate) struct Gradients {
+    pub up: linear::Gradients,
+    pub down: linear::Gradients,
+}
+
+/// Gradients of one of the layers so far.
+struct Sums<U> {
+    /// `[d, d_inner]`: that of `up` is transposed at the end.
+    weight: Option<Vec<f32>>,
+    bias: Option<Vec<f32>>,
+    factors: Option<Factors<U>>,
+}
+
+impl<U: Unit> Sums<U> {
+    fn new(wanted: linear::Wanted, size: usize, d_out: usize) -> Self {
+        Self {
+            weight: wanted.weight.then(|| vec![0.0; size]),
+            bias: wanted.bias.then(|| vec![0.0; d_out]),
+            factors: wanted.low_rank.map(Factors::new),
+        }
+    }
+
+    /// Adds what comes of some rows: those of the outer width, `[rows, d]`, the inner ones in panels, and both as inputs and gradients
+    /// of outputs.
+    fn add(&mut self, outer: &[f32], inner: View<U>, [x, dy]: [Rows<U>; 2]) {
+        if let Some(sum) = &mut self.weight {
+            let d = sum.len() / inner.cols();
+            transposed_panels(sum, outer, d, inner);
+        }
+        if let Some(factors) = &mut self.factors {
+            factors.add(x, dy);
+        }
+    }
+
+    fn finish(self) -> linear::Gradients {
+        linear::Gradients { weight: self.weight, bias: self.bias, low_rank: self.factors.map(Factors::finish) }
+    }
+}
+
+/// The two layers ready for the backward pass, and the gradients of their parameters so far.
 pub(crate) struct Backward<'a, U> {
     w: Weights<'a>,
+    wanted: Wanted<'a>,
     /// Only where the input of GELU was not kept.
     up: Option<Panels<U>>,
-    /// `up` and `down` as they stand: gradients walk them the other way.
-    up_back: Panels<U>,
+    /// `up` and `down` as they stand: gradients walk them the other way. `up` only where the gradient of y is wanted.
+    up_back: Option<Panels<U>>,
     down_back: Panels<U>,
-    /// `[d, d_inner]`: transposed at the end.
-    dup: Vec<f32>,
-    gradients: Gradients,
+    of_up: Sums<U>,
+    of_down: Sums<U>,
+}
+
+/// What the work on a tile reads, and where its columns go.
+struct Tile<'a, U> {
+    y: &'a [f32],
+    /// The input of GELU, or nothing.
+    pre: &'a [U],
+    dout: &'a [f32],
+    /// Its first row in the group.
+    first_row: usize,
+    /// Of GELU's output and of the gradient of its input, where they are wanted.
+    act: Option<&'a Columns<'a>>,
+    dpre: Option<&'a Columns<'a>>,
+}
+
+/// What a tile adds to the gradients: sums over its rows, and rows of GELU's output and of the gradient of its input, narrowed by a
+/// low-rank part.
+struct Share {
+    up_bias: Vec<f32>,
+    down_bias: Vec<f32>,
+    act: Vec<f32>,
+    dpre: Vec<f32>,
 }
 
 impl<'a, U: Unit> Backward<'a, U> {
     /// `kept`: whether the input of GELU will be given.
-    pub(crate) fn new(w: Weights<'a>, kept: bool) -> Self {
+    pub(crate) fn new(w: Weights<'a>, wanted: Wanted<'a>, kept: bool) -> Self {
         let (d, d_inner) = (w.d(), w.d_inner());
-        let gradients = Gradients {
-            up: Vec::new(),
-            up_bias: vec![0.0; d_inner],
-            down: vec![0.0; d * d_inner],
-            down_bias: vec![0.0; d],
-        };
-        let (up_back, down_back) =
-            rayon::join(|| Panels::new(Matrix::new(w.up, d_inner, d)), || Panels::new(Matrix::new(w.down, d, d_inner)));
+        let (up_back, down_back) = rayon::join(
+            || wanted.y.then(|| Panels::new(Matrix::new(w.up, d_inner, d))),
+            || Panels::new(Matrix::new(w.down, d, d_inner)),
+        );
         Self {
             w,
+            wanted,
             up: (!kept).then(|| Panels::new(Matrix::new(w.up, d_inner, d).transposed())),
             up_back,
             down_back,
-            dup: vec![0.0; d * d_inner],
-            gradients,
+            of_up: Sums::new(wanted.up, d * d_inner, d_inner),
+            of_down: Sums::new(wanted.down, d * d_inner, d),
         }
     }
 
     /// All rows of `dout [rows, d]`, tile by tile. `before` gets the first row of a tile and writes its rows of y, and what it likes into
-    /// its rows of `out [rows, d]`; `after` gets the first row, the gradient of y, and those rows of `out` to finish. What `after`
-    /// returns comes back in the order of tiles. `pre [rows, d_inner]` is the input of GELU if it was kept.
+    /// its rows of `out [rows, d]`; `after` gets the first row, the gradient of y, and those rows of `out` to finish, if that gradient is
+    /// wanted. What `after` returns comes back in the order of tiles. `pre [rows, d_inner]` is the input of GELU if it was kept.
     pub(crate) fn run<T: Send>(
         &mut self,
         dout: &[f32],
@@ -168,8 +229,9 @@ impl<'a, U: Unit> Backward<'a, U> {
         // Groups of equal size; a function of the rows alone.
         let group = rows.div_ceil(rows.div_ceil(GROUP).max(1));
         let mut y = for_overwrite(group * d);
-        let mut act = for_overwrite(View::<U>::units(group, d_inner));
-        let mut dpre = for_overwrite(act.len());
+        let columns = |wanted: bool| for_overwrite(if wanted { View::<U>::units(group, d_inner) } else { 0 });
+        let mut act = columns(self.wanted.down.needs_rows());
+        let mut dpre = columns(self.wanted.up.needs_rows());
         let mut results = Vec::new();
         for first in (0..rows).step_by(group.max(1)) {
             let here = group.min(rows - first);
@@ -177,7 +239,8 @@ impl<'a, U: Unit> Backward<'a, U> {
             let height = tile_height(here).next_multiple_of(U::DEPTH);
             let dout = &dout[first * d..(first + here) * d];
             let y = &mut y[..here * d];
-            let (act_columns, dpre_columns) = (Columns::new(&mut act, here), Columns::new(&mut dpre, here));
+            let act_columns = (!act.is_empty()).then(|| Columns::new(&mut act, here));
+            let dpre_columns = (!dpre.is_empty()).then(|| Columns::new(&mut dpre, here));
             let this = &*self;
             let tiles = y
                 .par_chunks_mut(height * d)
@@ -185,32 +248,36 @@ impl<'a, U: Unit> Backward<'a, U> {
                 .zip(out[first * d..(first + here) * d].par_chunks_mut(height * d))
                 .enumerate()
                 .map(|(tile, ((y, dout), out))| {
-                    let (in_group, rows) = (tile * height, y.len() / d);
-                    let at = first + in_group;
+                    let (first_row, rows) = (tile * height, y.len() / d);
+                    let at = first + first_row;
                     before(at, y, out);
                     let stride = U::width(d_inner);
                     let pre = if pre.is_empty() { &[] } else { &pre.units::<U>()[at * stride..(at + rows) * stride] };
-                    let mut biases = vec![0.0; d_inner + d];
-                    let (dup_bias, ddown_bias) = biases.split_at_mut(d_inner);
-                    let result = with_scratch([rows * d, this.scratch(rows)], |[dy, scratch]| {
-                        let columns = [&act_columns, &dpre_columns];
-                        this.tile(y, pre, dout, in_group, columns, dup_bias, dy, scratch);
-                        after(at, dy, out)
-                    });
-                    add_rows(dout, ddown_bias);
-                    (result, biases)
+                    let tile = Tile { y, pre, dout, first_row, act: act_columns.as_ref(), dpre: dpre_columns.as_ref() };
+                    with_scratch([rows * d, this.scratch(rows)], |[dy, scratch]| {
+                        let share = this.tile(&tile, dy, scratch);
+                        (share, this.wanted.y.then(|| after(at, dy, out)))
+                    })
                 });
+            let (mut narrow_act, mut narrow_dpre) = (Vec::new(), Vec::new());
             // Sums of tiles are added in the order of tiles, which are the same for any number of threads.
-            for (result, biases) in tiles.collect::<Vec<_>>() {
-                results.push(result);
-                add_rows(&biases[..d_inner], &mut self.gradients.up_bias);
-                add_rows(&biases[d_inner..], &mut self.gradients.down_bias);
+            for (share, result) in tiles.collect::<Vec<_>>() {
+                results.extend(result);
+                for (sums, bias) in [(&mut self.of_up, share.up_bias), (&mut self.of_down, share.down_bias)] {
+                    if let Some(sum) = &mut sums.bias {
+                        add_rows(&bias, sum);
+                    }
+                }
+                narrow_act.extend(share.act);
+                narrow_dpre.extend(share.dpre);
             }
-            let view = |floats| View::of(U::from_floats_mut(floats), here, d_inner);
-            let (act, dpre) = (view(&mut act), view(&mut dpre));
+            let (act, dpre) = (packed::<U>(&mut act, here, d_inner), packed(&mut dpre, here, d_inner));
+            let (of_up, of_down) = (&mut self.of_up, &mut self.of_down);
             // Together, so that no thread waits between them.
-            let (dup, ddown) = (&mut self.dup, &mut self.gradients.down);
-            rayon::join(|| transposed_panels(dup, y, d, dpre), || transposed_panels(ddown, dout, d, act));
+            rayon::join(
+                || dpre.map(|dpre| of_up.add(y, dpre, [Rows::Dense(y), Rows::Packed(dpre, &narrow_dpre)])),
+                || act.map(|act| of_down.add(dout, act, [Rows::Packed(act, &narrow_act), Rows::Dense(dout)])),
+            );
         }
         results
     }
@@ -220,33 +287,23 @@ impl<'a, U: Unit> Backward<'a, U> {
         2 * U::scratch(rows, d) + 2 * rows * strip + U::scratch(rows, strip)
     }
 
-    /// From y and the input of GELU (computed again if it is empty) to the columns of GELU's output and of the gradient of its input,
-    /// the sum of the latter, and `dy`.
-    #[allow(clippy::too_many_arguments, reason = "four things in, three out, and memory to work in")]
-    fn tile(
-        &self,
-        y: &[f32],
-        pre: &[U],
-        dout: &[f32],
-        first_row: usize,
-        [act_columns, dpre_columns]: [&Columns; 2],
-        dup_bias: &mut [f32],
-        dy: &mut [f32],
-        scratch: &mut [f32],
-    ) {
+    /// From y and the input of GELU (computed again if it was not kept) to the columns and the share of a tile, and to `dy` if it is
+    /// wanted.
+    fn tile(&self, tile: &Tile<U>, dy: &mut [f32], scratch: &mut [f32]) -> Share {
         let (d, d_inner) = (self.w.d(), self.w.d_inner());
-        let rows = dout.len() / d;
+        let rows = tile.dout.len() / d;
+        let mut share = self.empty_share(rows);
         let (y_units, scratch) = scratch.split_at_mut(U::scratch(rows, d));
         let (dout_units, scratch) = scratch.split_at_mut(U::scratch(rows, d));
         let (act, scratch) = scratch.split_at_mut(rows * STRIP.min(d_inner));
         let (dpre, strip_units) = scratch.split_at_mut(act.len());
-        let (units, stride) = U::of_rows(dout, d, d, dout_units);
+        let (units, stride) = U::of_rows(tile.dout, d, d, dout_units);
         let dout = Left::Rows { units, stride };
         let y = self.up.as_ref().map(|up| {
-            let (units, stride) = U::of_rows(y, d, d, y_units);
+            let (units, stride) = U::of_rows(tile.y, d, d, y_units);
             (Left::Rows { units, stride }, up.view())
         });
-        let (up_back, down_back) = (self.up_back.view(), self.down_back.view());
+        let down_back = self.down_back.view();
         for first in (0..d_inner).step_by(STRIP) {
             let width = STRIP.min(d_inner - first);
             let columns = first..first + width;
@@ -256,24 +313,63 @@ impl<'a, U: Unit> Backward<'a, U> {
                 multiply(act, width, y, up, 0..up.steps(), columns.clone(), bias);
                 U::round(act);
             } else {
-                U::read_rows(&pre[U::width(first)..], U::width(d_inner), width, act);
+                U::read_rows(&tile.pre[U::width(first)..], U::width(d_inner), width, act);
             }
             multiply(dpre, width, dout, down_back, 0..down_back.steps(), columns.clone(), Onto::Zero);
             gelu::with_gradient(act, dpre);
-            add_rows(dpre, &mut dup_bias[columns]);
-            act_columns.write::<U>(act, first_row, first, width);
-            dpre_columns.write::<U>(dpre, first_row, first, width);
+            if self.wanted.up.bias {
+                add_rows(dpre, &mut share.up_bias[columns]);
+            }
+            for (columns, rows) in [(tile.act, &*act), (tile.dpre, &*dpre)] {
+                if let Some(columns) = columns {
+                    columns.write::<U>(rows, tile.first_row, first, width);
+                }
+            }
             let onto = if first == 0 { Onto::Zero } else { Onto::Output };
             let steps = U::width(first)..U::width(first + width);
+            if let Some(factors) = &self.of_down.factors {
+                let (units, stride) = U::of_rows(act, width, width, strip_units);
+                let (left, right) = (Left::Rows { units, stride }, factors.narrow_x());
+                multiply(&mut share.act, right.cols(), left, right, steps.clone(), 0..right.cols(), onto);
+            }
             let (units, stride) = U::of_rows(dpre, width, width, strip_units);
-            multiply(dy, d, Left::Rows { units, stride }, up_back, steps, 0..d, onto);
+            let left = Left::Rows { units, stride };
+            if let Some(factors) = &self.of_up.factors {
+                let right = factors.narrow_dy();
+                multiply(&mut share.dpre, right.cols(), left, right, steps.clone(), 0..right.cols(), onto);
+            }
+            if let Some(up_back) = &self.up_back {
+                multiply(dy, d, left, up_back.view(), steps, 0..d, onto);
+            }
+        }
+        if self.wanted.down.bias {
+            add_rows(tile.dout, &mut share.down_bias);
+        }
+        share
+    }
+
+    fn empty_share(&self, rows: usize) -> Share {
+        let zeros = |wanted: bool, count: usize| vec![0.0; if wanted { count } else { 0 }];
+        let rank = |part: Option<LowRank>| part.map_or(0, |part| part.rank);
+        Share {
+            up_bias: zeros(self.wanted.up.bias, self.w.d_inner()),
+            down_bias: zeros(self.wanted.down.bias, self.w.d()),
+            act: vec![0.0; rows * rank(self.wanted.down.low_rank)],
+            dpre: vec![0.0; rows * rank(self.wanted.up.low_rank)],
         }
     }
 
-    pub(crate) fn finish(mut self) -> Gradients {
-        self.gradients.up = transpose(&self.dup, self.w.d(), self.w.d_inner());
-        self.gradients
+    pub(crate) fn finish(self) -> Gradients {
+        let (d, d_inner) = (self.w.d(), self.w.d_inner());
+        let mut up = self.of_up.finish();
+        up.weight = up.weight.map(|weight| transpose(&weight, d, d_inner));
+        Gradients { up, down: self.of_down.finish() }
     }
+}
+
+/// Columns that were wanted, as panels.
+fn packed<U: Unit>(floats: &mut [f32], rows: usize, width: usize) -> Option<View<'_, U>> {
+    (!floats.is_empty()).then(|| View::of(U::from_floats_mut(floats), rows, width))
 }
 
 /// Panels of a matrix whose rows come tile by tile.

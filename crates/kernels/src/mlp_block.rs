@@ -3,7 +3,7 @@
 //! As in [`conv_block`](crate::conv_block), the wide inner layer exists as strips of a tile only, unless it is kept for the backward
 //! pass.
 
-use crate::linear::column_sums;
+use crate::linear;
 use crate::mlp::{self, Weights};
 use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Pair, Precision, Saved, Unit};
@@ -74,57 +74,84 @@ impl<U: Unit> Prepared<U> {
     }
 }
 
-/// Gradients of [`forward`], each in the shape of its argument.
-#[derive(Clone, Debug)]
+/// Which gradients are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// That of the rows.
+    pub x: bool,
+    /// Those of the norm's gain and bias.
+    pub norm: bool,
+    /// Those of the layer to the inner width.
+    pub up: linear::Wanted<'a>,
+    /// Those of the layer back.
+    pub down: linear::Wanted<'a>,
+}
+
+impl Wanted<'static> {
+    /// All of them.
+    pub const ALL: Self = Self { x: true, norm: true, up: linear::Wanted::ALL, down: linear::Wanted::ALL };
+}
+
+/// Gradients of [`forward`], those that were wanted, each in the shape of its argument.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Gradients {
     /// Of the rows.
-    pub x: Vec<f32>,
-    /// Norm gain, `[d]`.
-    pub gain: Vec<f32>,
-    /// Norm bias, `[d]`.
-    pub bias: Vec<f32>,
-    /// `[d_inner, d]`.
-    pub up: Vec<f32>,
-    /// `[d_inner]`.
-    pub up_bias: Vec<f32>,
-    /// `[d, d_inner]`.
-    pub down: Vec<f32>,
-    /// `[d]`.
-    pub down_bias: Vec<f32>,
+    pub x: Option<Vec<f32>>,
+    /// Of the norm's gain and bias, `[d]` each.
+    pub norm: Option<[Vec<f32>; 2]>,
+    /// `[d_inner, d]` and `[d_inner]`.
+    pub up: linear::Gradients,
+    /// `[d, d_inner]` and `[d]`.
+    pub down: linear::Gradients,
 }
 
 /// Gradients of [`forward`] at `x` for the output gradient `dout [rows, d]`. `pre` is what the forward pass kept, or empty.
-pub fn backward(x: &[f32], norm: Norm, w: Weights, dout: &[f32], pre: &Saved, precision: Precision) -> Gradients {
+pub fn backward(
+    x: &[f32],
+    norm: Norm,
+    w: Weights,
+    dout: &[f32],
+    pre: &Saved,
+    wanted: Wanted,
+    precision: Precision,
+) -> Gradients {
     match precision {
-        Precision::F32 => backward_in::<f32>(x, norm, w, dout, pre),
-        Precision::Bf16 => backward_in::<Pair>(x, norm, w, dout, pre),
+        Precision::F32 => backward_in::<f32>(x, norm, w, dout, pre, wanted),
+        Precision::Bf16 => backward_in::<Pair>(x, norm, w, dout, pre, wanted),
     }
 }
 
-fn backward_in<U: Unit>(x: &[f32], norm: Norm, w: Weights, dout: &[f32], pre: &Saved) -> Gradients {
+fn backward_in<U: Unit>(x: &[f32], norm: Norm, w: Weights, dout: &[f32], pre: &Saved, wanted: Wanted) -> Gradients {
     let d = w.d();
     let mut dx = for_overwrite(x.len());
-    let mut mlp = mlp::Backward::<U>::new(w, !pre.is_empty());
+    let Wanted { up, down, .. } = wanted;
+    let of_y = wanted.x || wanted.norm;
+    let needs_y = up.needs_rows() || pre.is_empty();
+    let mut mlp = mlp::Backward::<U>::new(w, mlp::Wanted { y: of_y, up, down }, !pre.is_empty());
     let dnorms = mlp.run(
         dout,
         pre,
         &mut dx,
-        |first, y, _| norm::forward_rows(norm, &x[first * d..first * d + y.len()], y),
+        |first, y, _| {
+            if needs_y {
+                norm::forward_rows(norm, &x[first * d..first * d + y.len()], y);
+            }
+        },
         |first, dy, dx| {
             let at = first * d..first * d + dy.len();
             norm::backward_tile(norm, &x[at.clone()], dy, &dout[at], dx)
         },
     );
-    let dnorm = column_sums(&dnorms.concat(), 2 * d);
-    let (gain, bias) = dnorm.split_at(d);
-    let mlp::Gradients { up, up_bias, down, down_bias } = mlp.finish();
-    Gradients { x: dx, gain: gain.to_vec(), bias: bias.to_vec(), up, up_bias, down, down_bias }
+    let mlp::Gradients { up, down } = mlp.finish();
+    let norm = wanted.norm.then(|| norm::sum_tiles(&dnorms, d));
+    Gradients { x: wanted.x.then_some(dx), norm, up, down }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gelu;
+    use crate::low_rank::test::Owned;
     use crate::rows::test::{assert_close, assert_gradient, noise};
 
     /// x, gain, bias, up, its bias, down, its bias.
@@ -159,16 +186,60 @@ mod tests {
         assert!(forward(x, norm, w, Precision::F32, false).0 == out);
 
         let dout = noise(rows * d, 99);
-        let again = backward(x, norm, w, &dout, &Saved::default(), Precision::F32);
-        let g = backward(x, norm, w, &dout, &pre, Precision::F32);
-        assert!(g.x == again.x && g.up == again.up && g.down == again.down, "kept or computed again, the same bits");
-        let found = [g.x, g.gain, g.bias, g.up, g.up_bias, g.down, g.down_bias];
-        for (i, gradient) in found.iter().enumerate() {
-            assert_gradient(gradient, &a[i], |v| {
+        let again = backward(x, norm, w, &dout, &Saved::default(), Wanted::ALL, Precision::F32);
+        let g = backward(x, norm, w, &dout, &pre, Wanted::ALL, Precision::F32);
+        assert!(g == again, "kept or computed again, the same bits");
+        let (up, down) = (g.up.clone(), g.down.clone());
+        let [dgain, dbias] = g.norm.unwrap();
+        let found = [g.x, Some(dgain), Some(dbias), up.weight, up.bias, down.weight, down.bias];
+        for (i, gradient) in found.into_iter().enumerate() {
+            assert_gradient(&gradient.unwrap(), &a[i], |v| {
                 let mut moved = wide.clone();
                 moved[i] = v.to_vec();
                 reference(&moved).iter().zip(&dout).map(|(y, &d)| y * f64::from(d)).sum()
             });
+        }
+    }
+
+    /// More rows than a group, more columns than a strip.
+    #[test]
+    fn what_is_not_wanted_is_not_found_and_changes_nothing() {
+        let (rows, d, d_inner) = (2100, 12, 272);
+        let (x, dout) = (noise(rows * d, 1), noise(rows * d, 2));
+        let (gain, bias) = (noise(d, 3), noise(d, 4));
+        let norm = Norm { gain: &gain, bias: &bias, eps: 1e-3 };
+        let (up, up_bias) = (noise(d_inner * d, 5), noise(d_inner, 6));
+        let (down, down_bias) = (noise(d * d_inner, 7), noise(d, 8));
+        let w = Weights { up: &up, up_bias: &up_bias, down: &down, down_bias: &down_bias };
+        let (of_up, of_down) = (Owned::new(d, d_inner, 3, 9), Owned::new(d_inner, d, 5, 11));
+        let with = |wanted: linear::Wanted<'static>, part| linear::Wanted { low_rank: Some(part), ..wanted };
+        for precision in [Precision::F32, Precision::Bf16] {
+            let pre = forward(&x, norm, w, precision, true).1;
+            let run = |wanted| backward(&x, norm, w, &dout, &pre, wanted, precision);
+            let (up, down) = (with(linear::Wanted::ALL, of_up.view()), with(linear::Wanted::ALL, of_down.view()));
+            let all = run(Wanted { up, down, ..Wanted::ALL });
+            if precision == Precision::F32 {
+                for (part, of_layer) in [(&of_up, &all.up), (&of_down, &all.down)] {
+                    part.assert_gradients(of_layer.low_rank.as_ref(), of_layer.weight.as_ref());
+                }
+            }
+            let none = linear::Wanted::default();
+            let frozen = Wanted { x: true, norm: false, up: none, down: none };
+            assert!(run(frozen) == Gradients { x: all.x.clone(), ..Gradients::default() });
+            let adapted = Wanted { up: with(none, of_up.view()), down: with(none, of_down.view()), ..frozen };
+            let low_rank =
+                |of: &linear::Gradients| linear::Gradients { low_rank: of.low_rank.clone(), ..Default::default() };
+            let expected = Gradients { up: low_rank(&all.up), down: low_rank(&all.down), ..run(frozen) };
+            assert!(run(adapted) == expected);
+            assert!(run(Wanted { x: false, ..adapted }) == Gradients { x: None, ..expected });
+            let last = Wanted { x: false, norm: false, up: none, down: linear::Wanted::ALL };
+            let down = linear::Gradients { low_rank: None, ..all.down.clone() };
+            assert!(run(last) == Gradients { down, ..Gradients::default() });
+            let again = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| backward(&x, norm, w, &dout, &Saved::default(), Wanted { up, ..adapted }, precision))
+            };
+            assert!(again(1) == again(3), "any number of threads");
         }
     }
 }

@@ -132,6 +132,13 @@ pub(crate) fn backward_tile(norm: Norm, x: &[f32], dy: &[f32], residual: &[f32],
     sums
 }
 
+/// Gradients of gain and bias, out of those of each tile.
+pub(crate) fn sum_tiles(tiles: &[Vec<f32>], width: usize) -> [Vec<f32>; 2] {
+    let mut gain = column_sums(&tiles.concat(), 2 * width);
+    let bias = gain.split_off(width);
+    [gain, bias]
+}
+
 simd! {
     /// `x += y`.
     fn add[FMA](x: &mut [f32], y: &[f32]) {
@@ -167,9 +174,8 @@ fn backward_by(norm: Norm, x: &[f32], tile: impl Fn(&mut [f32], usize, &mut [f32
         sums
     });
     let parts: Vec<_> = parts.collect();
-    let sums = column_sums(&parts.concat(), 2 * width);
-    let (gain, bias) = sums.split_at(width);
-    Gradients { x: dx, gain: gain.to_vec(), bias: bias.to_vec() }
+    let [gain, bias] = sum_tiles(&parts, width);
+    Gradients { x: dx, gain, bias }
 }
 
 /// `gelu(norm(x))` for rows as wide as the gain.
