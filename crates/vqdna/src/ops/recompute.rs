@@ -14,6 +14,8 @@ use burn_flex::FlexTensor;
 
 /// Tensors that a layer is differentiated by: its input, six weights of attention and six of the linear layers.
 const DIFFERENTIATED: usize = 13;
+/// A forward pass alone learns none of them.
+const NOTHING: [bool; DIFFERENTIATED] = [false; DIFFERENTIATED];
 
 /// What a layer needs beside tensors.
 #[derive(Clone, Copy, Debug)]
@@ -78,34 +80,42 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(tensors: [FlexTensor; DIFFERENTIATED], mask: FlexTensor, settings: Settings, is_learned: bool) -> Self {
-        fn open<const D: usize>(tensor: FlexTensor, is_learned: bool) -> Tensor<D> {
+    /// `learned`: which tensors a gradient is wanted of.
+    fn new(
+        tensors: [FlexTensor; DIFFERENTIATED],
+        mask: FlexTensor,
+        settings: Settings,
+        learned: [bool; DIFFERENTIATED],
+    ) -> Self {
+        fn open<const D: usize>((tensor, learned): (FlexTensor, bool)) -> Tensor<D> {
             let tensor = Tensor::from_primitive::<Flex>(tensor);
-            if is_learned { tensor.autodiff().require_grad() } else { tensor }
+            if learned { tensor.autodiff().require_grad() } else { tensor }
         }
+        let mut learned = learned.into_iter();
+        let tensors = tensors.map(|tensor| (tensor, learned.next().unwrap_or_default()));
         let [x, gain, bias, qkv, qkv_bias, out, out_bias, gain2, bias2, up, up_bias, down, down_bias] = tensors;
         Self {
-            x: open(x, is_learned),
-            mask: open(mask, false),
+            x: open(x),
+            mask: open((mask, false)),
             attention: AttentionWeights {
-                gain: open(gain, is_learned),
-                bias: open(bias, is_learned),
+                gain: open(gain),
+                bias: open(bias),
                 eps: settings.eps[0],
-                qkv: open(qkv, is_learned),
-                qkv_bias: open(qkv_bias, is_learned),
-                out: open(out, is_learned),
-                out_bias: open(out_bias, is_learned),
+                qkv: open(qkv),
+                qkv_bias: open(qkv_bias),
+                out: open(out),
+                out_bias: open(out_bias),
                 heads: settings.heads,
                 positions: settings.positions,
             },
             mlp: MlpWeights {
-                gain: open(gain2, is_learned),
-                bias: open(bias2, is_learned),
+                gain: open(gain2),
+                bias: open(bias2),
                 eps: settings.eps[1],
-                up: open(up, is_learned),
-                up_bias: open(up_bias, is_learned),
-                down: open(down, is_learned),
-                down_bias: open(down_bias, is_learned),
+                up: open(up),
+                up_bias: open(up_bias),
+                down: open(down),
+                down_bias: open(down_bias),
             },
         }
     }
@@ -114,7 +124,7 @@ impl Layer {
         mlp(attention(self.x.clone(), self.mask.clone(), self.attention.clone()), self.mlp.clone())
     }
 
-    /// Gradients of the tensors it was made of, in their order.
+    /// Gradients of the learned ones of the tensors it was made of, in their order.
     fn gradients(&self, dy: FlexTensor) -> [Option<FlexTensor>; DIFFERENTIATED] {
         // The gradient of this sum by the output is dy.
         let sum = (self.forward() * Tensor::from_primitive::<Flex>(dy).autodiff()).sum();
@@ -154,7 +164,7 @@ impl RecomputedOps for Flex {
         settings: Settings,
     ) -> FlexTensor {
         let tensors = [x, gain, bias, qkv, qkv_bias, out, out_bias, gain2, bias2, up, up_bias, down, down_bias];
-        close(Layer::new(tensors, mask, settings, false).forward())
+        close(Layer::new(tensors, mask, settings, NOTHING).forward())
     }
 }
 
@@ -179,7 +189,7 @@ impl<C: CheckpointStrategy> RecomputedOps for Autodiff<Flex, C> {
         let tensors = [x, gain, bias, qkv, qkv_bias, out, out_bias, gain2, bias2, up, up_bias, down, down_bias];
         let nodes = tensors.each_ref().map(FloatTensor::<Self>::node);
         let (tensors, mask) = (tensors.map(FloatTensor::<Self>::into_primitive), mask.into_primitive());
-        let y = close(Layer::new(tensors.clone(), mask.clone(), settings, false).forward());
+        let y = close(Layer::new(tensors.clone(), mask.clone(), settings, NOTHING).forward());
         match LayerBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((tensors, mask, settings), y),
             OpsKind::UnTracked(prepared) => prepared.finish(y),
@@ -196,7 +206,8 @@ impl Backward<Flex, DIFFERENTIATED> for LayerBackward {
     fn backward(self, ops: Ops<Self::State, DIFFERENTIATED>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let dy = gradients.consume::<Flex>(&ops.node);
         let (tensors, mask, settings) = ops.state;
-        let found = Layer::new(tensors, mask, settings, true).gradients(dy);
+        let learned = ops.parents.each_ref().map(Option::is_some);
+        let found = Layer::new(tensors, mask, settings, learned).gradients(dy);
         for (parent, gradient) in ops.parents.into_iter().zip(found) {
             if let (Some(node), Some(gradient)) = (parent, gradient) {
                 gradients.register::<Flex>(node.id, gradient);

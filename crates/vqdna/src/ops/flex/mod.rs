@@ -181,12 +181,7 @@ impl NetworkOps for Flex {
         eps: f32,
     ) -> FlexTensor {
         let tensors = contiguous([x, mask, conv, conv_bias, gain, bias, up, up_bias, down, down_bias]);
-        let block = Block { tensors, eps, precision: precision(), pre: Saved::default() };
-        let out = match block.precision {
-            Precision::F32 => block.forward::<f32>(),
-            Precision::Bf16 => block.forward::<Pair>(),
-        };
-        tensor(out, dims::<3>(&block.tensors[0]))
+        Block { tensors, eps, precision: precision(), pre: Saved::default() }.output()
     }
 }
 
@@ -202,6 +197,15 @@ struct Block {
 }
 
 impl Block {
+    /// Output of the forward pass alone.
+    fn output(&self) -> FlexTensor {
+        let out = match self.precision {
+            Precision::F32 => self.forward::<f32>(),
+            Precision::Bf16 => self.forward::<Pair>(),
+        };
+        tensor(out, dims::<3>(&self.tensors[0]))
+    }
+
     fn forward<U: Unit>(&self) -> Vec<f32> {
         let [_, _, weights @ ..] = &self.tensors;
         let settings = [u64::from(self.eps.to_bits())];
@@ -322,11 +326,12 @@ fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FlexTensor {
 impl<C: CheckpointStrategy> NetworkOps for Autodiff<Flex, C> {
     fn vqdna_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node(), bias.node()];
+        let learns = weight.is_tracked();
         let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
         let [x, weight] = contiguous([x, weight]);
         let y = Flex::vqdna_linear(x.clone(), weight.clone(), bias);
         match LinearBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish((x, weight, precision()), y),
+            OpsKind::Tracked(prepared) => prepared.finish((learns.then_some(x), weight, precision()), y),
             OpsKind::UnTracked(prepared) => prepared.finish(y),
         }
     }
@@ -374,12 +379,14 @@ impl<C: CheckpointStrategy> NetworkOps for Autodiff<Flex, C> {
         let tensors = [x, mask, conv, conv_bias, gain, bias, up, up_bias, down, down_bias];
         let tensors = contiguous(tensors.map(FloatTensor::<Self>::into_primitive));
         let mut block = Block { tensors, eps, precision: precision(), pre: Saved::default() };
-        let (y, pre) = conv_block::forward(block.input(), block.weights(), block.precision, keeps());
-        block.pre = pre;
-        let y = tensor(y, dims::<3>(&block.tensors[0]));
         match ConvBlockBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(block, y),
-            OpsKind::UnTracked(prepared) => prepared.finish(y),
+            OpsKind::Tracked(prepared) => {
+                let (y, pre) = conv_block::forward(block.input(), block.weights(), block.precision, keeps());
+                block.pre = pre;
+                let y = tensor(y, dims::<3>(&block.tensors[0]));
+                prepared.finish(block, y)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(block.output()),
         }
     }
 }
@@ -388,19 +395,37 @@ impl<C: CheckpointStrategy> NetworkOps for Autodiff<Flex, C> {
 struct LinearBackward;
 
 impl Backward<Flex, 3> for LinearBackward {
-    type State = (FlexTensor, FlexTensor, Precision);
+    /// x if the weight learns, and the weight.
+    type State = (Option<FlexTensor>, FlexTensor, Precision);
 
     fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let [dy] = contiguous([gradients.consume::<Flex>(&ops.node)]);
         let (x, weight, precision) = &ops.state;
-        let [d_out, d_in] = dims(weight);
-        let g = linear_kernel::backward(floats(x), floats(weight), d_out, floats(&dy), *precision);
-        register(
-            gradients,
-            ops.parents.map(|parent| parent.map(|node| node.id)),
-            [tensor(g.x, dims::<3>(x)), tensor(g.w, [d_out, d_in]), tensor(g.b, [d_out])],
-        );
+        let parents = ops.parents.map(|parent| parent.map(|node| node.id));
+        linear_backward(gradients, parents, x.as_ref(), weight, &dy, *precision);
     }
+}
+
+/// Gradients of x, weight and bias of a linear layer, as far as they are wanted; `x` is there if that of the weight is.
+fn linear_backward(
+    gradients: &mut Gradients,
+    parents: [Option<NodeId>; 3],
+    x: Option<&FlexTensor>,
+    weight: &FlexTensor,
+    dy: &FlexTensor,
+    precision: Precision,
+) {
+    let ([batch, bases, _], [d_out, d_in]) = (dims(dy), dims(weight));
+    let [of_x, of_weight, of_bias] = parents.map(|parent| parent.is_some());
+    let wanted = linear_kernel::Wanted { weight: of_weight, bias: of_bias, low_rank: None };
+    let x = x.map_or(&[][..], floats);
+    let (dx, g) = linear_kernel::backward(x, floats(weight), d_out, floats(dy), of_x, wanted, precision);
+    let found = [
+        dx.map(|dx| tensor(dx, [batch, bases, d_in])),
+        g.weight.map(|weight| tensor(weight, [d_out, d_in])),
+        g.bias.map(|bias| tensor(bias, [d_out])),
+    ];
+    register(gradients, parents, found);
 }
 
 #[derive(Debug)]
@@ -418,7 +443,7 @@ impl Backward<Flex, 3> for NormGeluBackward {
         register(
             gradients,
             ops.parents.map(|parent| parent.map(|node| node.id)),
-            [tensor(g.x, dims::<3>(x)), tensor(g.gain, [d]), tensor(g.bias, [d])],
+            [tensor(g.x, dims::<3>(x)), tensor(g.gain, [d]), tensor(g.bias, [d])].map(Some),
         );
     }
 }
@@ -437,7 +462,7 @@ impl Backward<Flex, 2> for StemBackward {
         register(
             gradients,
             ops.parents.map(|parent| parent.map(|node| node.id)),
-            [tensor(weight, shape), tensor(bias, [d])],
+            [tensor(weight, shape), tensor(bias, [d])].map(Some),
         );
     }
 }
@@ -454,24 +479,24 @@ impl Backward<Flex, 9> for ConvBlockBackward {
         let g = conv_block::backward(block.input(), block.weights(), floats(&dy), &block.pre, block.precision);
         let ([d, d_inner], [_, _, kernel]) = (dims(&block.tensors[8]), dims(&block.tensors[2]));
         let found = [
-            tensor(g.x, dims::<3>(&dy)),
-            tensor(g.conv, [d, 1, kernel]),
-            tensor(g.conv_bias, [d]),
-            tensor(g.gain, [d]),
-            tensor(g.bias, [d]),
-            tensor(g.up, [d_inner, d]),
-            tensor(g.up_bias, [d_inner]),
-            tensor(g.down, [d, d_inner]),
-            tensor(g.down_bias, [d]),
+            Some(tensor(g.x, dims::<3>(&dy))),
+            Some(tensor(g.conv, [d, 1, kernel])),
+            Some(tensor(g.conv_bias, [d])),
+            Some(tensor(g.gain, [d])),
+            Some(tensor(g.bias, [d])),
+            g.up.weight.map(|up| tensor(up, [d_inner, d])),
+            g.up.bias.map(|bias| tensor(bias, [d_inner])),
+            g.down.weight.map(|down| tensor(down, [d, d_inner])),
+            g.down.bias.map(|bias| tensor(bias, [d])),
         ];
         register(gradients, ops.parents.map(|parent| parent.map(|node| node.id)), found);
     }
 }
 
-/// Hands each gradient to its argument, where that argument is tracked.
-fn register<const N: usize>(gradients: &mut Gradients, parents: [Option<NodeId>; N], found: [FlexTensor; N]) {
+/// Hands each gradient that was found to its argument, where that argument is tracked.
+fn register<const N: usize>(gradients: &mut Gradients, parents: [Option<NodeId>; N], found: [Option<FlexTensor>; N]) {
     for (parent, gradient) in parents.into_iter().zip(found) {
-        if let Some(id) = parent {
+        if let (Some(id), Some(gradient)) = (parent, gradient) {
             gradients.register::<Flex>(id, gradient);
         }
     }

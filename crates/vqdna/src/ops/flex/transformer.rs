@@ -13,7 +13,7 @@ use vqdna_kernels::norm::{self, Norm};
 use vqdna_kernels::product::{Pair, Precision, Saved, Unit};
 use vqdna_kernels::{cross_entropy as classifier, gelu, linear as linear_kernel, mlp, mlp_block};
 
-use super::{contiguous, dims, floats, frozen, integers, register, tensor, wrap};
+use super::{contiguous, dims, floats, frozen, integers, linear_backward, register, tensor, wrap};
 use crate::ops::{AttentionWeights, MlpWeights, Positions, keeps, precision};
 
 pub(in crate::ops) fn layer_norm(x: Tensor<3>, gain: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<3> {
@@ -146,12 +146,7 @@ impl TransformerOps for Flex {
         settings: AttentionSettings,
     ) -> FlexTensor {
         let tensors = contiguous([x, mask, gain, bias, qkv, qkv_bias, out, out_bias]);
-        let block = Attention { tensors, settings, precision: precision(), kept: Kept::default() };
-        let y = match block.precision {
-            Precision::F32 => block.forward::<f32>(),
-            Precision::Bf16 => block.forward::<Pair>(),
-        };
-        tensor(y, dims::<3>(&block.tensors[0]))
+        Attention { tensors, settings, precision: precision(), kept: Kept::default() }.output()
     }
 
     fn vqdna_mlp(
@@ -165,12 +160,7 @@ impl TransformerOps for Flex {
         eps: f32,
     ) -> FlexTensor {
         let tensors = contiguous([x, gain, bias, up, up_bias, down, down_bias]);
-        let block = Mlp { tensors, eps, precision: precision(), pre: Saved::default() };
-        let y = match block.precision {
-            Precision::F32 => block.forward::<f32>(),
-            Precision::Bf16 => block.forward::<Pair>(),
-        };
-        tensor(y, dims::<3>(&block.tensors[0]))
+        Mlp { tensors, eps, precision: precision(), pre: Saved::default() }.output()
     }
 
     fn vqdna_cross_entropy(h: FlexTensor, weight: FlexTensor, bias: FlexTensor, target: FlexTensor) -> FlexTensor {
@@ -191,6 +181,15 @@ struct Attention {
 }
 
 impl Attention {
+    /// Output of the forward pass alone.
+    fn output(&self) -> FlexTensor {
+        let y = match self.precision {
+            Precision::F32 => self.forward::<f32>(),
+            Precision::Bf16 => self.forward::<Pair>(),
+        };
+        tensor(y, dims::<3>(&self.tensors[0]))
+    }
+
     fn forward<U: Unit>(&self) -> Vec<f32> {
         let [_, _, weights @ ..] = &self.tensors;
         let AttentionSettings { eps, heads, positions } = self.settings;
@@ -226,6 +225,15 @@ struct Mlp {
 }
 
 impl Mlp {
+    /// Output of the forward pass alone.
+    fn output(&self) -> FlexTensor {
+        let y = match self.precision {
+            Precision::F32 => self.forward::<f32>(),
+            Precision::Bf16 => self.forward::<Pair>(),
+        };
+        tensor(y, dims::<3>(&self.tensors[0]))
+    }
+
     fn forward<U: Unit>(&self) -> Vec<f32> {
         let [x, weights @ ..] = &self.tensors;
         let settings = [u64::from(self.eps.to_bits())];
@@ -291,15 +299,18 @@ impl<C: CheckpointStrategy> TransformerOps for Autodiff<Flex, C> {
     ) -> FloatTensor<Self> {
         let tensors = [x, weight, bias];
         let nodes = tensors.each_ref().map(FloatTensor::<Self>::node);
+        let learns = tensors[1].is_tracked();
         let [x, weight, bias] = contiguous(tensors.map(FloatTensor::<Self>::into_primitive));
-        let pre = linear_kernel::forward(floats(&x), floats(&weight), floats(&bias), precision());
-        let mut y = pre.clone();
-        gelu::in_place(&mut y);
-        let [batch, bases, _] = dims(&x);
-        let y = tensor(y, [batch, bases, floats(&bias).len()]);
         match LinearGeluBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish((x, weight, pre, precision()), y),
-            OpsKind::UnTracked(prepared) => prepared.finish(y),
+            OpsKind::Tracked(prepared) => {
+                let pre = linear_kernel::forward(floats(&x), floats(&weight), floats(&bias), precision());
+                let mut y = pre.clone();
+                gelu::in_place(&mut y);
+                let [batch, bases, _] = dims(&x);
+                let y = tensor(y, [batch, bases, floats(&bias).len()]);
+                prepared.finish((learns.then_some(x), weight, pre, precision()), y)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(Flex::vqdna_linear_gelu(x, weight, bias)),
         }
     }
 
@@ -318,12 +329,14 @@ impl<C: CheckpointStrategy> TransformerOps for Autodiff<Flex, C> {
         let tensors = [x, mask, gain, bias, qkv, qkv_bias, out, out_bias];
         let tensors = contiguous(tensors.map(FloatTensor::<Self>::into_primitive));
         let mut block = Attention { tensors, settings, precision: precision(), kept: Kept::default() };
-        let (y, kept) = attention_block::forward(block.input(), block.weights(), block.precision, keeps());
-        block.kept = kept;
-        let y = tensor(y, dims::<3>(&block.tensors[0]));
         match AttentionBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(block, y),
-            OpsKind::UnTracked(prepared) => prepared.finish(y),
+            OpsKind::Tracked(prepared) => {
+                let (y, kept) = attention_block::forward(block.input(), block.weights(), block.precision, keeps());
+                block.kept = kept;
+                let y = tensor(y, dims::<3>(&block.tensors[0]));
+                prepared.finish(block, y)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(block.output()),
         }
     }
 
@@ -341,13 +354,15 @@ impl<C: CheckpointStrategy> TransformerOps for Autodiff<Flex, C> {
         let nodes = tensors.each_ref().map(FloatTensor::<Self>::node);
         let tensors = contiguous(tensors.map(FloatTensor::<Self>::into_primitive));
         let mut block = Mlp { tensors, eps, precision: precision(), pre: Saved::default() };
-        let x = &block.tensors[0];
-        let (y, pre) = mlp_block::forward(floats(x), block.norm(), block.weights(), block.precision, keeps());
-        let y = tensor(y, dims::<3>(x));
-        block.pre = pre;
         match MlpBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(block, y),
-            OpsKind::UnTracked(prepared) => prepared.finish(y),
+            OpsKind::Tracked(prepared) => {
+                let x = &block.tensors[0];
+                let (y, pre) = mlp_block::forward(floats(x), block.norm(), block.weights(), block.precision, keeps());
+                let y = tensor(y, dims::<3>(x));
+                block.pre = pre;
+                prepared.finish(block, y)
+            }
+            OpsKind::UnTracked(prepared) => prepared.finish(block.output()),
         }
     }
 
@@ -386,7 +401,7 @@ impl Backward<Flex, 3> for LayerNormBackward {
         register(
             gradients,
             ops.parents.map(|parent| parent.map(|node| node.id)),
-            [tensor(g.x, dims::<3>(x)), tensor(g.gain, [d]), tensor(g.bias, [d])],
+            [tensor(g.x, dims::<3>(x)), tensor(g.gain, [d]), tensor(g.bias, [d])].map(Some),
         );
     }
 }
@@ -395,20 +410,15 @@ impl Backward<Flex, 3> for LayerNormBackward {
 struct LinearGeluBackward;
 
 impl Backward<Flex, 3> for LinearGeluBackward {
-    /// x, weight, the input of GELU.
-    type State = (FlexTensor, FlexTensor, Vec<f32>, Precision);
+    /// x if the weight learns, the weight, the input of GELU.
+    type State = (Option<FlexTensor>, FlexTensor, Vec<f32>, Precision);
 
     fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let [mut dy] = contiguous([gradients.consume::<Flex>(&ops.node)]);
         let (x, weight, pre, precision) = ops.state;
-        let [d_out, d_in] = dims(&weight);
         gelu::backward(&pre, dy.storage_mut());
-        let g = linear_kernel::backward(floats(&x), floats(&weight), d_out, floats(&dy), precision);
-        register(
-            gradients,
-            ops.parents.map(|parent| parent.map(|node| node.id)),
-            [tensor(g.x, dims::<3>(&x)), tensor(g.w, [d_out, d_in]), tensor(g.b, [d_out])],
-        );
+        let parents = ops.parents.map(|parent| parent.map(|node| node.id));
+        linear_backward(gradients, parents, x.as_ref(), &weight, &dy, precision);
     }
 }
 
@@ -422,19 +432,33 @@ impl Backward<Flex, 7> for AttentionBackward {
         let [dy] = contiguous([gradients.consume::<Flex>(&ops.node)]);
         let mut block = ops.state;
         let kept = std::mem::take(&mut block.kept);
-        let g = attention_block::backward(block.input(), block.weights(), floats(&dy), kept, block.precision);
+        let parents = ops.parents.map(|parent| parent.map(|node| node.id));
+        let [x, gain, bias, qkv, qkv_bias, out, out_bias] = parents.map(|parent| parent.is_some());
+        let wanted = attention_block::Wanted {
+            x,
+            norm: gain || bias,
+            qkv: linear_kernel::Wanted { weight: qkv, bias: qkv_bias, low_rank: None },
+            out: linear_kernel::Wanted { weight: out, bias: out_bias, low_rank: None },
+        };
+        let g = attention_block::backward(block.input(), block.weights(), floats(&dy), kept, wanted, block.precision);
         let [_, _, d] = dims(&dy);
+        let [gain, bias] = norm_gradients(g.norm, d);
         let found = [
-            tensor(g.x, dims::<3>(&dy)),
-            tensor(g.gain, [d]),
-            tensor(g.bias, [d]),
-            tensor(g.qkv, [3 * d, d]),
-            tensor(g.qkv_bias, [3 * d]),
-            tensor(g.out, [d, d]),
-            tensor(g.out_bias, [d]),
+            g.x.map(|x| tensor(x, dims::<3>(&dy))),
+            gain,
+            bias,
+            g.qkv.weight.map(|qkv| tensor(qkv, [3 * d, d])),
+            g.qkv.bias.map(|bias| tensor(bias, [3 * d])),
+            g.out.weight.map(|out| tensor(out, [d, d])),
+            g.out.bias.map(|bias| tensor(bias, [d])),
         ];
-        register(gradients, ops.parents.map(|parent| parent.map(|node| node.id)), found);
+        register(gradients, parents, found);
     }
+}
+
+/// Of gain and bias, if they were wanted.
+fn norm_gradients(found: Option<[Vec<f32>; 2]>, d: usize) -> [Option<FlexTensor>; 2] {
+    found.map_or([None, None], |found| found.map(|gradient| Some(tensor(gradient, [d]))))
 }
 
 #[derive(Debug)]
@@ -446,19 +470,29 @@ impl Backward<Flex, 7> for MlpBackward {
     fn backward(self, ops: Ops<Self::State, 7>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let [dy] = contiguous([gradients.consume::<Flex>(&ops.node)]);
         let block = ops.state;
+        let parents = ops.parents.map(|parent| parent.map(|node| node.id));
+        let [x, gain, bias, up, up_bias, down, down_bias] = parents.map(|parent| parent.is_some());
+        let wanted = mlp_block::Wanted {
+            x,
+            norm: gain || bias,
+            up: linear_kernel::Wanted { weight: up, bias: up_bias, low_rank: None },
+            down: linear_kernel::Wanted { weight: down, bias: down_bias, low_rank: None },
+        };
         let x = floats(&block.tensors[0]);
-        let g = mlp_block::backward(x, block.norm(), block.weights(), floats(&dy), &block.pre, block.precision);
+        let (norm, w) = (block.norm(), block.weights());
+        let g = mlp_block::backward(x, norm, w, floats(&dy), &block.pre, wanted, block.precision);
         let [d, d_inner] = dims(&block.tensors[5]);
+        let [gain, bias] = norm_gradients(g.norm, d);
         let found = [
-            tensor(g.x, dims::<3>(&dy)),
-            tensor(g.gain, [d]),
-            tensor(g.bias, [d]),
-            tensor(g.up, [d_inner, d]),
-            tensor(g.up_bias, [d_inner]),
-            tensor(g.down, [d, d_inner]),
-            tensor(g.down_bias, [d]),
+            g.x.map(|x| tensor(x, dims::<3>(&dy))),
+            gain,
+            bias,
+            g.up.weight.map(|up| tensor(up, [d_inner, d])),
+            g.up.bias.map(|bias| tensor(bias, [d_inner])),
+            g.down.weight.map(|down| tensor(down, [d, d_inner])),
+            g.down.bias.map(|bias| tensor(bias, [d])),
         ];
-        register(gradients, ops.parents.map(|parent| parent.map(|node| node.id)), found);
+        register(gradients, parents, found);
     }
 }
 
@@ -477,7 +511,7 @@ impl Backward<Flex, 3> for CrossEntropyBackward {
         register(
             gradients,
             ops.parents.map(|parent| parent.map(|node| node.id)),
-            [tensor(g.h, [rows, d]), tensor(g.weight, [classes, d]), tensor(g.bias, [classes])],
+            [tensor(g.h, [rows, d]), tensor(g.weight, [classes, d]), tensor(g.bias, [classes])].map(Some),
         );
     }
 }
