@@ -1,0 +1,204 @@
+//! Gradients: a task is a head of a sequence and a part of its keys, whose scores are computed again.
+
+use super::forward::QUERIES;
+use super::rotation::rotate_back;
+use super::{Input, KEYS, Problem, Scores, add_distances, clear_padding, stride};
+use crate::product::{Left, Matrix, Onto, Saved, Unit, View, multiply};
+use crate::rows::{Shared, for_overwrite, with_scratch};
+use crate::simd::{exp2, simd, sum_by};
+use rayon::prelude::*;
+use std::f32::consts::LN_2;
+
+/// Queries whose scores exist at a time in the backward pass, where each tile of them adds to the gradients of all keys.
+const QUERIES_BACK: usize = 96;
+
+/// Keys whose scores exist at a time in the backward pass, a multiple of the width of a panel: it has twice the scores.
+const STRIP: usize = 256;
+
+/// Gradient of [`forward`], `[batch * length, 3 * d]`, for the output gradient `dout [batch * length, d]`; `out` and `stats` are what
+/// [`forward`] returned. Scores are computed again; of a sequence of more than 512 rows, besides, some tasks at a time hold a gradient
+/// of its queries each. Rows of padding have gradient 0, and theirs in `dout` is not read.
+///
+/// # Panics
+/// If the slices do not fit the shapes.
+pub fn backward<U: Unit>(input: Input<U>, out: &Saved, stats: &[f32], dout: &[f32]) -> Vec<f32> {
+    let problem = Problem::new(input);
+    let (d, d_head) = (problem.d, problem.d_head);
+    let rows = input.mask.len();
+    assert_eq!(out.units::<U>().len(), rows * U::width(d), "output");
+    assert!(dout.len() == rows * d && stats.len() == rows * input.heads, "sizes of gradients");
+    let mut dqkv = for_overwrite(rows * 3 * d);
+    clear_padding(&mut dqkv, input.mask);
+    let tasks = problem.real.iter().enumerate().flat_map(|(sequence, real)| {
+        (0..input.heads).flat_map(move |head| (0..real.len().div_ceil(KEYS)).map(move |part| (sequence, head, part)))
+    });
+    let tasks: Vec<_> = tasks.collect();
+    // Parts of the keys each have a gradient of all queries, added in order: few at a time, so that they take little memory.
+    let several = problem.real.iter().any(|real| real.len() > KEYS);
+    let wave = if several { 4 * rayon::current_num_threads() } else { tasks.len() };
+    let shared = Shared::new(&mut dqkv);
+    let forward = Forward { out, stats, dout };
+    for tasks in tasks.chunks(wave.max(1)) {
+        let dq: Vec<_> = tasks
+            .par_iter()
+            .map(|&(sequence, head, part)| backward_part(&problem, sequence, head, part, &forward, &shared))
+            .collect();
+        for (&(sequence, head, part), dq) in tasks.iter().zip(&dq) {
+            let chunk = QUERIES * d_head;
+            dq.par_chunks(chunk).zip(problem.real[sequence].par_chunks(QUERIES)).for_each(|(dq, queries)| {
+                for (row, &position) in dq.chunks_exact(d_head).zip(queries) {
+                    let at = (sequence * input.length + position as usize) * 3 * d + head * d_head;
+                    // SAFETY: each row is met once.
+                    let to = unsafe { shared.part(at, d_head) };
+                    if part == 0 {
+                        to.copy_from_slice(row);
+                    } else {
+                        to.iter_mut().zip(row).for_each(|(to, x)| *to += x);
+                    }
+                }
+            });
+        }
+    }
+    dqkv
+}
+
+/// What the forward pass returned, and the gradient of its output.
+struct Forward<'a> {
+    out: &'a Saved,
+    stats: &'a [f32],
+    dout: &'a [f32],
+}
+
+/// A part of the keys of a head, all queries: writes the gradients of keys and values, and of queries if there is no other part.
+/// If there is, returns their share of this part, dense.
+fn backward_part<U: Unit>(
+    problem: &Problem<U>,
+    sequence: usize,
+    head: usize,
+    part: usize,
+    forward: &Forward,
+    dqkv: &Shared<f32>,
+) -> Vec<f32> {
+    let Problem { input, d, d_head, ref real, ref table, .. } = *problem;
+    let queries = &real[sequence];
+    let keys = &queries[part * KEYS..queries.len().min((part + 1) * KEYS)];
+    let whole = queries.len() <= KEYS;
+    let cols = keys.len();
+    let strip = STRIP.min(cols);
+    let stride = stride(strip);
+    let rows = QUERIES_BACK.min(queries.len());
+    let mut share = for_overwrite(if whole { 0 } else { queries.len() * d_head });
+    let write = |positions: &[u32], column: usize, rows: &[f32]| {
+        for (&position, row) in positions.iter().zip(rows.chunks_exact(d_head)) {
+            let at = (sequence * input.length + position as usize) * 3 * d + column;
+            // SAFETY: these rows of this head belong to this task, those of queries where it is alone.
+            unsafe { dqkv.part(at, d_head).copy_from_slice(row) };
+        }
+    };
+    let lengths = [
+        cols * d_head,
+        cols * d_head,
+        View::<U>::units(d_head, cols),
+        View::<U>::units(cols, d_head),
+        View::<U>::units(d_head, cols),
+        4 * rows * d_head,
+        2 * View::<U>::units(rows, d_head),
+        rows * stride,
+        rows * stride,
+        2 * rows,
+        2 * U::scratch(rows, d_head) + U::scratch(rows, strip),
+        U::scratch(strip, rows),
+    ];
+    with_scratch(lengths, |[dk, dv, kt, k, vt, dense, panels, scores, dw, row, row_units, step_units]| {
+        // Gradients of keys and values come last: until then their place holds copies.
+        problem.rows(sequence, head, 1).rotated(keys, table, 1.0, dk);
+        let kt = View::pack(Matrix::new(dk, cols, d_head).transposed(), U::from_floats_mut(kt));
+        let k = View::pack(Matrix::new(dk, cols, d_head), U::from_floats_mut(k));
+        problem.rows(sequence, head, 2).copy(keys, dv);
+        let vt = View::pack(Matrix::new(dv, cols, d_head).transposed(), U::from_floats_mut(vt));
+        let (q_panel, dout_panel) = panels.split_at_mut(View::<U>::units(rows, d_head));
+        let (q_panel, dout_panel) = (U::from_floats_mut(q_panel), U::from_floats_mut(dout_panel));
+        let (q_units, rest) = row_units.split_at_mut(U::scratch(rows, d_head));
+        let (dout_units, dw_units) = rest.split_at_mut(U::scratch(rows, d_head));
+        let of_head = &forward.stats[(sequence * input.heads + head) * input.length..][..input.length];
+        for (tile, queries) in queries.chunks(QUERIES_BACK).enumerate() {
+            let rows = queries.len();
+            let onto = if tile == 0 { Onto::Zero } else { Onto::Output };
+            let (stats, along) = row.split_at_mut(row.len() / 2);
+            stats.iter_mut().zip(queries).for_each(|(s, &q)| *s = of_head[q as usize]);
+            let mut dense = dense.chunks_exact_mut(dense.len() / 4).map(|x| &mut x[..rows * d_head]);
+            let mut next = || dense.next().unwrap_or_default();
+            let (q, dout, out, dq) = (next(), next(), next(), next());
+            problem.rows(sequence, head, 0).rotated(queries, table, problem.scale(), q);
+            problem.rows_of(forward.dout, sequence, head).copy(queries, dout);
+            problem.rows_of(forward.out.units::<U>(), sequence, head).copy(queries, out);
+            row_products(out, dout, along, d_head);
+            let q_right = View::pack(Matrix::new(q, rows, d_head), q_panel);
+            let dout_right = View::pack(Matrix::new(dout, rows, d_head), dout_panel);
+
+            let (units, gap) = U::of_rows(q, d_head, d_head, q_units);
+            let q = Left::Rows { units, stride: gap };
+            let (units, gap) = U::of_rows(dout, d_head, d_head, dout_units);
+            let dout = Left::Rows { units, stride: gap };
+            for (strip, keys) in keys.chunks(STRIP).enumerate() {
+                let (first, cols) = (strip * STRIP, keys.len());
+                let (columns, used) = (first..first + cols, (rows - 1) * stride + cols);
+                multiply(&mut scores[..used], stride, q, kt, 0..kt.steps(), columns.clone(), Onto::Zero);
+                multiply(&mut dw[..used], stride, dout, vt, 0..vt.steps(), columns.clone(), Onto::Zero);
+                let here = Scores { data: scores, stride, queries, keys, slope: problem.slopes[head] };
+                weigh_back(here, dw, stats, along);
+
+                let (dk, dv) = (&mut dk[first * d_head..][..cols * d_head], &mut dv[first * d_head..][..cols * d_head]);
+                let (units, gap) = U::of_steps(&scores[..used], stride, cols, step_units);
+                let w = Left::Steps { units, stride: gap, rows: cols };
+                multiply(dv, d_head, w, dout_right, 0..dout_right.steps(), 0..d_head, onto);
+                let (units, gap) = U::of_steps(&dw[..used], stride, cols, step_units);
+                let ds = Left::Steps { units, stride: gap, rows: cols };
+                multiply(dk, d_head, ds, q_right, 0..q_right.steps(), 0..d_head, onto);
+                let (units, gap) = U::of_rows(&dw[..used], stride, cols, dw_units);
+                let ds = Left::Rows { units, stride: gap };
+                let onto = if strip == 0 { Onto::Zero } else { Onto::Output };
+                multiply(dq, d_head, ds, k, first / U::DEPTH..columns.end.div_ceil(U::DEPTH), 0..d_head, onto);
+            }
+            // The queries of the product carry `log₂ e`; its gradients are of scores to base e.
+            rotate_back(dq, d_head, queries, table, problem.scale() * LN_2);
+            if whole {
+                write(queries, head * d_head, dq);
+            } else {
+                share[tile * QUERIES_BACK * d_head..][..dq.len()].copy_from_slice(dq);
+            }
+        }
+        rotate_back(dk, d_head, keys, table, LN_2);
+        write(keys, d + head * d_head, dk);
+        write(keys, 2 * d + head * d_head, dv);
+    });
+    share
+}
+
+simd! {
+    /// Weights out of scores, `w = 2^(score − stats)`, and gradients of scores out of those of weights, `dw ← w · (dw − along)`.
+    fn weigh_back[FMA](scores: Scores, dw: &mut [f32], stats: &[f32], along: &[f32]) {
+        let cols = scores.keys.len();
+        let rows = scores.data.chunks_mut(scores.stride).zip(dw.chunks_mut(scores.stride));
+        for ((((row, dw), &query), &stat), &along) in rows.zip(scores.queries).zip(stats).zip(along) {
+            let (row, dw) = (&mut row[..cols], &mut dw[..cols]);
+            if scores.slope != 0.0 {
+                add_distances::<FMA>(row, query, scores.keys, scores.slope);
+            }
+            for (score, dw) in row.iter_mut().zip(dw) {
+                let weight = exp2::<FMA>(*score - stat);
+                *score = weight;
+                *dw = weight * (*dw - along);
+            }
+        }
+    }
+}
+
+simd! {
+    /// Products of the rows of two dense matrices.
+    fn row_products[FMA](a: &[f32], b: &[f32], out: &mut [f32], width: usize) {
+        for ((a, b), out) in a.chunks_exact(width).zip(b.chunks_exact(width)).zip(out) {
+            *out = sum_by(width, |i| a[i] * b[i]);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Outputs: a task is a head of a sequence and a part of its queries, tile by tile of the keys.
+
+use super::{Input, KEYS, LANES, Problem, Scores, add_distances, clear_padding, stride};
+use crate::product::{Left, Matrix, Onto, Saved, Unit, View, multiply};
+use crate::rows::{Shared, with_scratch};
+use crate::simd::{exp2, fma, simd, sum_by};
+use rayon::prelude::*;
+
+/// Queries whose scores exist at a time, a multiple of the micro-kernel's rows.
+pub(super) const QUERIES: usize = 48;
+
+/// Queries of a task of the forward pass, a multiple of [`QUERIES`]: enough to be worth packing all keys.
+pub(super) const PART: usize = 2112;
+
+/// `softmax(q · kᵀ / √d_head) · v` for each head, `[batch * length, d]`: no row attends to padding, and rows of padding are 0. If `keep`,
+/// with what [`backward`] asks for: of each row the logarithm, to base 2, of the sum of `e^score`, `[batch, heads, length]`.
+///
+/// # Panics
+/// If the slices do not fit the shapes, or heads have an odd width and are rotated or in bf16.
+pub fn forward<U: Unit>(input: Input<U>, keep: bool) -> (Saved, Vec<f32>) {
+    let problem = Problem::new(input);
+    let mut out = Saved::new::<U>(input.mask.len(), problem.d);
+    let mut stats = vec![0.0; if keep { input.mask.len() * input.heads } else { 0 }];
+    clear_padding(out.units_mut::<U>(), input.mask);
+    // A row is the same in any part: smaller ones where threads would be idle.
+    let tasks = problem.real.len() * input.heads;
+    let wanted = (4 * rayon::current_num_threads()).div_ceil(tasks.max(1));
+    let part = input.length.div_ceil(wanted).next_multiple_of(QUERIES).min(PART);
+    let tasks = problem.real.iter().enumerate().flat_map(|(sequence, real)| {
+        (0..input.heads).flat_map(move |head| (0..real.len()).step_by(part).map(move |first| (sequence, head, first)))
+    });
+    let (shared_out, shared_stats) = (Shared::new(out.units_mut::<U>()), Shared::new(&mut stats));
+    tasks.collect::<Vec<_>>().into_par_iter().for_each(|(sequence, head, first)| {
+        let queries = &problem.real[sequence];
+        let queries = &queries[first..queries.len().min(first + part)];
+        forward_part(&problem, sequence, head, queries, &shared_out, keep.then_some(&shared_stats));
+    });
+    (out, stats)
+}
+
+/// Some queries of a head, all keys.
+fn forward_part<U: Unit>(
+    problem: &Problem<U>,
+    sequence: usize,
+    head: usize,
+    queries: &[u32],
+    out: &Shared<U>,
+    stats: Option<&Shared<f32>>,
+) {
+    let Problem { input, d, d_head, ref real, ref table, .. } = *problem;
+    let (keys, n) = (&real[sequence], queries.len());
+    let tile = KEYS.min(keys.len());
+    let stride = stride(tile);
+    let rows = QUERIES.min(n);
+    let lengths = [
+        n * d_head,
+        U::scratch(n, d_head),
+        n * d_head,
+        n,
+        n,
+        tile * d_head,
+        View::<U>::units(d_head, tile),
+        View::<U>::units(tile, d_head),
+        rows * stride,
+        U::scratch(rows, tile),
+    ];
+    with_scratch(lengths, |[q, q_units, sum, largest, totals, copy, k_panels, v_panels, scores, w_units]| {
+        problem.rows(sequence, head, 0).rotated(queries, table, problem.scale(), q);
+        let (q, q_stride) = U::of_rows(q, d_head, d_head, q_units);
+        let (k_panels, v_panels) = (U::from_floats_mut(k_panels), U::from_floats_mut(v_panels));
+        for (at, keys) in keys.chunks(KEYS).enumerate() {
+            let cols = keys.len();
+            let copy = &mut copy[..cols * d_head];
+            problem.rows(sequence, head, 1).rotated(keys, table, 1.0, copy);
+            let k = View::pack(Matrix::new(copy, cols, d_head).transposed(), k_panels);
+            problem.rows(sequence, head, 2).copy(keys, copy);
+            let v = View::pack(Matrix::new(copy, cols, d_head), v_panels);
+            for (tile, queries) in queries.chunks(QUERIES).enumerate() {
+                let (first, rows) = (tile * QUERIES, queries.len());
+                let sum = &mut sum[first * d_head..(first + rows) * d_head];
+                let span = first..first + rows;
+                let used = (rows - 1) * stride + cols;
+                let q = Left::Rows { units: &q[first * q_stride..], stride: q_stride };
+                multiply(&mut scores[..used], stride, q, k, 0..k.steps(), 0..cols, Onto::Zero);
+                let here = Scores { data: scores, stride, queries, keys, slope: problem.slopes[head] };
+                weigh(here, at == 0, &mut largest[span.clone()], &mut totals[span], sum, d_head);
+                let (units, stride) = U::of_rows(&scores[..used], stride, cols, w_units);
+                let onto = if at == 0 { Onto::Zero } else { Onto::Output };
+                multiply(sum, d_head, Left::Rows { units, stride }, v, 0..v.steps(), 0..d_head, onto);
+            }
+        }
+        finish(sum, d_head, largest, totals);
+        let (base, column) = (sequence * input.length, head * d_head);
+        for ((&position, row), &total) in queries.iter().zip(sum.chunks_exact(d_head)).zip(&*totals) {
+            let at = base + position as usize;
+            // SAFETY: rows of this head and these queries belong to this task.
+            unsafe {
+                let width = U::width(d_head);
+                U::write_rows(row, d_head, d_head, out.part(at * U::width(d) + U::width(column), width), width);
+                if let Some(stats) = stats {
+                    let of_head = (sequence * input.heads + head) * input.length;
+                    stats.part(of_head + position as usize, 1)[0] = total;
+                }
+            }
+        }
+    });
+}
+
+simd! {
+    /// Scores become weights, relative to the largest score so far of each query. That and the sums of weights are kept in `largest`
+    /// and `sums`; what `out` holds of earlier keys is scaled to the new largest.
+    pub(super) fn weigh[FMA](scores: Scores, first: bool, largest: &mut [f32], sums: &mut [f32], out: &mut [f32], width: usize) {
+        let cols = scores.keys.len();
+        let states = largest.iter_mut().zip(sums).zip(out.chunks_exact_mut(width)).zip(scores.queries);
+        for (row, (((largest, total), out), &query)) in scores.data.chunks_mut(scores.stride).zip(states) {
+            let row = &mut row[..cols.next_multiple_of(LANES)];
+            row[cols..].fill(f32::NEG_INFINITY);
+            if scores.slope != 0.0 {
+                add_distances::<FMA>(row, query, scores.keys, scores.slope);
+            }
+            let mut lanes = [f32::NEG_INFINITY; LANES];
+            for chunk in row.chunks_exact(LANES) {
+                for (lane, &score) in lanes.iter_mut().zip(chunk) {
+                    *lane = if score > *lane { score } else { *lane };
+                }
+            }
+            let mut width = LANES / 2;
+            while width > 0 {
+                for lane in 0..width {
+                    lanes[lane] = if lanes[lane] > lanes[lane + width] { lanes[lane] } else { lanes[lane + width] };
+                }
+                width /= 2;
+            }
+            let before = if first { f32::NEG_INFINITY } else { *largest };
+            let now = if lanes[0] > before { lanes[0] } else { before };
+            let mut lanes = [0.0f32; LANES];
+            for chunk in row.chunks_exact_mut(LANES) {
+                for (lane, score) in lanes.iter_mut().zip(chunk) {
+                    *score = exp2::<FMA>(*score - now);
+                    *lane += *score;
+                }
+            }
+            let sum = sum_by(LANES, |i| lanes[i]);
+            if first {
+                *total = sum;
+            } else {
+                let fade = exp2::<FMA>(before - now);
+                *total = fma::<FMA>(*total, fade, sum);
+                for x in out {
+                    *x *= fade;
+                }
+            }
+            *largest = now;
+        }
+    }
+}
+
+simd! {
+    /// Divides each row by its sum; sums become logarithms to base 2 of what they are sums of.
+    fn finish[FMA](out: &mut [f32], width: usize, largest: &[f32], sums: &mut [f32]) {
+        for ((row, largest), sum) in out.chunks_exact_mut(width).zip(largest).zip(sums) {
+            let factor = 1.0 / *sum;
+            for x in row {
+                *x *= factor;
+            }
+            *sum = largest + sum.log2();
+        }
+    }
+}
