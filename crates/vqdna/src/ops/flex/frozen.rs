@@ -62,7 +62,7 @@ mod tests {
             assert_eq!((*prepared(&weights, &[7], make), *prepared(&weights, &[7], make)), (1, 1));
             assert_eq!(*prepared(&weights, &[8], make), 2, "other settings");
             let mut changed = weights.clone();
-            changed[0].storage_mut()[0] = 2.0;
+            changed[0].storage_mut::<f32>()[0] = 2.0;
             assert_eq!(*prepared(&changed, &[7], make), 3, "weights that were changed are others");
             assert_eq!(with_frozen_weights(|| *prepared(&weights, &[7], make)), 4, "a scope of its own");
             assert_eq!(*prepared(&weights, &[7], make), 1);
