@@ -181,8 +181,10 @@ fn b4_attention_by_distance_alone() {
         eps: 1e-12,
         qkv: tensor(&qkv, [3 * D, D], &device),
         qkv_bias: tensor(&qkv_bias, [3 * D], &device),
+        qkv_part: None,
         out: tensor(&eye, [D, D], &device),
         out_bias: Tensor::zeros([D], &device),
+        out_part: None,
         heads: 8,
         positions: Positions::Alibi,
     };

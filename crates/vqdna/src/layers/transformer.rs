@@ -72,8 +72,10 @@ impl TransformerLayer {
             eps: self.norm1.eps,
             qkv: self.qkv.weight.val(),
             qkv_bias: self.qkv.bias.val(),
+            qkv_part: None,
             out: self.out.weight.val(),
             out_bias: self.out.bias.val(),
+            out_part: None,
             heads: self.heads,
             positions: self.positions,
         };
@@ -83,8 +85,10 @@ impl TransformerLayer {
             eps: self.norm2.eps,
             up: self.up.weight.val(),
             up_bias: self.up.bias.val(),
+            up_part: None,
             down: self.down.weight.val(),
             down_bias: self.down.bias.val(),
+            down_part: None,
         };
         ops::transformer_layer(x, mask, attention, mlp, self.recompute)
     }

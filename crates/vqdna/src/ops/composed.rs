@@ -1,6 +1,8 @@
 //! The operations out of Burn's own, for any device and for comparison.
 
-use super::{AdamwStep, AttentionWeights, ConvBlockWeights, MlpWeights, Positions, alibi_slopes, rotary_table};
+use super::{
+    AdamwStep, AttentionWeights, ConvBlockWeights, LowRank, MlpWeights, Positions, alibi_slopes, rotary_table,
+};
 use burn::prelude::*;
 use burn::tensor::activation::{gelu, log_softmax, softmax};
 use burn::tensor::module::conv1d;
@@ -11,6 +13,20 @@ pub(super) fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor
     let d_out = bias.dims()[0];
     let y = x.reshape([batch * bases, d_in]).matmul(weight.transpose()) + bias.unsqueeze();
     y.reshape([batch, bases, d_out])
+}
+
+/// [`linear`] with a low-rank part: two thin products beside that of the weight, so that autodiff forms no gradient of the whole.
+fn adapted(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>, part: Option<LowRank>) -> Tensor<3> {
+    let [batch, bases, d_in] = x.dims();
+    let y = linear(x.clone(), weight, bias);
+    let Some(LowRank { a, b, scale }) = part else { return y };
+    let narrow = x.reshape([batch * bases, d_in]).matmul(a.transpose()).mul_scalar(scale);
+    let shape = y.dims();
+    y + narrow.matmul(b.transpose()).reshape(shape)
+}
+
+pub(super) fn merged(weight: Tensor<2>, part: LowRank) -> Tensor<2> {
+    weight + part.b.matmul(part.a.mul_scalar(part.scale))
 }
 
 pub(super) fn linear_gelu(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
@@ -34,7 +50,7 @@ const PADDING_SCORE: f64 = -1e9;
 pub(super) fn attention(x: Tensor<3>, mask: Tensor<2>, w: AttentionWeights) -> Tensor<3> {
     let [batch, bases, d] = x.dims();
     let (heads, d_head, device) = (w.heads, d / w.heads, x.device());
-    let qkv = linear(layer_norm(x.clone(), w.gain, w.bias, w.eps), w.qkv, w.qkv_bias);
+    let qkv = adapted(layer_norm(x.clone(), w.gain, w.bias, w.eps), w.qkv, w.qkv_bias, w.qkv_part);
     let qkv = qkv.reshape([batch, bases, 3, heads, d_head]).permute([2, 0, 3, 1, 4]);
     let part = |part: usize| qkv.clone().narrow(0, part, 1).squeeze_dim::<4>(0); // [batch, heads, bases, d_head]
     let (mut q, mut k, v) = (part(0), part(1), part(2));
@@ -53,7 +69,7 @@ pub(super) fn attention(x: Tensor<3>, mask: Tensor<2>, w: AttentionWeights) -> T
     }
     let scores = q.mul_scalar(1.0 / (d_head as f64).sqrt()).matmul(k.transpose()) + bias;
     let y = softmax(scores, 3).matmul(v).swap_dims(1, 2).reshape([batch, bases, d]);
-    x + linear(y, w.out, w.out_bias)
+    x + adapted(y, w.out, w.out_bias, w.out_part)
 }
 
 /// Turns the pairs (i, i + `d_head`/2) of `[batch, heads, bases, d_head]`.
@@ -71,8 +87,8 @@ fn distances(bases: usize, device: &Device) -> Tensor<4> {
 }
 
 pub(super) fn mlp(x: Tensor<3>, w: MlpWeights) -> Tensor<3> {
-    let inner = linear_gelu(layer_norm(x.clone(), w.gain, w.bias, w.eps), w.up, w.up_bias);
-    x + linear(inner, w.down, w.down_bias)
+    let inner = gelu(adapted(layer_norm(x.clone(), w.gain, w.bias, w.eps), w.up, w.up_bias, w.up_part));
+    x + adapted(inner, w.down, w.down_bias, w.down_part)
 }
 
 pub(super) fn cross_entropy(h: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, target: Tensor<1, Int>) -> Tensor<1> {

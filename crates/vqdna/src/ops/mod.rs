@@ -17,6 +17,18 @@ use std::cell::Cell;
 
 pub use positions::{Positions, alibi_slopes, rotary_table};
 
+/// A low-rank part of a weight `[d_out, d_in]` (LoRA; Hu et al. 2021): layers multiply with `weight + scale · b · a`, and where the
+/// weight itself does not learn its gradient is never formed.
+#[derive(Clone, Debug)]
+pub struct LowRank {
+    /// `[rank, d_in]`, at least one row.
+    pub a: Tensor<2>,
+    /// `[d_out, rank]`.
+    pub b: Tensor<2>,
+    /// Factor of their product.
+    pub scale: f64,
+}
+
 /// Weights of a [`conv_block`].
 #[derive(Clone, Debug)]
 pub struct ConvBlockWeights {
@@ -53,10 +65,14 @@ pub struct AttentionWeights {
     pub qkv: Tensor<2>,
     /// `[3 d]`.
     pub qkv_bias: Tensor<1>,
+    /// Of `qkv`.
+    pub qkv_part: Option<LowRank>,
     /// `[d, d]`.
     pub out: Tensor<2>,
     /// `[d]`.
     pub out_bias: Tensor<1>,
+    /// Of `out`.
+    pub out_part: Option<LowRank>,
     /// Heads, a divisor of `d`.
     pub heads: usize,
     /// How positions enter.
@@ -76,10 +92,14 @@ pub struct MlpWeights {
     pub up: Tensor<2>,
     /// `[d_inner]`.
     pub up_bias: Tensor<1>,
+    /// Of `up`.
+    pub up_part: Option<LowRank>,
     /// `[d, d_inner]`.
     pub down: Tensor<2>,
     /// `[d]`.
     pub down_bias: Tensor<1>,
+    /// Of `down`.
+    pub down_part: Option<LowRank>,
 }
 
 /// One step of AdamW; see [`adamw`].
@@ -291,11 +311,20 @@ pub fn transformer_layer(
     recompute: bool,
 ) -> Tensor<3> {
     #[cfg(feature = "cpu")]
-    if recompute && x.is_tracked() && is_cpu(&x.device()) {
+    if recompute && is_cpu(&x.device()) {
         return recompute::transformer_layer(x, mask, attention_weights, mlp_weights);
     }
     let _ = recompute;
     mlp(attention(x, mask, attention_weights), mlp_weights)
+}
+
+/// `weight + scale · b · a`, what layers with a low-rank part multiply with, in the same bits; without autodiff.
+///
+/// # Shapes
+/// - `weight`, output: `[d_out, d_in]`
+pub fn merged(weight: Tensor<2>, part: LowRank) -> Tensor<2> {
+    let part = LowRank { a: part.a.inner(), b: part.b.inner(), ..part };
+    dispatch!(weight.device(), merged(weight.inner(), part))
 }
 
 /// Mean cross-entropy in nats of the classifier `h · weightᵀ + bias`; 0 if there is no row.

@@ -3,7 +3,8 @@
 //! The layer is a single operation of the outer graph. Its backward pass runs the layer once more in a graph of its own, out of
 //! the same operations, so gradients are those of the plain layer but for rounding.
 
-use super::{AttentionWeights, MlpWeights, Positions, attention, mlp};
+use super::flex::low_rank_arguments;
+use super::{AttentionWeights, LowRank, MlpWeights, Positions, attention, mlp};
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
@@ -12,8 +13,8 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::prelude::*;
 use burn_flex::FlexTensor;
 
-/// Tensors that a layer is differentiated by: its input, six weights of attention and six of the linear layers.
-const DIFFERENTIATED: usize = 13;
+/// Tensors that a layer is differentiated by: its input, ten weights of attention and ten of the linear layers, low-rank parts among them.
+const DIFFERENTIATED: usize = 21;
 /// A forward pass alone learns none of them.
 const NOTHING: [bool; DIFFERENTIATED] = [false; DIFFERENTIATED];
 
@@ -23,24 +24,38 @@ pub(super) struct Settings {
     heads: usize,
     positions: Positions,
     eps: [f64; 2],
+    /// Of the low-rank parts of `qkv`, `out`, `up` and `down`.
+    scales: [f64; 4],
 }
 
 pub(super) fn transformer_layer(x: Tensor<3>, mask: Tensor<2>, a: AttentionWeights, m: MlpWeights) -> Tensor<3> {
-    let settings = Settings { heads: a.heads, positions: a.positions, eps: [a.eps, m.eps] };
+    let device = x.device();
+    let parts = [a.qkv_part, a.out_part, m.up_part, m.down_part].map(|part| low_rank_arguments(part, &device));
+    let scales = parts.each_ref().map(|(_, scale)| *scale);
+    let [[qkv_a, qkv_b], [out_a, out_b], [up_a, up_b], [down_a, down_b]] = parts.map(|(factors, _)| factors);
+    let settings = Settings { heads: a.heads, positions: a.positions, eps: [a.eps, m.eps], scales };
     Tensor::from_dispatch(Dispatch::vqdna_transformer_layer(
         x.into_dispatch(),
         a.gain.into_dispatch(),
         a.bias.into_dispatch(),
         a.qkv.into_dispatch(),
         a.qkv_bias.into_dispatch(),
+        qkv_a,
+        qkv_b,
         a.out.into_dispatch(),
         a.out_bias.into_dispatch(),
+        out_a,
+        out_b,
         m.gain.into_dispatch(),
         m.bias.into_dispatch(),
         m.up.into_dispatch(),
         m.up_bias.into_dispatch(),
+        up_a,
+        up_b,
         m.down.into_dispatch(),
         m.down_bias.into_dispatch(),
+        down_a,
+        down_b,
         mask.inner().into_dispatch(),
         settings,
     ))
@@ -58,14 +73,22 @@ pub(super) trait RecomputedOps: Backend {
         bias: FloatTensor<Self>,
         qkv: FloatTensor<Self>,
         qkv_bias: FloatTensor<Self>,
+        qkv_a: FloatTensor<Self>,
+        qkv_b: FloatTensor<Self>,
         out: FloatTensor<Self>,
         out_bias: FloatTensor<Self>,
+        out_a: FloatTensor<Self>,
+        out_b: FloatTensor<Self>,
         gain2: FloatTensor<Self>,
         bias2: FloatTensor<Self>,
         up: FloatTensor<Self>,
         up_bias: FloatTensor<Self>,
+        up_a: FloatTensor<Self>,
+        up_b: FloatTensor<Self>,
         down: FloatTensor<Self>,
         down_bias: FloatTensor<Self>,
+        down_a: FloatTensor<Self>,
+        down_b: FloatTensor<Self>,
         mask: FloatTensor<Self>,
         settings: Settings,
     ) -> FloatTensor<Self>;
@@ -91,9 +114,36 @@ impl Layer {
             let tensor = Tensor::from_primitive::<Flex>(tensor);
             if learned { tensor.autodiff().require_grad() } else { tensor }
         }
+        fn part(a: (FlexTensor, bool), b: (FlexTensor, bool), scale: f64) -> Option<LowRank> {
+            let (a, b) = (open::<2>(a), open(b));
+            (a.dims()[0] > 0).then_some(LowRank { a, b, scale })
+        }
+        let [qkv_scale, out_scale, up_scale, down_scale] = settings.scales;
         let mut learned = learned.into_iter();
         let tensors = tensors.map(|tensor| (tensor, learned.next().unwrap_or_default()));
-        let [x, gain, bias, qkv, qkv_bias, out, out_bias, gain2, bias2, up, up_bias, down, down_bias] = tensors;
+        let [
+            x,
+            gain,
+            bias,
+            qkv,
+            qkv_bias,
+            qkv_a,
+            qkv_b,
+            out,
+            out_bias,
+            out_a,
+            out_b,
+            gain2,
+            bias2,
+            up,
+            up_bias,
+            up_a,
+            up_b,
+            down,
+            down_bias,
+            down_a,
+            down_b,
+        ] = tensors;
         Self {
             x: open(x),
             mask: open((mask, false)),
@@ -103,8 +153,10 @@ impl Layer {
                 eps: settings.eps[0],
                 qkv: open(qkv),
                 qkv_bias: open(qkv_bias),
+                qkv_part: part(qkv_a, qkv_b, qkv_scale),
                 out: open(out),
                 out_bias: open(out_bias),
+                out_part: part(out_a, out_b, out_scale),
                 heads: settings.heads,
                 positions: settings.positions,
             },
@@ -114,8 +166,10 @@ impl Layer {
                 eps: settings.eps[1],
                 up: open(up),
                 up_bias: open(up_bias),
+                up_part: part(up_a, up_b, up_scale),
                 down: open(down),
                 down_bias: open(down_bias),
+                down_part: part(down_a, down_b, down_scale),
             },
         }
     }
@@ -133,11 +187,18 @@ impl Layer {
         let mut of = |tensor: &Tensor<1>| tensor.grad_remove(&mut found).map(close);
         let vectors =
             [&a.gain, &a.bias, &a.qkv_bias, &a.out_bias, &m.gain, &m.bias, &m.up_bias, &m.down_bias].map(&mut of);
-        let matrices = [&a.qkv, &a.out, &m.up, &m.down].map(|tensor| tensor.grad_remove(&mut found).map(close));
+        let mut of = |tensor: &Tensor<2>| tensor.grad_remove(&mut found).map(close);
+        let matrices = [&a.qkv, &a.out, &m.up, &m.down].map(&mut of);
+        let factors = [&a.qkv_part, &a.out_part, &m.up_part, &m.down_part]
+            .map(|part| part.as_ref().map_or([None, None], |part| [&part.a, &part.b].map(&mut of)));
         let x = self.x.grad_remove(&mut found).map(close);
         let [gain, bias, qkv_bias, out_bias, gain2, bias2, up_bias, down_bias] = vectors;
         let [qkv, out, up, down] = matrices;
-        [x, gain, bias, qkv, qkv_bias, out, out_bias, gain2, bias2, up, up_bias, down, down_bias]
+        let [[qkv_a, qkv_b], [out_a, out_b], [up_a, up_b], [down_a, down_b]] = factors;
+        [
+            x, gain, bias, qkv, qkv_bias, qkv_a, qkv_b, out, out_bias, out_a, out_b, gain2, bias2, up, up_bias, up_a,
+            up_b, down, down_bias, down_a, down_b,
+        ]
     }
 }
 
@@ -152,18 +213,29 @@ impl RecomputedOps for Flex {
         bias: FlexTensor,
         qkv: FlexTensor,
         qkv_bias: FlexTensor,
+        qkv_a: FlexTensor,
+        qkv_b: FlexTensor,
         out: FlexTensor,
         out_bias: FlexTensor,
+        out_a: FlexTensor,
+        out_b: FlexTensor,
         gain2: FlexTensor,
         bias2: FlexTensor,
         up: FlexTensor,
         up_bias: FlexTensor,
+        up_a: FlexTensor,
+        up_b: FlexTensor,
         down: FlexTensor,
         down_bias: FlexTensor,
+        down_a: FlexTensor,
+        down_b: FlexTensor,
         mask: FlexTensor,
         settings: Settings,
     ) -> FlexTensor {
-        let tensors = [x, gain, bias, qkv, qkv_bias, out, out_bias, gain2, bias2, up, up_bias, down, down_bias];
+        let tensors = [
+            x, gain, bias, qkv, qkv_bias, qkv_a, qkv_b, out, out_bias, out_a, out_b, gain2, bias2, up, up_bias, up_a,
+            up_b, down, down_bias, down_a, down_b,
+        ];
         close(Layer::new(tensors, mask, settings, NOTHING).forward())
     }
 }
@@ -175,18 +247,29 @@ impl<C: CheckpointStrategy> RecomputedOps for Autodiff<Flex, C> {
         bias: FloatTensor<Self>,
         qkv: FloatTensor<Self>,
         qkv_bias: FloatTensor<Self>,
+        qkv_a: FloatTensor<Self>,
+        qkv_b: FloatTensor<Self>,
         out: FloatTensor<Self>,
         out_bias: FloatTensor<Self>,
+        out_a: FloatTensor<Self>,
+        out_b: FloatTensor<Self>,
         gain2: FloatTensor<Self>,
         bias2: FloatTensor<Self>,
         up: FloatTensor<Self>,
         up_bias: FloatTensor<Self>,
+        up_a: FloatTensor<Self>,
+        up_b: FloatTensor<Self>,
         down: FloatTensor<Self>,
         down_bias: FloatTensor<Self>,
+        down_a: FloatTensor<Self>,
+        down_b: FloatTensor<Self>,
         mask: FloatTensor<Self>,
         settings: Settings,
     ) -> FloatTensor<Self> {
-        let tensors = [x, gain, bias, qkv, qkv_bias, out, out_bias, gain2, bias2, up, up_bias, down, down_bias];
+        let tensors = [
+            x, gain, bias, qkv, qkv_bias, qkv_a, qkv_b, out, out_bias, out_a, out_b, gain2, bias2, up, up_bias, up_a,
+            up_b, down, down_bias, down_a, down_b,
+        ];
         let nodes = tensors.each_ref().map(FloatTensor::<Self>::node);
         let (tensors, mask) = (tensors.map(FloatTensor::<Self>::into_primitive), mask.into_primitive());
         let y = close(Layer::new(tensors.clone(), mask.clone(), settings, NOTHING).forward());

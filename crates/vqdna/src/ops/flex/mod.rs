@@ -1,10 +1,12 @@
 //! The fused CPU kernels as operations of Burn's Flex backend, with hand-written backward passes.
 
 mod frozen;
+mod low_rank;
 mod residual;
 mod transformer;
 
 pub(super) use frozen::with_frozen_weights;
+pub(super) use low_rank::{arguments as low_rank_arguments, merged};
 pub(super) use residual::residual;
 pub(super) use transformer::{attention, cross_entropy, layer_norm, linear_gelu, mlp};
 
@@ -420,12 +422,18 @@ fn linear_backward(
     let wanted = linear_kernel::Wanted { weight: of_weight, bias: of_bias, low_rank: None };
     let x = x.map_or(&[][..], floats);
     let (dx, g) = linear_kernel::backward(x, floats(weight), d_out, floats(dy), of_x, wanted, precision);
-    let found = [
-        dx.map(|dx| tensor(dx, [batch, bases, d_in])),
-        g.weight.map(|weight| tensor(weight, [d_out, d_in])),
-        g.bias.map(|bias| tensor(bias, [d_out])),
-    ];
-    register(gradients, parents, found);
+    let [weight, bias, ..] = layer_gradients(g, [d_out, d_in]);
+    register(gradients, parents, [dx.map(|dx| tensor(dx, [batch, bases, d_in])), weight, bias]);
+}
+
+/// Gradients of weight, bias and the two factors of a linear layer, those that were found.
+fn layer_gradients(found: linear_kernel::Gradients, [d_out, d_in]: [usize; 2]) -> [Option<FlexTensor>; 4] {
+    let [a, b] = found.low_rank.map_or([None, None], |[a, b]| {
+        let rank = a.len() / d_in;
+        [Some(tensor(a, [rank, d_in])), Some(tensor(b, [d_out, rank]))]
+    });
+    let weight = found.weight.map(|weight| tensor(weight, [d_out, d_in]));
+    [weight, found.bias.map(|bias| tensor(bias, [d_out])), a, b]
 }
 
 #[derive(Debug)]
@@ -478,16 +486,18 @@ impl Backward<Flex, 9> for ConvBlockBackward {
         let block = ops.state;
         let g = conv_block::backward(block.input(), block.weights(), floats(&dy), &block.pre, block.precision);
         let ([d, d_inner], [_, _, kernel]) = (dims(&block.tensors[8]), dims(&block.tensors[2]));
+        let [up, up_bias, ..] = layer_gradients(g.up, [d_inner, d]);
+        let [down, down_bias, ..] = layer_gradients(g.down, [d, d_inner]);
         let found = [
             Some(tensor(g.x, dims::<3>(&dy))),
             Some(tensor(g.conv, [d, 1, kernel])),
             Some(tensor(g.conv_bias, [d])),
             Some(tensor(g.gain, [d])),
             Some(tensor(g.bias, [d])),
-            g.up.weight.map(|up| tensor(up, [d_inner, d])),
-            g.up.bias.map(|bias| tensor(bias, [d_inner])),
-            g.down.weight.map(|down| tensor(down, [d, d_inner])),
-            g.down.bias.map(|bias| tensor(bias, [d])),
+            up,
+            up_bias,
+            down,
+            down_bias,
         ];
         register(gradients, ops.parents.map(|parent| parent.map(|node| node.id)), found);
     }

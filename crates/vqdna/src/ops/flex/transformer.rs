@@ -9,11 +9,14 @@ use burn::prelude::*;
 use burn_flex::FlexTensor;
 use vqdna_kernels::attention::Positions as KernelPositions;
 use vqdna_kernels::attention_block::{self, Input as AttentionInput, Kept, Weights as BlockWeights};
+use vqdna_kernels::low_rank::LowRank as Part;
 use vqdna_kernels::norm::{self, Norm};
 use vqdna_kernels::product::{Pair, Precision, Saved, Unit};
 use vqdna_kernels::{cross_entropy as classifier, gelu, linear as linear_kernel, mlp, mlp_block};
 
-use super::{contiguous, dims, floats, frozen, integers, linear_backward, register, tensor, wrap};
+use super::{
+    contiguous, dims, floats, frozen, integers, layer_gradients, linear_backward, low_rank, register, tensor, wrap,
+};
 use crate::ops::{AttentionWeights, MlpWeights, Positions, keeps, precision};
 
 pub(in crate::ops) fn layer_norm(x: Tensor<3>, gain: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<3> {
@@ -29,6 +32,9 @@ pub(in crate::ops) fn attention(x: Tensor<3>, mask: Tensor<2>, w: AttentionWeigh
         Positions::Rotary { theta } => KernelPositions::Rotary { theta: theta as f32 },
         Positions::Alibi => KernelPositions::Alibi,
     };
+    let device = x.device();
+    let ([qkv_a, qkv_b], qkv_scale) = low_rank::arguments(w.qkv_part, &device);
+    let ([out_a, out_b], out_scale) = low_rank::arguments(w.out_part, &device);
     wrap(Dispatch::vqdna_attention(
         x.into_dispatch(),
         mask.into_dispatch(),
@@ -36,22 +42,33 @@ pub(in crate::ops) fn attention(x: Tensor<3>, mask: Tensor<2>, w: AttentionWeigh
         w.bias.into_dispatch(),
         w.qkv.into_dispatch(),
         w.qkv_bias.into_dispatch(),
+        qkv_a,
+        qkv_b,
         w.out.into_dispatch(),
         w.out_bias.into_dispatch(),
-        AttentionSettings { eps: w.eps as f32, heads: w.heads, positions },
+        out_a,
+        out_b,
+        AttentionSettings { eps: w.eps as f32, heads: w.heads, positions, scales: [qkv_scale, out_scale] },
     ))
 }
 
 pub(in crate::ops) fn mlp(x: Tensor<3>, w: MlpWeights) -> Tensor<3> {
+    let device = x.device();
+    let ([up_a, up_b], up_scale) = low_rank::arguments(w.up_part, &device);
+    let ([down_a, down_b], down_scale) = low_rank::arguments(w.down_part, &device);
     wrap(Dispatch::vqdna_mlp(
         x.into_dispatch(),
         w.gain.into_dispatch(),
         w.bias.into_dispatch(),
         w.up.into_dispatch(),
         w.up_bias.into_dispatch(),
+        up_a,
+        up_b,
         w.down.into_dispatch(),
         w.down_bias.into_dispatch(),
-        w.eps as f32,
+        down_a,
+        down_b,
+        MlpSettings { eps: w.eps as f32, scales: [up_scale, down_scale] },
     ))
 }
 
@@ -75,6 +92,16 @@ pub(super) struct AttentionSettings {
     eps: f32,
     heads: usize,
     positions: KernelPositions,
+    /// Of the low-rank parts of `qkv` and `out`.
+    scales: [f64; 2],
+}
+
+/// What the linear layers need beside tensors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MlpSettings {
+    eps: f32,
+    /// Of the low-rank parts of `up` and `down`.
+    scales: [f64; 2],
 }
 
 #[backend_extension(Flex, Autodiff)]
@@ -95,8 +122,12 @@ pub(super) trait TransformerOps: Backend {
         bias: FloatTensor<Self>,
         qkv: FloatTensor<Self>,
         qkv_bias: FloatTensor<Self>,
+        qkv_a: FloatTensor<Self>,
+        qkv_b: FloatTensor<Self>,
         out: FloatTensor<Self>,
         out_bias: FloatTensor<Self>,
+        out_a: FloatTensor<Self>,
+        out_b: FloatTensor<Self>,
         settings: AttentionSettings,
     ) -> FloatTensor<Self>;
     fn vqdna_mlp(
@@ -105,9 +136,13 @@ pub(super) trait TransformerOps: Backend {
         bias: FloatTensor<Self>,
         up: FloatTensor<Self>,
         up_bias: FloatTensor<Self>,
+        up_a: FloatTensor<Self>,
+        up_b: FloatTensor<Self>,
         down: FloatTensor<Self>,
         down_bias: FloatTensor<Self>,
-        eps: f32,
+        down_a: FloatTensor<Self>,
+        down_b: FloatTensor<Self>,
+        settings: MlpSettings,
     ) -> FloatTensor<Self>;
     fn vqdna_cross_entropy(
         h: FloatTensor<Self>,
@@ -141,11 +176,15 @@ impl TransformerOps for Flex {
         bias: FlexTensor,
         qkv: FlexTensor,
         qkv_bias: FlexTensor,
+        qkv_a: FlexTensor,
+        qkv_b: FlexTensor,
         out: FlexTensor,
         out_bias: FlexTensor,
+        out_a: FlexTensor,
+        out_b: FlexTensor,
         settings: AttentionSettings,
     ) -> FlexTensor {
-        let tensors = contiguous([x, mask, gain, bias, qkv, qkv_bias, out, out_bias]);
+        let tensors = contiguous([x, mask, gain, bias, qkv, qkv_bias, qkv_a, qkv_b, out, out_bias, out_a, out_b]);
         Attention { tensors, settings, precision: precision(), kept: Kept::default() }.output()
     }
 
@@ -155,12 +194,16 @@ impl TransformerOps for Flex {
         bias: FlexTensor,
         up: FlexTensor,
         up_bias: FlexTensor,
+        up_a: FlexTensor,
+        up_b: FlexTensor,
         down: FlexTensor,
         down_bias: FlexTensor,
-        eps: f32,
+        down_a: FlexTensor,
+        down_b: FlexTensor,
+        settings: MlpSettings,
     ) -> FlexTensor {
-        let tensors = contiguous([x, gain, bias, up, up_bias, down, down_bias]);
-        Mlp { tensors, eps, precision: precision(), pre: Saved::default() }.output()
+        let tensors = contiguous([x, gain, bias, up, up_bias, up_a, up_b, down, down_bias, down_a, down_b]);
+        Mlp { tensors, settings, precision: precision(), pre: Saved::default() }.output()
     }
 
     fn vqdna_cross_entropy(h: FlexTensor, weight: FlexTensor, bias: FlexTensor, target: FlexTensor) -> FlexTensor {
@@ -174,7 +217,7 @@ impl TransformerOps for Flex {
 #[derive(Clone, Debug)]
 struct Attention {
     /// Contiguous, in the order of the operation's arguments.
-    tensors: [FlexTensor; 8],
+    tensors: [FlexTensor; 12],
     settings: AttentionSettings,
     precision: Precision,
     kept: Kept,
@@ -192,13 +235,14 @@ impl Attention {
 
     fn forward<U: Unit>(&self) -> Vec<f32> {
         let [_, _, weights @ ..] = &self.tensors;
-        let AttentionSettings { eps, heads, positions } = self.settings;
+        let AttentionSettings { eps, heads, positions, scales } = self.settings;
         let positions = match positions {
             KernelPositions::Rotary { theta } => u64::from(theta.to_bits()),
             KernelPositions::Alibi => u64::MAX,
         };
-        let settings = [u64::from(eps.to_bits()), heads as u64, positions];
-        let prepared = frozen::prepared(weights, &settings, || attention_block::Prepared::<U>::new(self.weights()));
+        let [qkv_scale, out_scale] = scales.map(f64::to_bits);
+        let settings = [u64::from(eps.to_bits()), heads as u64, positions, qkv_scale, out_scale];
+        let prepared = frozen::prepared(weights, &settings, || self.with_weights(attention_block::Prepared::<U>::new));
         prepared.forward(self.input())
     }
 
@@ -207,10 +251,27 @@ impl Attention {
         AttentionInput { x: floats(&self.tensors[0]), mask: floats(&self.tensors[1]), length }
     }
 
-    fn weights(&self) -> BlockWeights<'_> {
-        let [_, _, gain, bias, qkv, qkv_bias, out, out_bias] = self.tensors.each_ref().map(floats);
-        let AttentionSettings { eps, heads, positions } = self.settings;
-        BlockWeights { norm: Norm { gain, bias, eps }, qkv, qkv_bias, out, out_bias, heads, positions }
+    /// Low-rank parts of `qkv` and `out`.
+    fn parts(&self) -> [Option<Part<'_>>; 2] {
+        let [_, _, _, _, _, _, qkv_a, qkv_b, _, _, out_a, out_b] = &self.tensors;
+        let [qkv_scale, out_scale] = self.settings.scales;
+        [low_rank::part(qkv_a, qkv_b, qkv_scale), low_rank::part(out_a, out_b, out_scale)]
+    }
+
+    /// Runs `work` on the weights with their low-rank parts, which are formed for that time only.
+    fn with_weights<R>(&self, work: impl FnOnce(BlockWeights) -> R) -> R {
+        let [_, _, gain, bias, qkv, qkv_bias, _, _, out, out_bias, _, _] = &self.tensors;
+        let AttentionSettings { eps, heads, positions, .. } = self.settings;
+        let [qkv_part, out_part] = self.parts();
+        work(BlockWeights {
+            norm: Norm { gain: floats(gain), bias: floats(bias), eps },
+            qkv: &low_rank::effective(qkv, qkv_part),
+            qkv_bias: floats(qkv_bias),
+            out: &low_rank::effective(out, out_part),
+            out_bias: floats(out_bias),
+            heads,
+            positions,
+        })
     }
 }
 
@@ -218,8 +279,8 @@ impl Attention {
 #[derive(Clone, Debug)]
 struct Mlp {
     /// Contiguous, in the order of the operation's arguments.
-    tensors: [FlexTensor; 7],
-    eps: f32,
+    tensors: [FlexTensor; 11],
+    settings: MlpSettings,
     precision: Precision,
     pre: Saved,
 }
@@ -236,19 +297,30 @@ impl Mlp {
 
     fn forward<U: Unit>(&self) -> Vec<f32> {
         let [x, weights @ ..] = &self.tensors;
-        let settings = [u64::from(self.eps.to_bits())];
-        let prepared =
-            frozen::prepared(weights, &settings, || mlp_block::Prepared::<U>::new(self.norm(), self.weights()));
+        let MlpSettings { eps, scales: [up_scale, down_scale] } = self.settings;
+        let settings = [u64::from(eps.to_bits()), up_scale.to_bits(), down_scale.to_bits()];
+        let prepared = frozen::prepared(weights, &settings, || self.with_weights(mlp_block::Prepared::<U>::new));
         prepared.forward(floats(x))
     }
 
-    fn norm(&self) -> Norm<'_> {
-        Norm { gain: floats(&self.tensors[1]), bias: floats(&self.tensors[2]), eps: self.eps }
+    /// Low-rank parts of `up` and `down`.
+    fn parts(&self) -> [Option<Part<'_>>; 2] {
+        let [_, _, _, _, _, up_a, up_b, _, _, down_a, down_b] = &self.tensors;
+        let [up_scale, down_scale] = self.settings.scales;
+        [low_rank::part(up_a, up_b, up_scale), low_rank::part(down_a, down_b, down_scale)]
     }
 
-    fn weights(&self) -> mlp::Weights<'_> {
-        let [_, _, _, up, up_bias, down, down_bias] = self.tensors.each_ref().map(floats);
-        mlp::Weights { up, up_bias, down, down_bias }
+    /// Runs `work` on the norm and the weights with their low-rank parts, which are formed for that time only.
+    fn with_weights<R>(&self, work: impl FnOnce(Norm, mlp::Weights) -> R) -> R {
+        let [_, gain, bias, up, up_bias, _, _, down, down_bias, _, _] = &self.tensors;
+        let [up_part, down_part] = self.parts();
+        let weights = mlp::Weights {
+            up: &low_rank::effective(up, up_part),
+            up_bias: floats(up_bias),
+            down: &low_rank::effective(down, down_part),
+            down_bias: floats(down_bias),
+        };
+        work(Norm { gain: floats(gain), bias: floats(bias), eps: self.settings.eps }, weights)
     }
 }
 
@@ -321,17 +393,23 @@ impl<C: CheckpointStrategy> TransformerOps for Autodiff<Flex, C> {
         bias: FloatTensor<Self>,
         qkv: FloatTensor<Self>,
         qkv_bias: FloatTensor<Self>,
+        qkv_a: FloatTensor<Self>,
+        qkv_b: FloatTensor<Self>,
         out: FloatTensor<Self>,
         out_bias: FloatTensor<Self>,
+        out_a: FloatTensor<Self>,
+        out_b: FloatTensor<Self>,
         settings: AttentionSettings,
     ) -> FloatTensor<Self> {
-        let nodes = [&x, &gain, &bias, &qkv, &qkv_bias, &out, &out_bias].map(FloatTensor::<Self>::node);
-        let tensors = [x, mask, gain, bias, qkv, qkv_bias, out, out_bias];
+        let differentiated = [&x, &gain, &bias, &qkv, &qkv_bias, &qkv_a, &qkv_b, &out, &out_bias, &out_a, &out_b];
+        let nodes = differentiated.map(FloatTensor::<Self>::node);
+        let tensors = [x, mask, gain, bias, qkv, qkv_bias, qkv_a, qkv_b, out, out_bias, out_a, out_b];
         let tensors = contiguous(tensors.map(FloatTensor::<Self>::into_primitive));
         let mut block = Attention { tensors, settings, precision: precision(), kept: Kept::default() };
         match AttentionBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
-                let (y, kept) = attention_block::forward(block.input(), block.weights(), block.precision, keeps());
+                let (y, kept) =
+                    block.with_weights(|w| attention_block::forward(block.input(), w, block.precision, keeps()));
                 block.kept = kept;
                 let y = tensor(y, dims::<3>(&block.tensors[0]));
                 prepared.finish(block, y)
@@ -346,18 +424,23 @@ impl<C: CheckpointStrategy> TransformerOps for Autodiff<Flex, C> {
         bias: FloatTensor<Self>,
         up: FloatTensor<Self>,
         up_bias: FloatTensor<Self>,
+        up_a: FloatTensor<Self>,
+        up_b: FloatTensor<Self>,
         down: FloatTensor<Self>,
         down_bias: FloatTensor<Self>,
-        eps: f32,
+        down_a: FloatTensor<Self>,
+        down_b: FloatTensor<Self>,
+        settings: MlpSettings,
     ) -> FloatTensor<Self> {
-        let tensors = [x, gain, bias, up, up_bias, down, down_bias];
+        let tensors = [x, gain, bias, up, up_bias, up_a, up_b, down, down_bias, down_a, down_b];
         let nodes = tensors.each_ref().map(FloatTensor::<Self>::node);
         let tensors = contiguous(tensors.map(FloatTensor::<Self>::into_primitive));
-        let mut block = Mlp { tensors, eps, precision: precision(), pre: Saved::default() };
+        let mut block = Mlp { tensors, settings, precision: precision(), pre: Saved::default() };
         match MlpBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => {
                 let x = &block.tensors[0];
-                let (y, pre) = mlp_block::forward(floats(x), block.norm(), block.weights(), block.precision, keeps());
+                let (y, pre) =
+                    block.with_weights(|norm, w| mlp_block::forward(floats(x), norm, w, block.precision, keeps()));
                 let y = tensor(y, dims::<3>(x));
                 block.pre = pre;
                 prepared.finish(block, y)
@@ -425,35 +508,37 @@ impl Backward<Flex, 3> for LinearGeluBackward {
 #[derive(Debug)]
 struct AttentionBackward;
 
-impl Backward<Flex, 7> for AttentionBackward {
+impl Backward<Flex, 11> for AttentionBackward {
     type State = Attention;
 
-    fn backward(self, ops: Ops<Self::State, 7>, gradients: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, 11>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let [dy] = contiguous([gradients.consume::<Flex>(&ops.node)]);
         let mut block = ops.state;
         let kept = std::mem::take(&mut block.kept);
         let parents = ops.parents.map(|parent| parent.map(|node| node.id));
-        let [x, gain, bias, qkv, qkv_bias, out, out_bias] = parents.map(|parent| parent.is_some());
+        let [x, gain, bias, qkv, qkv_bias, qkv_a, qkv_b, out, out_bias, out_a, out_b] =
+            parents.map(|parent| parent.is_some());
+        let [qkv_part, out_part] = block.parts();
         let wanted = attention_block::Wanted {
             x,
             norm: gain || bias,
-            qkv: linear_kernel::Wanted { weight: qkv, bias: qkv_bias, low_rank: None },
-            out: linear_kernel::Wanted { weight: out, bias: out_bias, low_rank: None },
+            qkv: wanted([qkv, qkv_bias, qkv_a, qkv_b], qkv_part),
+            out: wanted([out, out_bias, out_a, out_b], out_part),
         };
-        let g = attention_block::backward(block.input(), block.weights(), floats(&dy), kept, wanted, block.precision);
+        let g = block
+            .with_weights(|w| attention_block::backward(block.input(), w, floats(&dy), kept, wanted, block.precision));
         let [_, _, d] = dims(&dy);
+        let x = g.x.map(|x| tensor(x, dims::<3>(&dy)));
         let [gain, bias] = norm_gradients(g.norm, d);
-        let found = [
-            g.x.map(|x| tensor(x, dims::<3>(&dy))),
-            gain,
-            bias,
-            g.qkv.weight.map(|qkv| tensor(qkv, [3 * d, d])),
-            g.qkv.bias.map(|bias| tensor(bias, [3 * d])),
-            g.out.weight.map(|out| tensor(out, [d, d])),
-            g.out.bias.map(|bias| tensor(bias, [d])),
-        ];
-        register(gradients, parents, found);
+        let [qkv, qkv_bias, qkv_a, qkv_b] = layer_gradients(g.qkv, [3 * d, d]);
+        let [out, out_bias, out_a, out_b] = layer_gradients(g.out, [d, d]);
+        register(gradients, parents, [x, gain, bias, qkv, qkv_bias, qkv_a, qkv_b, out, out_bias, out_a, out_b]);
     }
+}
+
+/// What is wanted of a linear layer, by which of weight, bias and the two factors are tracked.
+fn wanted([weight, bias, a, b]: [bool; 4], part: Option<Part<'_>>) -> linear_kernel::Wanted<'_> {
+    linear_kernel::Wanted { weight, bias, low_rank: part.filter(|_| a || b) }
 }
 
 /// Of gain and bias, if they were wanted.
@@ -464,35 +549,31 @@ fn norm_gradients(found: Option<[Vec<f32>; 2]>, d: usize) -> [Option<FlexTensor>
 #[derive(Debug)]
 struct MlpBackward;
 
-impl Backward<Flex, 7> for MlpBackward {
+impl Backward<Flex, 11> for MlpBackward {
     type State = Mlp;
 
-    fn backward(self, ops: Ops<Self::State, 7>, gradients: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, 11>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let [dy] = contiguous([gradients.consume::<Flex>(&ops.node)]);
         let block = ops.state;
         let parents = ops.parents.map(|parent| parent.map(|node| node.id));
-        let [x, gain, bias, up, up_bias, down, down_bias] = parents.map(|parent| parent.is_some());
+        let [x, gain, bias, up, up_bias, up_a, up_b, down, down_bias, down_a, down_b] =
+            parents.map(|parent| parent.is_some());
+        let [up_part, down_part] = block.parts();
         let wanted = mlp_block::Wanted {
             x,
             norm: gain || bias,
-            up: linear_kernel::Wanted { weight: up, bias: up_bias, low_rank: None },
-            down: linear_kernel::Wanted { weight: down, bias: down_bias, low_rank: None },
+            up: wanted([up, up_bias, up_a, up_b], up_part),
+            down: wanted([down, down_bias, down_a, down_b], down_part),
         };
         let x = floats(&block.tensors[0]);
-        let (norm, w) = (block.norm(), block.weights());
-        let g = mlp_block::backward(x, norm, w, floats(&dy), &block.pre, wanted, block.precision);
-        let [d, d_inner] = dims(&block.tensors[5]);
+        let g = block
+            .with_weights(|norm, w| mlp_block::backward(x, norm, w, floats(&dy), &block.pre, wanted, block.precision));
+        let [d_inner, d] = dims(&block.tensors[3]);
+        let x = g.x.map(|x| tensor(x, dims::<3>(&dy)));
         let [gain, bias] = norm_gradients(g.norm, d);
-        let found = [
-            g.x.map(|x| tensor(x, dims::<3>(&dy))),
-            gain,
-            bias,
-            g.up.weight.map(|up| tensor(up, [d_inner, d])),
-            g.up.bias.map(|bias| tensor(bias, [d_inner])),
-            g.down.weight.map(|down| tensor(down, [d, d_inner])),
-            g.down.bias.map(|bias| tensor(bias, [d])),
-        ];
-        register(gradients, parents, found);
+        let [up, up_bias, up_a, up_b] = layer_gradients(g.up, [d_inner, d]);
+        let [down, down_bias, down_a, down_b] = layer_gradients(g.down, [d, d_inner]);
+        register(gradients, parents, [x, gain, bias, up, up_bias, up_a, up_b, down, down_bias, down_a, down_b]);
     }
 }
 
