@@ -2,6 +2,7 @@
 
 mod backbone;
 mod codebook;
+mod lora;
 mod quantizer;
 mod tokenizer;
 

@@ -8,9 +8,10 @@ use burn::module::Param;
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::layers::lora::LoraConfig;
 use crate::layers::{LayerNorm, Linear, TransformerLayer, TransformerShape};
 use crate::ops::Positions;
-use crate::seed::stream;
+use crate::seed::{Stream, stream};
 use crate::weights::normal;
 
 /// Standard deviation of the mask vector's initial values.
@@ -184,6 +185,29 @@ impl Transformer {
             x = x.mask_where(masked.unsqueeze_dim::<3>(2).expand(shape), instead);
         }
         self.norm.forward(self.layers.iter().fold(x, |x, layer| layer.forward(x, real.clone())))
+    }
+
+    /// The encoder with all of its parameters frozen and fresh adapters, which alone learn: a pure function of the encoder and the
+    /// seed, and the same encoder until a step is taken. Adapters that it has are folded in first.
+    #[must_use]
+    pub fn with_adapters(self, config: &LoraConfig, seed: u64) -> Self {
+        let frozen = self.merged().no_grad();
+        let adapted = |(layer, place): (TransformerLayer, u64)| layer.with_adapters(config, seed, place);
+        Self { layers: frozen.layers.into_iter().zip(0..).map(adapted).collect(), ..frozen }
+    }
+
+    /// The encoder with its adapters folded into the weights, in the same bits on the CPU; what was frozen stays so.
+    #[must_use]
+    pub fn merged(self) -> Self {
+        Self { layers: self.layers.into_iter().map(TransformerLayer::merged).collect(), ..self }
+    }
+
+    /// The same parameters for one micro-batch of training, with dropout in the adapters: input channels are dropped anew, of each adapter
+    /// its own, as [`LoraConfig::dropout`] says.
+    #[must_use]
+    pub fn with_dropped_adapters(&self, random: &mut Stream) -> Self {
+        let layers = self.layers.iter().map(|layer| layer.with_dropped_adapters(random)).collect();
+        Self { layers, ..self.clone() }
     }
 }
 

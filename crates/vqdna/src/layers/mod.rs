@@ -1,13 +1,14 @@
 //! Layers of all networks, with PyTorch's weight layouts and initialisation, on [`crate::ops`].
 
+pub mod lora;
 mod transformer;
 
 use burn::module::Param;
 use burn::prelude::*;
 
-use crate::ops::{self, ConvBlockWeights};
+use crate::ops::{self, ConvBlockWeights, LowRank};
 use crate::seed::Stream;
-use crate::weights::{constant, uniform};
+use crate::weights::{constant, replace, uniform};
 
 pub use transformer::{TransformerLayer, TransformerShape};
 
@@ -38,6 +39,16 @@ impl Linear {
     /// `gelu(x · weightᵀ + bias)`; shapes as for [`Linear::forward`].
     pub fn forward_gelu(&self, x: Tensor<3>) -> Tensor<3> {
         ops::linear_gelu(x, self.weight.val(), self.bias.val())
+    }
+
+    /// The layer with a low-rank part added to its weight.
+    fn merged(self, part: LowRank) -> Self {
+        let merge = |old: Tensor<2>| {
+            let is_autodiff = old.is_autodiff();
+            let new = ops::merged(old, part);
+            if is_autodiff { new.autodiff() } else { new }
+        };
+        Self { weight: replace(self.weight, merge), ..self }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use burn::prelude::*;
 
+use super::lora::{Adapters, LoraConfig};
 use super::{LayerNorm, Linear};
-use crate::ops::{self, AttentionWeights, MlpWeights, Positions};
+use crate::ops::{self, AttentionWeights, LowRank, MlpWeights, Positions};
 use crate::seed::Stream;
 
 /// Transformer layer with norms before its parts (Xiong et al. 2020): attention on both sides, then two linear layers.
@@ -21,6 +22,8 @@ pub struct TransformerLayer {
     pub up: Linear,
     /// `d_inner` to `d`.
     pub down: Linear,
+    /// Low-rank parts of the weights, absent unless the layer is fine-tuned by them.
+    pub lora: Option<Adapters>,
     heads: usize,
     #[module(skip)]
     positions: Positions,
@@ -56,26 +59,65 @@ impl TransformerLayer {
             norm2: LayerNorm::new(d, eps, device),
             up: Linear::new(d, d_inner, random, device),
             down: Linear::new(d_inner, d, random, device),
+            lora: None,
             heads,
             positions,
             recompute,
         }
     }
 
+    /// With fresh adapters in place of those it has, a pure function of the seed and of the number of the layer.
+    #[must_use]
+    pub fn with_adapters(self, config: &LoraConfig, seed: u64, layer: u64) -> Self {
+        let [d_inner, d] = self.up.weight.dims();
+        let adapters = Adapters::new(config, [d, d_inner], seed, layer, &self.up.weight.device());
+        Self { lora: Some(adapters), ..self }
+    }
+
+    /// The same parameters with input channels of the adapters dropped anew.
+    #[must_use]
+    pub fn with_dropped_adapters(&self, random: &mut Stream) -> Self {
+        Self { lora: self.lora.as_ref().map(|adapters| adapters.dropped(random)), ..self.clone() }
+    }
+
+    /// With its adapters folded into the weights.
+    #[must_use]
+    pub fn merged(self) -> Self {
+        let merge = |linear: Linear, part: Option<LowRank>| match part {
+            Some(part) => linear.merged(part),
+            None => linear,
+        };
+        let [qkv, out, up, down] = self.low_rank();
+        Self {
+            qkv: merge(self.qkv, qkv),
+            out: merge(self.out, out),
+            up: merge(self.up, up),
+            down: merge(self.down, down),
+            lora: None,
+            ..self
+        }
+    }
+
+    /// Low-rank parts of `qkv`, `out`, `up` and `down`.
+    fn low_rank(&self) -> [Option<LowRank>; 4] {
+        self.lora.as_ref().map(Adapters::low_rank).unwrap_or_default()
+    }
+
     /// # Shapes
     /// - `x`, output: `[batch, bases, d]`; the output means nothing at padding
     /// - `mask`: `[batch, bases]`, 1 for a real base, 0 for padding, which is not attended to
     pub fn forward(&self, x: Tensor<3>, mask: Tensor<2>) -> Tensor<3> {
+        let [qkv_part, out_part, up_part, down_part] = self.low_rank();
         let attention = AttentionWeights {
             gain: self.norm1.weight.val(),
             bias: self.norm1.bias.val(),
             eps: self.norm1.eps,
             qkv: self.qkv.weight.val(),
             qkv_bias: self.qkv.bias.val(),
-            qkv_part: None,
+            qkv_part,
             out: self.out.weight.val(),
             out_bias: self.out.bias.val(),
-            out_part: None,
+            out_part,
             heads: self.heads,
             positions: self.positions,
         };
@@ -85,10 +127,10 @@ impl TransformerLayer {
             eps: self.norm2.eps,
             up: self.up.weight.val(),
             up_bias: self.up.bias.val(),
-            up_part: None,
+            up_part,
             down: self.down.weight.val(),
             down_bias: self.down.bias.val(),
-            down_part: None,
+            down_part,
         };
         ops::transformer_layer(x, mask, attention, mlp, self.recompute)
     }
