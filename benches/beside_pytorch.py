@@ -4,7 +4,7 @@
     python3 benches/beside_pytorch.py --peer ../shared/peers --python VENV/bin/python -o results/DATE-MACHINE-speed
 
 Needs the release build (`cargo build --release`) and, for the other side, Python 3.11 with
-`pip install torch==2.13.0 safetensors numpy`; "tuned" also gcc and Debian's libtcmalloc-minimal4 (see tuned.sh of the peer).
+`pip install torch==2.13.0 safetensors numpy`; "tuned" also gcc and Debian's libtcmalloc-minimal4 (see tuned.sh of the peer). Fine-tuning in PyTorch is finetune_torch.py, beside this.
 
 A pair is ours, stock, tuned (in bf16: ours, tuned), one after another with the same threads. Ratios are taken pair by pair; the
 table shows their median and range. Speed above 1 means that we are faster, memory below 1 that we need less. Whole pairs are
@@ -27,10 +27,11 @@ import flops
 from measuring import (GENOMES, PROGRAM, ROOT, Failed, Rows, build, cpu, fasta_lines, machine, markdown, measure, output, refuse_mixed,
                        spread)
 
-WORKS = ("learn", "encode", "tokenize", "pretrain", "embed")
+WORKS = ("learn", "encode", "tokenize", "pretrain", "embed", "finetune-lora", "finetune-full")
 PRESETS = ("small", "base")
 PRECISIONS = {"f32": ("ours", "stock", "tuned"), "bf16": ("ours", "tuned")}
 TOKENIZE_BASES = {"small": 0, "base": 500_000}
+FINETUNE = ROOT / "benches/finetune_torch.py"
 
 # What --bars measures against: speed over tuned PyTorch (small, base), and memory as a share of its.
 SPEED_BARS = {
@@ -43,10 +44,13 @@ MEMORY_BARS = {"learn": 0.6, "pretrain": 0.6, "tokenize": 0.5}
 def command(args, side, cell, files):
     """The command of a side, and the folder it runs in."""
     work, preset, precision = cell
-    tail = [work, "--preset", preset, "--threads", args.threads, *(files if work == "tokenize" else ["--runs", args.runs])]
+    work, _, mode = work.partition("-")
+    tail = ["--preset", preset, "--threads", args.threads, *(files if work == "tokenize" else ["--runs", args.runs])]
     if side == "ours":
-        return [args.program, "bench", *tail, *(["--precision", "bf16"] if precision == "bf16" else [])], None
-    bench = [args.python, "bench.py", *tail, *(["--bf16"] if precision == "bf16" else [])]
+        bf16 = ["--precision", "bf16"] if precision == "bf16" else []
+        return [args.program, "bench", work, *(["--mode", mode] if mode else []), *tail, *bf16], None
+    bench = [args.python, *([FINETUNE, mode, "--peer", args.peer] if mode else ["bench.py", work])]
+    bench += [*tail, *(["--bf16"] if precision == "bf16" else [])]
     return (["./tuned.sh", *bench] if side == "tuned" else bench), args.peer
 
 
@@ -150,6 +154,11 @@ def shown(value, form="{:,.0f}"):
     return "" if value is None else form.format(value)
 
 
+def speed_bar(work, preset, precision):
+    """None where none is set."""
+    return dict(zip(PRESETS, SPEED_BARS[precision].get(work, ()))).get(preset)
+
+
 def judged(values, bar, sign, wanted):
     """A ratio, with its bar when bars are wanted."""
     if not values:
@@ -165,14 +174,13 @@ def speed_table(rows, cells, bars):
             "speed, ours ÷ stock", "ours, MiB", "tuned, MiB", "memory, ours ÷ tuned"]
     lines = []
     for cell in cells:
-        work, preset, precision = cell
         sides = by_side(rows, cell)
         lines.append([
             *cell, str(len(sides["ours"])), *(shown(median(sides, side, "bases_per_s")) for side in ("ours", "tuned", "stock")),
-            judged(ratios(sides, "tuned", "bases_per_s"), SPEED_BARS[precision][work][PRESETS.index(preset)], "≥", bars),
+            judged(ratios(sides, "tuned", "bases_per_s"), speed_bar(*cell), "≥", bars),
             judged(ratios(sides, "stock", "bases_per_s"), None, "≥", bars),
             *(shown(median(sides, side, "peak_rss_mb")) for side in ("ours", "tuned")),
-            judged(ratios(sides, "tuned", "peak_rss_mb"), MEMORY_BARS.get(work), "≤", bars)])
+            judged(ratios(sides, "tuned", "peak_rss_mb"), MEMORY_BARS.get(cell[0]), "≤", bars)])
     return markdown(head, lines)
 
 
@@ -192,8 +200,8 @@ def flop_table(rows, cells, bars):
         rates = [speed and speed * per_base / 1e9 for speed in speeds]
         of_peak = [rate / peak[cell[2]] if rate and cell[2] in peak else None for rate in rates]
         if bars:
-            bar = SPEED_BARS[cell[2]][cell[0]][PRESETS.index(cell[1])]
-            of_peak.append(of_peak[1] and of_peak[1] * bar)
+            bar = speed_bar(*cell)
+            of_peak.append(of_peak[1] and bar and of_peak[1] * bar)
         lines.append([*cell, f"{per_base / 1e6:,.2f}", *(shown(r, "{:,.1f}") for r in rates), *(shown(f, "{:.0%}") for f in of_peak)])
     return markdown(head, lines)
 
@@ -223,7 +231,8 @@ Machine: {machine()}.
 Versions: {distinct(rows, "peer")}, {output("rustc", "--version")}, commit {distinct(rows, "commit")}; {distinct(rows, "threads")} threads.
 
 Medians of interleaved pairs{f", {steps} steps a call" if steps else ""}; in brackets the range over the pairs. A window has {flops.WINDOW} bases; a
-batch has 16 windows (small) or 4 (base). tokenize is the whole job, from FASTA to a file of codes, once a call{inputs(rows)}.
+batch has 16 windows (small) or 4 (base). Fine-tuning has 32 windows of {flops.FINETUNE_WINDOW} bases. tokenize is the whole job, from FASTA to a file of
+codes, once a call{inputs(rows)}.
 "Tuned" is PyTorch with MKL told to use AVX-512 on AMD processors, and {allocator()}; "stock" is as pip installs it.
 
 {speed_table(rows, cells, args.bars)}

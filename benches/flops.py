@@ -14,15 +14,24 @@ A multiply-add is 2 FLOPs. L is the bases of a window, d the width of the networ
     learn                   3 · (encoder + decoder) + search
     embed                   backbone
     pretrain                3 · (backbone + heads), less 2 d_input d: code vectors take no gradient
+    finetune-full           3 · (backbone + head), less 2 d_input d; windows of 101 bases
+    finetune-lora           backbone  +  its gradients of rows  +  adapters  +  3 · head; windows of 101 bases
 
-Training takes 3 times the forward pass: a backward product for the inputs and one for the weights. Left out as no products: the
+    head of fine-tuning     (2 d²  +  4 d) / L: once a window
+    gradients of rows       layers · layer  +  layers · 4 L d, less 6 d²: below the first layer nothing learns
+    adapters                layers · 4 · 8 · 8 d: of queries, keys, values and out, rank 8, two thin products for each factor
+
+Training takes 3 times the forward pass: a backward product for the inputs and one for the weights, which frozen ones do not need; of
+attention, two for each of its products in any case. Left out as no products: the
 stem (a look-up by letter), depth-wise convolutions, norms, activations, softmax, optimizer and codebook averages. Left out as not
 useful: neighbourhoods that tokenize computes twice, and the square that completes a distance.
 """
 from dataclasses import dataclass
 
 WINDOW = 512
+FINETUNE_WINDOW = 101
 MASKED = 0.25
+RANK = 8
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,12 @@ class Backbone:
     def attention(self, length):
         return self.layers * 4 * length * self.d_model
 
+    def adapters(self):
+        return self.layers * 4 * 8 * RANK * self.d_model
+
+    def sequence_head(self, length):
+        return (2 * self.d_model**2 + 4 * self.d_model) / length
+
     def heads(self):
         return MASKED * (2 * self.d_model**2 + sum(2 * self.d_model * size for size in self.codebook_sizes))
 
@@ -76,8 +91,14 @@ BACKBONE = {
 }
 
 
-def parts(work, preset, length=WINDOW):
+def window(work):
+    """Bases of a window, unless a workload is measured with others."""
+    return FINETUNE_WINDOW if work.startswith("finetune") else WINDOW
+
+
+def parts(work, preset, length=None):
     """FLOPs per base of a workload, by part."""
+    length = length or window(work)
     if work in ("learn", "encode", "tokenize"):
         net = TOKENIZER[preset]
         frozen = {"encoder": net.encoder(), "search": net.search()}
@@ -88,9 +109,13 @@ def parts(work, preset, length=WINDOW):
     frozen = {"projection": net.projection(), "linear": net.linear(), "attention": net.attention(length)}
     if work == "embed":
         return frozen
-    forward = {**frozen, "heads": net.heads()}
+    if work == "finetune-lora":
+        head = net.sequence_head(length)
+        rows = net.linear() + 2 * net.attention(length) - 6 * net.d_model**2
+        return {**frozen, "head": head, "backward": rows + 2 * head, "adapters": net.adapters()}
+    forward = {**frozen, "heads": net.sequence_head(length) if work == "finetune-full" else net.heads()}
     return {**forward, "backward": 2 * sum(forward.values()) - net.projection()}
 
 
-def per_base(work, preset, length=WINDOW):
+def per_base(work, preset, length=None):
     return sum(parts(work, preset, length).values())

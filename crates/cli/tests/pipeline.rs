@@ -361,15 +361,17 @@ fn doctor_shows_what_will_be_used() {
 fn bench_prints_the_line_of_its_peer() {
     let folder = Folder::new();
     folder.write("genome.fa", small_genome());
-    for (work, arguments, bases) in [
-        ("learn", "", 16 * 512),
-        ("encode", "", 16 * 512),
-        ("encode", "--batch 3 --length 50", 150),
-        ("tokenize", "genome.fa codes.npy", 3000),
-        ("pretrain", "--batch 2 --length 40", 80),
-        ("embed", "--length 40", 16 * 40),
+    for (arguments, work, bases) in [
+        ("learn", "learn", 16 * 512),
+        ("encode", "encode", 16 * 512),
+        ("encode --batch 3 --length 50", "encode", 150),
+        ("tokenize genome.fa codes.npy", "tokenize", 3000),
+        ("pretrain --batch 2 --length 40", "pretrain", 80),
+        ("embed --length 40", "embed", 16 * 40),
+        ("finetune", "finetune-lora", 32 * 101),
+        ("finetune --mode full --batch 2 --length 40 --checkpoint", "finetune-full", 80),
     ] {
-        let outcome = folder.ok(&format!("bench {work} {arguments} --preset tiny --runs 1"));
+        let outcome = folder.ok(&format!("bench {arguments} --preset tiny --runs 1"));
         let line: serde_json::Value = serde_json::from_str(outcome.text()).expect("one JSON object");
         let names: Vec<&str> = line.as_object().expect("an object").keys().map(String::as_str).collect();
         let expected =
@@ -402,7 +404,7 @@ fn dry_runs_tell_the_memory_of_a_step() {
         let off = (estimate / measured - 1.0).abs();
         assert!(off < 0.35, "{arguments}: {estimate} MiB, but {measured} were measured");
     }
-    for wrong in ["embed --dry-run", "learn --checkpoint", "encode --recompute"] {
+    for wrong in ["embed --dry-run", "learn --checkpoint", "encode --recompute", "pretrain --mode full"] {
         assert_eq!(folder.run(&format!("bench {wrong} --preset tiny")).code, Some(2), "{wrong}");
     }
 }

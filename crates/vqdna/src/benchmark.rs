@@ -2,6 +2,7 @@
 //! the two can be run side by side.
 
 use burn::prelude::*;
+use burn::tensor::activation::log_softmax;
 use rand::RngExt;
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -10,9 +11,11 @@ use std::time::Instant;
 use vqdna_data::codes::Writer;
 use vqdna_data::segment::Policy;
 
-use crate::backbone::transformer::TransformerConfig;
+use crate::backbone::transformer::{Transformer, TransformerConfig};
 use crate::batch::{Batch, HostWindow};
 use crate::estimate::{self, Keeping, Memory};
+use crate::head::sequence::{SequenceHead, SequenceHeadConfig};
+use crate::layers::lora::LoraConfig;
 use crate::objective::masked::{Masked, MaskedModel};
 use crate::objective::{Objective, reconstruct::Reconstruct};
 use crate::ops::{self, Precision};
@@ -35,6 +38,11 @@ const WEIGHT_DECAY: f64 = 0.01;
 const MASKED: f64 = 0.25;
 /// Bases of a piece when tokenizing.
 const CHUNK: usize = 4096;
+/// Sequences and bases of a step of fine-tuning, unless told otherwise: sequences as long as those of GUE's transcription factors (Zhou
+/// et al. 2024).
+const FINE_TUNED: [usize; 2] = [32, 101];
+/// Classes that fine-tuning tells apart.
+const CLASSES: usize = 2;
 
 /// One line of results.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -96,6 +104,13 @@ impl Workload {
             Preset::Base => 4,
         };
         Self { preset, runs, batch, length: LENGTH, precision: Precision::F32, keeping: Keeping::default() }
+    }
+
+    /// The batch that fine-tuning measures.
+    #[must_use]
+    pub fn fine_tuning(preset: Preset, runs: usize) -> Self {
+        let [batch, length] = FINE_TUNED;
+        Self { batch, length, ..Self::new(preset, runs) }
     }
 
     /// The encoder of the second stage, of the size of the preset.
@@ -212,6 +227,48 @@ pub fn embed(work: &Workload, device: &Device) -> Measurement {
             let hidden = inputs.model.hidden(inputs.vectors.clone(), None, &inputs.real);
             drop(hidden.mean_dim(1).into_data());
         })
+    })
+}
+
+/// What fine-tuning learns beside its head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FineTuning {
+    /// Low-rank adapters of a frozen encoder, without dropout.
+    Lora,
+    /// The encoder.
+    Full,
+}
+
+/// An encoder and a head over whole sequences.
+#[derive(Module, Debug)]
+struct Classifier {
+    backbone: Transformer,
+    head: SequenceHead,
+}
+
+/// Stage 3: forward, backward and AdamW on random code vectors in memory, each sequence of one of two classes.
+#[must_use]
+pub fn finetune(work: &Workload, mode: FineTuning, device: &Device) -> Measurement {
+    let device = &device.clone().autodiff();
+    let mut random = stream(0, "benchmark", &[]);
+    let EncoderInputs { model, vectors, real, .. } = EncoderInputs::new(work, &mut random, device);
+    // Heads of the stage before, which would only take memory.
+    drop(model.head);
+    let (name, backbone) = match mode {
+        FineTuning::Lora => ("finetune-lora", model.backbone.with_adapters(&LoraConfig::default(), 0)),
+        FineTuning::Full => ("finetune-full", model.backbone),
+    };
+    let head = SequenceHead::new(&SequenceHeadConfig::default(), work.backbone().d_model, CLASSES, 0, device);
+    let labels: Vec<i32> = (0..work.batch).map(|_| random.random_range(0..CLASSES as i32)).collect();
+    let labels = Tensor::<2, Int>::from_data(TensorData::new(labels, [work.batch, 1]), device);
+    let (mut model, mut optimizer) = (Some(Classifier { backbone, head }), optimizer());
+    measure(name, work, || {
+        let Some(current) = model.take() else { return };
+        let hidden = current.backbone.hidden(vectors.clone(), None, &real);
+        let log_p = log_softmax(current.head.forward(hidden, real.clone()), 1);
+        let loss = log_p.gather(1, labels.clone()).mean().neg();
+        let gradients = Gradients::of(&current, &loss.backward());
+        model = Some(optimizer.step(current, gradients, RATE, 1.0).0);
     })
 }
 

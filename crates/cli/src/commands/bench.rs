@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use clap::{Args as ClapArgs, ValueEnum};
 use std::path::PathBuf;
-use vqdna::benchmark::{self, Workload};
+use vqdna::benchmark::{self, FineTuning, Workload};
 use vqdna::estimate::Keeping;
 use vqdna::ops::Precision;
 
@@ -24,19 +24,22 @@ pub struct Args {
     /// Measured runs; tokenize runs once unless told otherwise.
     #[arg(long, value_parser = at_least_one)]
     pub runs: Option<usize>,
-    /// Bases of a sequence; not with `tokenize`, which cuts pieces of 4096. Default: 512.
+    /// Bases of a sequence; not with `tokenize`, which cuts pieces of 4096. Default: 512, or 101 with `finetune`.
     #[arg(long, value_parser = at_least_one)]
     pub length: Option<usize>,
-    /// Sequences of a run; not with `tokenize`. Default: 16, or 4 with `--preset base`.
+    /// Sequences of a run; not with `tokenize`. Default: 16, 4 with `--preset base`, 32 with `finetune`.
     #[arg(long, value_parser = at_least_one)]
     pub batch: Option<usize>,
     /// How products are computed.
     #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
     pub precision: PrecisionName,
-    /// Compute wide layers again in the backward pass instead of keeping them (`learn` and `pretrain`).
+    /// What `finetune` learns beside its head. Default: lora.
+    #[arg(long, value_enum)]
+    pub mode: Option<Mode>,
+    /// Compute wide layers again in the backward pass instead of keeping them (`learn`, `pretrain` and `finetune`).
     #[arg(long)]
     pub recompute: bool,
-    /// Keep only the input of each transformer layer for the backward pass (`pretrain`).
+    /// Keep only the input of each transformer layer for the backward pass (`pretrain` and `finetune`).
     #[arg(long)]
     pub checkpoint: bool,
     /// Print the memory that `learn` or `pretrain` will take, part by part, and compute nothing.
@@ -63,15 +66,39 @@ pub enum Work {
     Pretrain,
     /// A frozen encoder over code vectors in memory.
     Embed,
+    /// A training step of stage 3.
+    Finetune,
     /// Matrix products that stay in the caches: what no work can exceed.
     Peak,
+}
+
+/// What fine-tuning learns.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum Mode {
+    /// Low-rank adapters of a frozen encoder.
+    #[default]
+    Lora,
+    /// The whole encoder.
+    Full,
+}
+
+impl From<Mode> for FineTuning {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Lora => Self::Lora,
+            Mode::Full => Self::Full,
+        }
+    }
 }
 
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<Verdict> {
     let (learns, pretrains) = (matches!(args.work, Work::Learn), matches!(args.work, Work::Pretrain));
-    ensure!(learns || pretrains || !args.recompute, "--recompute is for bench learn and bench pretrain");
-    ensure!(pretrains || !args.checkpoint, "--checkpoint is for bench pretrain");
+    let fine_tunes = matches!(args.work, Work::Finetune);
+    let trains = learns || pretrains || fine_tunes;
+    ensure!(trains || !args.recompute, "--recompute is for bench learn, bench pretrain and bench finetune");
+    ensure!(pretrains || fine_tunes || !args.checkpoint, "--checkpoint is for bench pretrain and bench finetune");
+    ensure!(fine_tunes || args.mode.is_none(), "--mode is for bench finetune");
     ensure!(learns || pretrains || !args.dry_run, "--dry-run is for bench learn and bench pretrain");
     if args.dry_run {
         let threads = args.compute.threads()?;
@@ -87,6 +114,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
         Work::Encode => benchmark::encode(&work, &device),
         Work::Pretrain => benchmark::pretrain(&work, &device),
         Work::Embed => benchmark::embed(&work, &device),
+        Work::Finetune => benchmark::finetune(&work, args.mode.unwrap_or_default().into(), &device),
         Work::Peak => {
             data!("{}", serde_json::to_string(&benchmark::peak())?);
             return Ok(Verdict::Passed);
@@ -108,7 +136,10 @@ pub fn run(args: &Args) -> Result<Verdict> {
 /// What the arguments ask for; what they leave open is as usual.
 fn workload(args: &Args, precision: Precision) -> Workload {
     let runs = args.runs.unwrap_or(if matches!(args.work, Work::Tokenize) { 1 } else { 7 });
-    let usual = Workload::new(args.preset.into(), runs);
+    let usual = match args.work {
+        Work::Finetune => Workload::fine_tuning(args.preset.into(), runs),
+        _ => Workload::new(args.preset.into(), runs),
+    };
     Workload {
         length: args.length.unwrap_or(usual.length),
         batch: args.batch.unwrap_or(usual.batch),
