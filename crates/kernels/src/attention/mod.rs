@@ -11,12 +11,12 @@ mod rotation;
 
 pub use backward::backward;
 pub use forward::forward;
-pub use rotation::alibi_slopes;
+pub use rotation::{alibi_slopes, rotary_table};
 
 use crate::product::Unit;
 use crate::simd::{fma, prefetch};
 use rayon::prelude::*;
-use rotation::{rotate, rotations};
+use rotation::rotate;
 use std::f32::consts::LOG2_E;
 
 /// Keys whose scores exist at a time, and those whose gradients one task sums: their panels stay in the second cache.
@@ -68,7 +68,7 @@ struct Problem<'a, U> {
     d_head: usize,
     /// Positions of the rows of each sequence that are not padding.
     real: Vec<Vec<u32>>,
-    /// [`rotations`], or empty.
+    /// [`rotary_table`], or empty.
     table: Vec<f32>,
     /// Of each head, for scores that are powers of 2; 0 where positions are not [`Positions::Alibi`].
     slopes: Vec<f32>,
@@ -86,7 +86,7 @@ impl<'a, U: Unit> Problem<'a, U> {
         let (table, slopes) = match positions {
             Positions::Rotary { theta } => {
                 assert!(d_head.is_multiple_of(2), "heads of {d_head} have no pairs to rotate");
-                (rotations(theta, length, d_head / 2), vec![0.0; heads])
+                (rotary_table(theta, length, d_head / 2), vec![0.0; heads])
             }
             Positions::Alibi => (Vec::new(), alibi_slopes(heads).iter().map(|s| s * LOG2_E).collect()),
         };
@@ -250,9 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn slopes_are_those_of_the_paper() {
-        assert_eq!(alibi_slopes(2), [0.0625, 0.003_906_25]);
-        assert_eq!(alibi_slopes(6), [0.25, 0.0625, 0.015_625, 0.003_906_25, 0.5, 0.125]);
+    fn scores_fall_with_the_distance() {
         // Queries and keys of 0: weights are those of the distances.
         let (mut weighed, keys) = ([0.0; LANES], [0, 1, 2]);
         let here = Scores { data: &mut weighed, stride: LANES, queries: &keys[..1], keys: &keys, slope: 0.5 * LOG2_E };

@@ -4,16 +4,19 @@ use crate::rows::for_overwrite;
 use crate::simd::{fma, simd};
 use rayon::prelude::*;
 
-/// Slopes of `ALiBi`: powers of `2^(−8/n)`; where the number of heads is no power of two, those of the power of two below, then every
-/// other one of twice as many.
+/// Slopes of `ALiBi`, one a head: 2^(−8(h+1)/n) for n heads if n is a power of two, else those of the power of two below, followed by
+/// every other slope of the power of two above (Press et al. 2022, and DNABERT-2).
+#[must_use]
 pub fn alibi_slopes(heads: usize) -> Vec<f32> {
     let slopes = |n: usize| (1..=n).map(move |h| (-8.0 * h as f64 / n as f64).exp2() as f32);
     let whole = if heads.is_power_of_two() { heads } else { heads.next_power_of_two() / 2 };
     slopes(whole).chain(slopes(2 * whole).step_by(2)).take(heads).collect()
 }
 
-/// Cosines, then sines of the angles of each position, `[length, 2, half]`.
-pub(super) fn rotations(theta: f32, length: usize, half: usize) -> Vec<f32> {
+/// Cosines, then sines of the angles by which the pairs of a row turn, `[length, 2, half]`: `position · theta^(−i / half)` (Su et al.
+/// 2021).
+#[must_use]
+pub fn rotary_table(theta: f32, length: usize, half: usize) -> Vec<f32> {
     // Rounded to f32 here and at the product, as PyTorch's f32 tensors are: at far positions a last bit is a visible angle.
     let speeds: Vec<f32> =
         (0..half).map(|i| f64::from(theta).powf(f64::from(-(i as f32 / half as f32))) as f32).collect();
@@ -68,5 +71,32 @@ simd! {
                 *b = fma::<FMA>(y, *cos, -(x * sin));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// B4 of `docs/vectors.md`.
+    #[test]
+    fn slopes_are_those_of_the_paper() {
+        assert!(alibi_slopes(0).is_empty());
+        assert_eq!(alibi_slopes(1), [0.003_906_25]);
+        assert_eq!(alibi_slopes(2), [0.0625, 0.003_906_25]);
+        assert_eq!(alibi_slopes(6), [0.25, 0.0625, 0.015_625, 0.003_906_25, 0.5, 0.125]);
+        let of_twelve: Vec<f32> = (1..=8)
+            .map(|h| (-f64::from(h)).exp2() as f32)
+            .chain([0.5, 1.5, 2.5, 3.5].map(|e: f32| (-e).exp2()))
+            .collect();
+        assert_eq!(alibi_slopes(12), of_twelve);
+    }
+
+    #[test]
+    fn the_first_pair_turns_by_one_radian_a_position() {
+        let table = rotary_table(100.0, 3, 2);
+        let angles = [[0.0f64, 0.0], [1.0, 0.1], [2.0, 0.2]];
+        let want = angles.iter().flat_map(|row| row.map(f64::cos).into_iter().chain(row.map(f64::sin)));
+        assert!(table.iter().zip(want).all(|(&got, want)| (f64::from(got) - want).abs() < 1e-7), "{table:?}");
     }
 }

@@ -1,12 +1,11 @@
 //! The operations out of Burn's own, for any device and for comparison.
 
-use super::{
-    AdamwStep, AttentionWeights, ConvBlockWeights, LowRank, MlpWeights, Positions, alibi_slopes, rotary_table,
-};
+use super::{AdamwStep, AttentionWeights, ConvBlockWeights, LowRank, MlpWeights, Positions};
 use burn::prelude::*;
 use burn::tensor::activation::{gelu, log_softmax, softmax};
 use burn::tensor::module::conv1d;
 use burn::tensor::ops::ConvOptions;
+use vqdna_kernels::attention::{alibi_slopes, rotary_table};
 
 pub(super) fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
     let [batch, bases, d_in] = x.dims();
@@ -57,9 +56,9 @@ pub(super) fn attention(x: Tensor<3>, mask: Tensor<2>, w: AttentionWeights) -> T
     let mut bias = mask.sub_scalar(1.0).mul_scalar(-PADDING_SCORE).reshape([batch, 1, 1, bases]);
     match w.positions {
         Positions::Rotary { theta } => {
-            let (cos, sin) = rotary_table(bases, d_head, theta);
-            let table = |values| Tensor::from_data(TensorData::new(values, [1, 1, bases, d_head / 2]), &device);
-            let (cos, sin) = (table(cos), table(sin));
+            let table = TensorData::new(rotary_table(theta as f32, bases, d_head / 2), [1, 1, bases, d_head]);
+            let table = Tensor::<4>::from_data(table, &device);
+            let (cos, sin) = (table.clone().narrow(3, 0, d_head / 2), table.narrow(3, d_head / 2, d_head / 2));
             (q, k) = (rotate(q, cos.clone(), sin.clone()), rotate(k, cos, sin));
         }
         Positions::Alibi => {

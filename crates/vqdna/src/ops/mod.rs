@@ -15,7 +15,7 @@ use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 
-pub use positions::{Positions, alibi_slopes, rotary_table};
+pub use positions::Positions;
 
 /// A low-rank part of a weight `[d_out, d_in]` (LoRA; Hu et al. 2021): layers multiply with `weight + scale · b · a`, and where the
 /// weight itself does not learn its gradient is never formed.
