@@ -255,8 +255,8 @@ fn training_agrees(golden: &Golden) {
     let settings = AdamwConfig { weight_decay: trace.weight_decay, clip: trace.clip, ..AdamwConfig::default() };
     let schedule = vqdna::train::schedule::ScheduleConfig {
         rate: trace.lr,
-        warmup: trace.warmup as f64 / trace.steps as f64,
-        floor: 0.0,
+        warmup_steps: Some(trace.warmup),
+        ..vqdna::train::schedule::ScheduleConfig::default()
     };
     let (mut model, mut optimizer) = (golden.model(&device), Adamw::new(&settings));
     let (mut losses, mut norms, mut rates) = (Vec::new(), Vec::new(), Vec::new());

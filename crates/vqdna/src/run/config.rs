@@ -192,6 +192,11 @@ impl RunConfig {
         require(train.accumulate > 0, "train.accumulate", "at least 1")?;
         require(train.schedule.rate > 0.0 && train.schedule.rate.is_finite(), "train.schedule.rate", "above 0")?;
         require(share(train.schedule.warmup), "train.schedule.warmup", "a share of the steps, 0 to 1")?;
+        require(
+            train.schedule.warmup_steps.is_none_or(|steps| steps <= train.steps),
+            "train.schedule.warmup_steps",
+            "at most `train.steps`",
+        )?;
         require(share(train.schedule.floor), "train.schedule.floor", "a share of the rate, 0 to 1")?;
         let optimizer = &train.optimizer;
         require((0.0..1.0).contains(&optimizer.beta1), "train.optimizer.beta1", "at least 0 and below 1")?;
@@ -303,6 +308,7 @@ mod tests {
             ("data.stride=100", "data.stride"),
             ("train.batch=0", "train.batch"),
             ("train.schedule.rate=0", "train.schedule.rate"),
+            ("train.schedule.warmup_steps=2001", "train.schedule.warmup_steps"),
             ("tokenizer.kernel=4", "tokenizer.kernel"),
             ("tokenizer.taps=[3]", "tokenizer.taps"),
             ("tokenizer.taps=[6]", "tokenizer.taps"),
