@@ -19,7 +19,7 @@ use crate::layers::lora::LoraConfig;
 use crate::objective::masked::{Masked, MaskedModel};
 use crate::objective::{Objective, reconstruct::Reconstruct};
 use crate::ops::{self, Precision};
-use crate::run::folder::{ModelConfig, Vocabulary};
+use crate::folder::{ModelConfig, Vocabulary};
 use crate::seed::{Stream, normal, stream};
 use crate::tokenizer::vqdna::{Kind, Preset, VqdnaConfig};
 use crate::train::optimizer::{Adamw, AdamwConfig, Gradients};

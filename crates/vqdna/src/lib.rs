@@ -1,7 +1,8 @@
 //! Learned vocabularies for genomes.
 //!
 //! The flow goes one way: FASTA → [`vqdna_data::corpus`] → [`batch`] → [`tokenizer`] → [`objective`] → [`train`] → a model
-//! folder ([`run`]), which then turns genomes into codes and back ([`transcode`]). Rooms import from lower floors only:
+//! [`folder`], which then turns genomes into codes and back ([`transcode`]). A [`run`] joins these. Rooms import from lower floors
+//! only:
 //!
 //! | floor | rooms |
 //! | --- | --- |
@@ -11,10 +12,11 @@
 //! | 3 | [`quantizer`], [`backbone`], [`head`] |
 //! | 4 | [`tokenizer`] |
 //! | 5 | [`objective`] |
-//! | 6 | [`train`] |
-//! | 7 | [`run`] |
-//! | 8 | [`transcode`], [`estimate`] |
-//! | 9 | [`benchmark`] |
+//! | 6 | [`train`], [`folder`] |
+//! | 7 | [`transcode`] |
+//! | 8 | [`run`] |
+//! | 9 | [`estimate`] |
+//! | 10 | [`benchmark`] |
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -24,6 +26,7 @@ pub mod batch;
 pub mod benchmark;
 pub mod device;
 pub mod estimate;
+pub mod folder;
 pub mod head;
 pub mod layers;
 pub mod objective;

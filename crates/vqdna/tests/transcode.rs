@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use vqdna::ops::Precision;
-use vqdna::run::folder::{ModelConfig, Vocabulary};
+use vqdna::folder::{ModelConfig, Vocabulary};
 use vqdna::tokenizer::vqdna::{Kind, Preset};
 use vqdna::transcode::TranscodeError;
 use vqdna::transcode::encode::{Progress, Tokenize, Tokenized};

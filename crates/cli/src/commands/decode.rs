@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use vqdna::run::folder::Vocabulary;
+use vqdna::folder::Vocabulary;
 use vqdna::transcode::decode::{Decode, Decoded};
 use vqdna_data::corpus::Corpus;
 use vqdna_data::segment::Policy;

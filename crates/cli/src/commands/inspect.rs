@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args as ClapArgs;
 use serde_json::Value;
 use std::path::PathBuf;
-use vqdna::run::folder::Vocabulary;
+use vqdna::folder::Vocabulary;
 use vqdna::tokenizer::vqdna::publish;
 
 use super::Verdict;

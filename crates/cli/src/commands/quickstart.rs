@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use vqdna::run::folder::Vocabulary;
+use vqdna::folder::Vocabulary;
 use vqdna::train::Ending;
 use vqdna::transcode::TranscodeError;
 use vqdna_data::codes::Reader;

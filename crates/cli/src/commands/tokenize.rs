@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args as ClapArgs;
 use std::path::PathBuf;
 use std::time::Instant;
-use vqdna::run::folder::Vocabulary;
+use vqdna::folder::Vocabulary;
 use vqdna::transcode::encode::{Tokenize, Tokenized};
 use vqdna_data::alphabet::{AmbiguousPolicy, SoftMaskPolicy};
 use vqdna_data::codes::{ShardNumber, Writer};

@@ -11,8 +11,8 @@ use vqdna_data::segment::Counts;
 use vqdna_data::split::{Split, SplitError};
 
 use super::config::{ConfigError, RunConfig};
-use super::folder::{self, FolderError, Manifest, ModelConfig, measures_json};
 use super::source::WindowSource;
+use crate::folder::{self, FolderError, Manifest, ModelConfig, measures_json};
 use crate::objective::{Measures, reconstruct::Reconstruct};
 use crate::train::record::Recorder;
 use crate::train::{Ending, Observer, TrainError, Trained, Training};
@@ -225,7 +225,7 @@ impl Learn<'_> {
         windows: (usize, usize),
         evaluated_on: &str,
         measures: &Measures,
-    ) -> Manifest {
+    ) -> Manifest<RunConfig> {
         let elapsed = begun.elapsed();
         let started = SystemTime::now().checked_sub(elapsed).and_then(|start| start.duration_since(UNIX_EPOCH).ok());
         Manifest {

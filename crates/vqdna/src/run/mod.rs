@@ -1,6 +1,5 @@
-//! A run: its configuration, its data, its folder.
+//! A run: its configuration, its data, what it does and leaves behind.
 
 pub mod config;
-pub mod folder;
 pub mod learn;
 pub mod source;

@@ -12,7 +12,7 @@ use vqdna_data::span::Strand;
 
 use super::TranscodeError;
 use super::encode::{BF16, Progress};
-use crate::run::folder::Vocabulary;
+use crate::folder::Vocabulary;
 
 /// Bases of a FASTA line.
 const LINE: usize = 60;

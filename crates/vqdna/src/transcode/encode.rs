@@ -26,7 +26,7 @@ use super::rows::{Coded, Rows};
 use super::{TranscodeError, holds};
 use crate::batch::Batch;
 use crate::ops::{self, Precision};
-use crate::run::folder::Vocabulary;
+use crate::folder::Vocabulary;
 
 /// How a genome is tokenized. None of it changes a code; `letters`, `both_strands`, `region` and `shard` choose which codes
 /// are written.

@@ -10,7 +10,6 @@ use vqdna_data::aside::write_aside;
 use vqdna_data::fasta::InputDigest;
 use vqdna_data::segment::{Counts, Policy};
 
-use super::config::RunConfig;
 use crate::objective::Measures;
 use crate::tokenizer::vqdna::{Vqdna, VqdnaConfig, VqdnaConfigError, load_published, publish};
 use crate::weights::{self, WeightError};
@@ -50,7 +49,7 @@ impl ModelConfig {
 
 /// What `run.json` holds: all that is needed to do the run again, and what came of it.
 #[derive(Clone, Debug, Serialize)]
-pub struct Manifest {
+pub struct Manifest<C> {
     /// `vqdna` and its version.
     pub program: String,
     /// As typed.
@@ -66,7 +65,7 @@ pub struct Manifest {
     /// Operating system and processor.
     pub machine: String,
     /// The resolved config.
-    pub config: RunConfig,
+    pub config: C,
     /// Inputs with digests.
     pub inputs: Vec<InputDigest>,
     /// What the letter policies did to them.
@@ -209,7 +208,12 @@ fn read_config(folder: &Path) -> Result<ModelConfig, FolderError> {
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn save(folder: &Path, config: &ModelConfig, model: &Vqdna, manifest: &Manifest) -> Result<(), FolderError> {
+pub fn save<C: Serialize>(
+    folder: &Path,
+    config: &ModelConfig,
+    model: &Vqdna,
+    manifest: &Manifest<C>,
+) -> Result<(), FolderError> {
     let write = |name: &str, bytes: &[u8]| {
         let path = folder.join(name);
         write_aside(&path, bytes).map_err(|source| FolderError::Io { path, source })
@@ -230,7 +234,7 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 }
 
 /// The model card.
-fn card(config: &ModelConfig, manifest: &Manifest) -> String {
+fn card<C>(config: &ModelConfig, manifest: &Manifest<C>) -> String {
     let mut card =
         String::from("---\nlibrary_name: vqdna\ntags: [dna, genomics, tokenizer, vector-quantization]\n---\n\n");
     let sizes: Vec<String> = config.tokenizer.quantizer.codebook_sizes().iter().map(usize::to_string).collect();
