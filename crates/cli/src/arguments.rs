@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use vqdna::device;
 use vqdna::ops::{self, Precision};
-use vqdna::run::config::RunConfig;
+use vqdna::run::config::StageConfig;
 use vqdna::tokenizer::vqdna::{Kind, Preset};
 
 /// Size of a network.
@@ -150,9 +150,6 @@ pub struct Configure {
     /// Size of the network; sets the defaults of the config.
     #[arg(long, value_enum, default_value_t = PresetName::Small)]
     pub preset: PresetName,
-    /// How vectors become codes.
-    #[arg(long, value_enum, default_value_t = QuantizerName::Hrq)]
-    pub quantizer: QuantizerName,
     /// TOML file whose fields replace the defaults.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -174,8 +171,8 @@ pub struct Configure {
 }
 
 impl Configure {
-    /// The config: preset, then file, then single fields.
-    pub fn resolve(&self) -> Result<RunConfig> {
+    /// The config: what `preset` gives for the size, then file, then single fields.
+    pub fn resolve<C: StageConfig>(&self, preset: impl FnOnce(Preset) -> C) -> Result<C> {
         let mut assignments = self.set.clone();
         assignments.extend(self.steps.map(|steps| format!("train.steps={steps}")));
         assignments.extend(self.precision.map(|precision| match precision {
@@ -184,8 +181,7 @@ impl Configure {
         }));
         assignments.extend(self.recompute.then(|| "train.recompute=true".to_owned()));
         assignments.extend(self.seed.map(|seed| format!("seed={seed}")));
-        let preset = RunConfig::preset(self.preset.into(), self.quantizer.into());
-        let config = preset.with_changes(self.config.as_deref(), &assignments)?;
+        let config = preset(self.preset.into()).with_changes(self.config.as_deref(), &assignments)?;
         config.check()?;
         Ok(config)
     }

@@ -3,7 +3,7 @@
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::{Duration, Instant};
 use vqdna::objective::Measures;
-use vqdna::run::learn::LearnObserver;
+use vqdna::run::stage::StageObserver;
 use vqdna::train::Observer;
 use vqdna_data::segment::Counts;
 
@@ -65,7 +65,7 @@ impl LearnProgress {
     }
 }
 
-impl LearnObserver for LearnProgress {
+impl StageObserver for LearnProgress {
     fn reading(&mut self, bases: u64) {
         self.bar.set_position(bases);
     }

@@ -7,8 +7,7 @@
 use crate::backbone::transformer::TransformerConfig;
 use crate::ops::Precision;
 use crate::quantizer::QuantizerConfig;
-use crate::run::config::RunConfig;
-use crate::run::learn::START_ROWS;
+use crate::run::learn::{LearnConfig, START_ROWS};
 use crate::tokenizer::vqdna::{STEM_KERNEL, VqdnaConfig};
 
 /// What a backward pass finds of its forward pass.
@@ -166,7 +165,7 @@ fn linear(d_in: u64, d_out: u64) -> u64 {
 
 /// A run of `vqdna learn` on inputs of about `bases` bases.
 #[must_use]
-pub fn learn(run: &RunConfig, bases: u64, threads: usize) -> Memory {
+pub fn learn(run: &LearnConfig, bases: u64, threads: usize) -> Memory {
     let train = &run.train;
     let (batch, length) = (train.batch, run.data.length);
     let step = Step { batch, length, recompute: train.recompute, precision: train.precision, threads };
@@ -184,7 +183,7 @@ pub fn learn(run: &RunConfig, bases: u64, threads: usize) -> Memory {
 
 /// Bases one byte each, up to the limit of memory, and windows. The longest record is held besides while it is read, before there is
 /// anything else.
-fn corpus(run: &RunConfig, bases: u64) -> u64 {
+fn corpus(run: &LearnConfig, bases: u64) -> u64 {
     let kept = bases.min(run.data.memory_megabases.saturating_mul(1_000_000));
     let windows = bases / size(run.data.windowing().stride).max(1);
     // A window has a place in a table and one in the order of an epoch, of which two are held.
@@ -193,7 +192,7 @@ fn corpus(run: &RunConfig, bases: u64) -> u64 {
 
 /// K-means before the first step: rows of every tap, twice while they are joined, then three times more while a level is searched
 /// (`objective::reconstruct`, `quantizer::hierarchy`).
-fn start(run: &RunConfig, step: &Step, bases: u64) -> u64 {
+fn start(run: &LearnConfig, step: &Step, bases: u64) -> u64 {
     let batches = size(START_ROWS).div_ceil(step.rows().max(1)).max(1);
     // Batches come round again where there are few bases, so only the batch bounds the rows.
     let rows = batches.saturating_mul(step.rows().min(bases.max(1)));
@@ -363,8 +362,8 @@ mod tests {
 
     #[test]
     fn a_run_needs_more_than_a_step() {
-        let run = RunConfig::default();
-        let memory = |run: &RunConfig| learn(run, 3_000_000, 2);
+        let run = LearnConfig::default();
+        let memory = |run: &LearnConfig| learn(run, 3_000_000, 2);
         let all = memory(&run);
         assert!(all.data > 3_000_000 && all.total() > learn_step(&run.tokenizer, &step(16, 512)).total());
         let mut small = run.clone();

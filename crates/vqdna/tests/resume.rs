@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use vqdna::objective::Measures;
-use vqdna::run::config::RunConfig;
-use vqdna::run::learn::{Learn, LearnError, LearnObserver, Learned};
+use vqdna::run::config::StageConfig;
+use vqdna::run::learn::{Learn, LearnConfig};
+use vqdna::run::stage::{Finished, Job, StageError, StageObserver};
 use vqdna::tokenizer::vqdna::{Kind, Preset};
 use vqdna::train::{Ending, Observer, TrainError};
 use vqdna_data::segment::Counts;
@@ -40,7 +41,7 @@ impl Observer for Watch<'_> {
     fn alarm(&mut self, _: &str) {}
 }
 
-impl LearnObserver for Watch<'_> {
+impl StageObserver for Watch<'_> {
     fn reading(&mut self, _: u64) {}
     fn read(&mut self, _: &Counts, _: (usize, usize)) {}
     fn evaluating(&mut self, _: usize) {}
@@ -65,24 +66,23 @@ impl Place {
         self.0.path().join(name)
     }
 
-    fn learn(&self, name: &str, config: &RunConfig, resume: bool, event: Event) -> Result<Learned, LearnError> {
+    fn learn(&self, name: &str, config: &LearnConfig, resume: bool, event: Event) -> Result<Finished, StageError> {
         let stop = AtomicBool::new(false);
-        let learn = Learn {
+        let job = Job {
             inputs: &[self.genome()],
             folder: &self.folder(name),
-            config,
             device_name: "cpu",
             device: &Device::flex(),
             resume,
             command_line: &[],
             stop: &stop,
         };
-        learn.run(&mut Watch(event, &stop))
+        Learn { job, config }.run(&mut Watch(event, &stop))
     }
 }
 
 /// Small and short; codes are revived and windows held out on either side of the stop.
-fn config(kind: Kind, changes: &[&str]) -> RunConfig {
+fn config(kind: Kind, changes: &[&str]) -> LearnConfig {
     let mut all = vec![
         "train.steps=10",
         "train.batch=2",
@@ -96,7 +96,7 @@ fn config(kind: Kind, changes: &[&str]) -> RunConfig {
         all.extend(["tokenizer.quantizer.codebook.revive_every=3", "tokenizer.quantizer.codebook.revive_below=0.2"]);
     }
     let all: Vec<String> = all.iter().chain(changes).map(|&change| change.to_owned()).collect();
-    RunConfig::preset(Preset::Tiny, kind).with_changes(None, &all).expect("known fields")
+    LearnConfig::preset(Preset::Tiny, kind).with_changes(None, &all).expect("known fields")
 }
 
 fn bytes(folder: &Path, file: &str) -> Vec<u8> {
@@ -210,15 +210,15 @@ fn another_run_is_not_resumed() {
     let before = files.map(|file| bytes(&folder, file));
     for other in ["seed=2", "train.steps=11", "train.schedule.rate=0.002", "data.strand=both"] {
         let refused = place.learn("run", &config(Kind::Vq, &[other]), true, Event::Nothing).expect_err(other);
-        assert!(matches!(refused, LearnError::Train(TrainError::OtherRun { .. })), "{other}: {refused}");
+        assert!(matches!(refused, StageError::Train(TrainError::OtherRun { .. })), "{other}: {refused}");
         for (file, before) in files.iter().zip(&before) {
             assert!(bytes(&folder, file) == *before, "{other}: {file} changed by a refused run");
         }
     }
     std::fs::write(place.genome(), ">a\n".to_owned() + &"ACGT".repeat(400) + "\n").expect("written");
     let refused = place.learn("run", &first, true, Event::Nothing).expect_err("another genome");
-    assert!(matches!(refused, LearnError::Train(TrainError::OtherRun { .. })), "{refused}");
+    assert!(matches!(refused, StageError::Train(TrainError::OtherRun { .. })), "{refused}");
 
     let taken = place.learn("run", &first, false, Event::Nothing).expect_err("a folder with a checkpoint");
-    assert!(matches!(taken, LearnError::Taken { .. }), "{taken}");
+    assert!(matches!(taken, StageError::Taken { .. }), "{taken}");
 }

@@ -5,11 +5,12 @@ use clap::Args as ClapArgs;
 use std::path::PathBuf;
 use vqdna::estimate;
 use vqdna::objective::Measures;
-use vqdna::run::learn::{Learn, Learned};
+use vqdna::run::learn::{Learn, LearnConfig};
+use vqdna::run::stage::{Finished, Job};
 use vqdna::train::Ending;
 
 use super::Verdict;
-use crate::arguments::{Compute, Configure, PrecisionName};
+use crate::arguments::{Compute, Configure, PrecisionName, QuantizerName};
 use crate::interrupt;
 use crate::memory::{guess_bases, print_memory};
 use crate::progress::LearnProgress;
@@ -23,6 +24,9 @@ pub struct Args {
     /// Folder for the vocabulary, its logs and checkpoints.
     #[arg(long, short, value_name = "DIR")]
     pub output: PathBuf,
+    /// How vectors become codes.
+    #[arg(long, value_enum, default_value_t = QuantizerName::Hrq)]
+    pub quantizer: QuantizerName,
     #[command(flatten)]
     pub configure: Configure,
     /// Go on from the folder's last checkpoint.
@@ -38,7 +42,7 @@ pub struct Args {
 /// Learns and prints the final measures as a table.
 pub fn run(args: &Args) -> Result<Verdict> {
     if args.dry_run {
-        let (config, threads) = (args.configure.resolve()?, args.compute.threads()?);
+        let (config, threads) = (config(args)?, args.compute.threads()?);
         let memory = estimate::learn(&config, guess_bases(&args.inputs)?, threads);
         print_memory(&memory, &args.compute)?;
         return Ok(Verdict::Passed);
@@ -53,30 +57,33 @@ pub fn run(args: &Args) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
+fn config(args: &Args) -> Result<LearnConfig> {
+    args.configure.resolve(|preset| LearnConfig::preset(preset, args.quantizer.into()))
+}
+
 /// Learns without printing the result.
-pub fn learn(args: &Args) -> Result<Learned> {
-    let config = args.configure.resolve()?;
+pub fn learn(args: &Args) -> Result<Finished> {
+    let config = config(args)?;
     let device = args.compute.open()?;
     PrecisionName::from(config.train.precision).on(&device)?;
     let stop = interrupt::listen()?;
     let command_line: Vec<String> = std::env::args().collect();
     let mut progress = LearnProgress::new(config.train.steps, args.resume);
-    let learned = Learn {
+    let job = Job {
         inputs: &args.inputs,
         folder: &args.output,
-        config: &config,
         device_name: &args.compute.device,
         device: &device,
         resume: args.resume,
         command_line: &command_line,
         stop,
-    }
-    .run(&mut progress);
+    };
+    let learned = Learn { job, config: &config }.run(&mut progress);
     progress.finish();
     Ok(learned?)
 }
 
-fn print_measures(learned: &Learned) -> Result<()> {
+fn print_measures(learned: &Finished) -> Result<()> {
     if learned.measures.is_empty() {
         message!("note: no window is held out, so nothing was measured; see `data.split` of the config");
     }

@@ -88,7 +88,6 @@ fn learn_args(args: &Args, genome: &Path, model: &Path) -> learn::Args {
         ["data.split.valid=0.1", "train.evaluate_every=0", "train.checkpoint_every=0"].map(str::to_owned).to_vec();
     let configure = Configure {
         preset: args.preset,
-        quantizer: args.quantizer,
         config: None,
         set,
         steps: Some(args.steps),
@@ -99,6 +98,7 @@ fn learn_args(args: &Args, genome: &Path, model: &Path) -> learn::Args {
     learn::Args {
         inputs: vec![genome.to_owned()],
         output: model.to_owned(),
+        quantizer: args.quantizer,
         configure,
         resume: false,
         dry_run: false,

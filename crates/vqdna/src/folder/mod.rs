@@ -66,6 +66,9 @@ pub struct Manifest<C> {
     pub machine: String,
     /// The resolved config.
     pub config: C,
+    /// The vocabulary that the run began with, named by its digest; none for a run that learned one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<String>,
     /// Inputs with digests.
     pub inputs: Vec<InputDigest>,
     /// What the letter policies did to them.

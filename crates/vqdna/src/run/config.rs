@@ -1,5 +1,8 @@
 //! The configuration of a run: defaults of a preset, then a TOML file, then single fields, then checked as a whole.
+//!
+//! Each stage has a config of its own, beside what it does; this file holds what they share.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -8,26 +11,50 @@ use vqdna_data::span::StrandPolicy;
 use vqdna_data::split::{SplitError, SplitPolicy};
 use vqdna_data::window::Windowing;
 
-use crate::tokenizer::vqdna::{Kind, Preset, VqdnaConfig, VqdnaConfigError};
+use crate::tokenizer::vqdna::VqdnaConfigError;
 use crate::train::TrainConfig;
 
-/// Everything that a run of `learn` depends on, but its inputs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RunConfig {
+/// Everything that a run of one stage depends on, but its inputs.
+pub trait StageConfig: Clone + Serialize + DeserializeOwned {
     /// The one seed, from which all others are derived.
-    pub seed: u64,
-    /// What becomes of letters, and which windows are seen.
-    pub data: DataConfig,
-    /// The network.
-    pub tokenizer: VqdnaConfig,
-    /// The loop.
-    pub train: TrainConfig,
-}
+    fn seed(&self) -> u64;
 
-impl Default for RunConfig {
-    fn default() -> Self {
-        Self::preset(Preset::Small, Kind::Hrq)
+    /// What becomes of letters, and which windows are seen.
+    fn data(&self) -> &DataConfig;
+
+    /// The loop.
+    fn train(&self) -> &TrainConfig;
+
+    /// Checks everything that spans fields. After this, a run fails on its data only.
+    ///
+    /// # Errors
+    /// The first contradiction, naming its field.
+    fn check(&self) -> Result<(), ConfigError>;
+
+    /// The config without what changes no bit of a result. A run goes on with another config of the same essence.
+    #[must_use]
+    fn essence(&self) -> Self;
+
+    /// This config with the fields of a TOML file, then with single assignments `path.to.field=value`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or a field is unknown or of another type.
+    fn with_changes(&self, file: Option<&Path>, assignments: &[String]) -> Result<Self, ConfigError> {
+        let mut table = Table::try_from(self).map_err(|e| field_error(String::new(), &e))?;
+        if let Some(path) = file {
+            let text =
+                std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+            let changes: Table =
+                text.parse().map_err(|e| ConfigError::Syntax { path: path.to_owned(), reason: syntax(&text, &e) })?;
+            merge(&mut table, changes);
+        }
+        for assignment in assignments {
+            merge(&mut table, parse_assignment(assignment)?);
+        }
+        serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
+            let path = e.path().to_string();
+            field_error(path, e.inner())
+        })
     }
 }
 
@@ -123,93 +150,64 @@ pub enum ConfigError {
 /// Windows and bases beyond which a config is a slip of the pen.
 const MOST: usize = 1 << 24;
 
-impl RunConfig {
-    /// The defaults of a size and a quantizer.
-    #[must_use]
-    pub fn preset(preset: Preset, kind: Kind) -> Self {
-        let batch = match preset {
-            Preset::Tiny | Preset::Small => 16,
-            Preset::Base => 4,
-        };
-        let train = TrainConfig { batch, ..TrainConfig::default() };
-        Self { seed: 1, data: DataConfig::default(), tokenizer: preset.config(kind), train }
-    }
+/// An error that names the field unless `holds`.
+pub(super) fn require(holds: bool, field: &'static str, must: &'static str) -> Result<(), ConfigError> {
+    if holds { Ok(()) } else { Err(ConfigError::Range { field, must }) }
+}
 
-    /// This config with the fields of a TOML file, then with single assignments `path.to.field=value`.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or a field is unknown or of another type.
-    pub fn with_changes(&self, file: Option<&Path>, assignments: &[String]) -> Result<Self, ConfigError> {
-        let mut table = Table::try_from(self).map_err(|e| field_error(String::new(), &e))?;
-        if let Some(path) = file {
-            let text =
-                std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
-            let changes: Table =
-                text.parse().map_err(|e| ConfigError::Syntax { path: path.to_owned(), reason: syntax(&text, &e) })?;
-            merge(&mut table, changes);
-        }
-        for assignment in assignments {
-            merge(&mut table, parse_assignment(assignment)?);
-        }
-        serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
-            let path = e.path().to_string();
-            field_error(path, e.inner())
-        })
-    }
+/// Whether a number is a share.
+pub(super) fn is_share(x: f64) -> bool {
+    (0.0..=1.0).contains(&x)
+}
 
-    /// Checks everything that spans fields. After this, a run fails on its data only.
-    ///
-    /// # Errors
-    /// The first contradiction, naming its field.
-    pub fn check(&self) -> Result<(), ConfigError> {
-        self.tokenizer.check()?;
-        let (data, train) = (&self.data, &self.train);
-        let require = |holds: bool, field, must| if holds { Ok(()) } else { Err(ConfigError::Range { field, must }) };
-        let share = |x: f64| (0.0..=1.0).contains(&x);
-        require(data.length > 0, "data.length", "at least 1")?;
-        require(data.stride <= data.length, "data.stride", "at most `data.length`, or bases would be skipped")?;
-        let overlap = data.stride != 0 && data.stride < data.length;
-        let hashed = matches!(data.split, SplitPolicy::Hash { valid, test } if valid + test > 0.0);
-        require(
-            !(overlap && hashed),
-            "data.stride",
-            "`data.length` when windows are split by hash, or held-out windows would share bases with training windows; \
-             use `data.split.kind = \"contig\"`",
-        )?;
-        require(
-            data.soft_masked_weight >= 0.0 && data.soft_masked_weight.is_finite(),
-            "data.soft_masked_weight",
-            "0 or more",
-        )?;
-        if let SplitPolicy::Hash { .. } = data.split {
-            // Shares need no contigs to be checked against.
-            data.split.check([]).map_err(ConfigError::Split)?;
-        }
-        require(data.length <= MOST, "data.length", "at most 16777216")?;
-        require(train.batch <= MOST, "train.batch", "at most 16777216")?;
-        require(train.steps > 0, "train.steps", "at least 1")?;
-        require(train.batch > 0, "train.batch", "at least 1")?;
-        require(train.accumulate > 0, "train.accumulate", "at least 1")?;
-        require(train.schedule.rate > 0.0 && train.schedule.rate.is_finite(), "train.schedule.rate", "above 0")?;
-        require(share(train.schedule.warmup), "train.schedule.warmup", "a share of the steps, 0 to 1")?;
-        require(
-            train.schedule.warmup_steps.is_none_or(|steps| steps <= train.steps),
-            "train.schedule.warmup_steps",
-            "at most `train.steps`",
-        )?;
-        require(share(train.schedule.floor), "train.schedule.floor", "a share of the rate, 0 to 1")?;
-        let optimizer = &train.optimizer;
-        require((0.0..1.0).contains(&optimizer.beta1), "train.optimizer.beta1", "at least 0 and below 1")?;
-        require((0.0..1.0).contains(&optimizer.beta2), "train.optimizer.beta2", "at least 0 and below 1")?;
-        require(optimizer.eps > 0.0 && optimizer.eps.is_finite(), "train.optimizer.eps", "above 0")?;
-        require(
-            optimizer.weight_decay >= 0.0 && optimizer.weight_decay.is_finite(),
-            "train.optimizer.weight_decay",
-            "0 or more",
-        )?;
-        require(optimizer.clip >= 0.0, "train.optimizer.clip", "0 or more")?;
-        require(share(train.usage_alarm), "train.usage_alarm", "a share of the codes, 0 to 1")
+/// Checks the fields of `data`.
+pub(super) fn check_data(data: &DataConfig) -> Result<(), ConfigError> {
+    require(data.length > 0, "data.length", "at least 1")?;
+    require(data.length <= MOST, "data.length", "at most 16777216")?;
+    require(data.stride <= data.length, "data.stride", "at most `data.length`, or bases would be skipped")?;
+    let overlap = data.stride != 0 && data.stride < data.length;
+    let hashed = matches!(data.split, SplitPolicy::Hash { valid, test } if valid + test > 0.0);
+    require(
+        !(overlap && hashed),
+        "data.stride",
+        "`data.length` when windows are split by hash, or held-out windows would share bases with training windows; \
+         use `data.split.kind = \"contig\"`",
+    )?;
+    require(
+        data.soft_masked_weight >= 0.0 && data.soft_masked_weight.is_finite(),
+        "data.soft_masked_weight",
+        "0 or more",
+    )?;
+    if let SplitPolicy::Hash { .. } = data.split {
+        // Shares need no contigs to be checked against.
+        data.split.check([]).map_err(ConfigError::Split)?;
     }
+    Ok(())
+}
+
+/// Checks the fields of `train`.
+pub(super) fn check_train(train: &TrainConfig) -> Result<(), ConfigError> {
+    require(train.steps > 0, "train.steps", "at least 1")?;
+    require(train.batch > 0, "train.batch", "at least 1")?;
+    require(train.batch <= MOST, "train.batch", "at most 16777216")?;
+    require(train.accumulate > 0, "train.accumulate", "at least 1")?;
+    let schedule = &train.schedule;
+    require(schedule.rate > 0.0 && schedule.rate.is_finite(), "train.schedule.rate", "above 0")?;
+    require(is_share(schedule.warmup), "train.schedule.warmup", "a share of the steps, 0 to 1")?;
+    let fits = schedule.warmup_steps.is_none_or(|steps| steps <= train.steps);
+    require(fits, "train.schedule.warmup_steps", "at most `train.steps`")?;
+    require(is_share(schedule.floor), "train.schedule.floor", "a share of the rate, 0 to 1")?;
+    let optimizer = &train.optimizer;
+    require((0.0..1.0).contains(&optimizer.beta1), "train.optimizer.beta1", "at least 0 and below 1")?;
+    require((0.0..1.0).contains(&optimizer.beta2), "train.optimizer.beta2", "at least 0 and below 1")?;
+    require(optimizer.eps > 0.0 && optimizer.eps.is_finite(), "train.optimizer.eps", "above 0")?;
+    require(
+        optimizer.weight_decay >= 0.0 && optimizer.weight_decay.is_finite(),
+        "train.optimizer.weight_decay",
+        "0 or more",
+    )?;
+    require(optimizer.clip >= 0.0, "train.optimizer.clip", "0 or more")?;
+    require(is_share(train.usage_alarm), "train.usage_alarm", "a share of the codes, 0 to 1")
 }
 
 /// What is wrong with a TOML text, on one line, with the number of the line.
@@ -251,72 +249,6 @@ fn merge(table: &mut Table, changes: Table) {
             (_, change) => {
                 table.insert(key, change);
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::quantizer::QuantizerConfig;
-
-    fn set(assignments: &[&str]) -> Result<RunConfig, ConfigError> {
-        let assignments: Vec<String> = assignments.iter().map(|&a| a.to_owned()).collect();
-        RunConfig::default().with_changes(None, &assignments)
-    }
-
-    #[test]
-    fn presets_are_consistent_and_survive_toml() {
-        for preset in [Preset::Tiny, Preset::Small, Preset::Base] {
-            for kind in [Kind::Vq, Kind::Hrq, Kind::Rq, Kind::Fsq] {
-                let config = RunConfig::preset(preset, kind);
-                config.check().unwrap_or_else(|e| panic!("{preset:?} {kind:?}: {e}"));
-                let text = toml::to_string(&config).expect("serialises");
-                assert_eq!(toml::from_str::<RunConfig>(&text).expect("parses"), config);
-            }
-        }
-    }
-
-    #[test]
-    fn single_fields_change() {
-        let config =
-            set(&["train.steps=7", "data.strand=both", "tokenizer.quantizer.codebook.decay=0.8"]).expect("known");
-        assert_eq!((config.train.steps, config.data.strand), (7, StrandPolicy::Both));
-        assert_eq!(config.tokenizer.quantizer.codebook().map(|c| c.decay), Some(0.8));
-        let config = set(&["tokenizer.quantizer.kind=vq", "tokenizer.quantizer.codebook_size=64"]).expect("known");
-        assert!(matches!(config.tokenizer.quantizer, QuantizerConfig::Vq(vq) if vq.codebook_size == 64));
-    }
-
-    #[test]
-    fn mistakes_name_their_field() {
-        for (assignment, parts) in [
-            ("train.stepz=7", ["train", "unknown field `stepz`"]),
-            ("train.steps=many", ["train.steps", "invalid type"]),
-            ("tokenizer.quantizer.codebook.decya=1", ["quantizer", "decya"]),
-            ("tokenizer.quantizer.kind=vqq", ["quantizer", "vqq"]),
-            ("steps", ["steps", "field=value"]),
-        ] {
-            let message = set(&[assignment]).expect_err(assignment).to_string();
-            assert!(parts.iter().all(|part| message.contains(part)), "{assignment}: {message}");
-        }
-    }
-
-    #[test]
-    fn contradictions_name_their_field() {
-        for (assignment, part) in [
-            ("data.stride=600", "data.stride"),
-            ("data.stride=100", "data.stride"),
-            ("train.batch=0", "train.batch"),
-            ("train.schedule.rate=0", "train.schedule.rate"),
-            ("train.schedule.warmup_steps=2001", "train.schedule.warmup_steps"),
-            ("tokenizer.kernel=4", "tokenizer.kernel"),
-            ("tokenizer.taps=[3]", "tokenizer.taps"),
-            ("tokenizer.taps=[6]", "tokenizer.taps"),
-            ("tokenizer.quantizer.codebook_sizes=[256, 70000]", "70000"),
-            ("tokenizer.quantizer.codebook.decay=1.5", "codebook.decay"),
-        ] {
-            let message = set(&[assignment]).expect(assignment).check().expect_err(assignment).to_string();
-            assert!(message.contains(part), "{assignment}: {message}");
         }
     }
 }

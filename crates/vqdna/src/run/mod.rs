@@ -1,5 +1,6 @@
-//! A run: its configuration, its data, what it does and leaves behind.
+//! A run: its configuration, its data, what it does and leaves behind. One file per stage; [`stage`] holds what they share.
 
 pub mod config;
 pub mod learn;
 pub mod source;
+pub mod stage;

@@ -4,105 +4,168 @@ use burn::prelude::*;
 use rand::RngExt;
 use std::collections::HashMap;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use vqdna_data::corpus::Corpus;
 use vqdna_data::sampler::WindowTable;
-use vqdna_data::span::StrandPolicy;
+use vqdna_data::span::{Strand, StrandPolicy};
 use vqdna_data::split::Split;
 
-use super::config::RunConfig;
+use super::config::{DataConfig, StageConfig};
 use crate::batch::{Batch, HostWindow};
 use crate::seed::stream;
-use crate::train::Source;
+use crate::train::{Source, TrainConfig};
+
+/// One window, as it is to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its segment of the corpus.
+    pub segment: usize,
+    /// Its bases, counted along the forward strand of the segment.
+    pub bases: Range<usize>,
+    /// The strand that is read.
+    pub strand: Strand,
+    /// A training window: how many were drawn before it, in all epochs. A held-out window: its number in the order of the corpus.
+    pub number: u64,
+}
+
+impl Place {
+    /// The bases of the window, on its strand.
+    ///
+    /// # Errors
+    /// If the corpus cannot be read.
+    pub fn read(&self, corpus: &Corpus) -> io::Result<HostWindow> {
+        let (bases, soft_masked) = corpus.window(self.segment, self.bases.clone())?;
+        let window = HostWindow { bases, soft_masked };
+        Ok(match self.strand {
+            Strand::Forward => window,
+            Strand::Reverse => window.reverse_complement(),
+        })
+    }
+}
+
+/// Turns windows into what a forward pass takes.
+pub trait Gather {
+    /// What a forward pass takes.
+    type Batch;
+
+    /// The windows as one batch on a device.
+    ///
+    /// # Errors
+    /// If the data cannot be read.
+    fn gather(&self, places: &[Place], device: &Device) -> io::Result<Self::Batch>;
+}
+
+/// Windows as their bases.
+pub struct Bases<'a> {
+    /// Where they are.
+    pub corpus: &'a Corpus,
+    /// Weight of soft-masked bases in the loss.
+    pub soft_masked_weight: f32,
+}
+
+impl Gather for Bases<'_> {
+    type Batch = Batch;
+
+    fn gather(&self, places: &[Place], device: &Device) -> io::Result<Batch> {
+        let windows = places.iter().map(|place| place.read(self.corpus)).collect::<io::Result<Vec<_>>>()?;
+        Ok(Batch::new(&windows, self.soft_masked_weight, device))
+    }
+}
 
 /// Draws training windows epoch by epoch, each epoch in an order of its own, and lists held-out windows in the order of
 /// the corpus.
-pub struct WindowSource<'a> {
+pub struct WindowSource<'a, G> {
     corpus: &'a Corpus,
-    config: &'a RunConfig,
-    train: WindowTable,
-    held_out: WindowTable,
+    data: &'a DataConfig,
+    train: &'a TrainConfig,
+    seed: u64,
+    gather: &'a G,
     device: Device,
+    training: WindowTable,
+    held_out: WindowTable,
     /// Orders of the epochs in use.
     orders: Mutex<HashMap<u64, Arc<Vec<u32>>>>,
 }
 
-impl<'a> WindowSource<'a> {
+impl<'a, G: Gather> WindowSource<'a, G> {
     /// Windows of a corpus. Held out are those for validation.
     #[must_use]
-    pub fn new(corpus: &'a Corpus, config: &'a RunConfig, device: &Device) -> Self {
-        let table = |split| WindowTable::new(corpus, &config.data.windowing(), &config.data.split, config.seed, split);
-        let (train, held_out) = (table(Split::Train), table(Split::Valid));
-        Self { corpus, config, train, held_out, device: device.clone(), orders: Mutex::default() }
+    pub fn new(corpus: &'a Corpus, config: &'a impl StageConfig, gather: &'a G, device: &Device) -> Self {
+        let (data, train, seed) = (config.data(), config.train(), config.seed());
+        let table = |split| WindowTable::new(corpus, &data.windowing(), &data.split, seed, split);
+        let (training, held_out) = (table(Split::Train), table(Split::Valid));
+        Self { corpus, data, train, seed, gather, device: device.clone(), training, held_out, orders: Mutex::default() }
     }
 
     /// The same source with another split held out.
     #[must_use]
     pub fn holding_out(mut self, split: Split) -> Self {
-        let config = self.config;
-        self.held_out = WindowTable::new(self.corpus, &config.data.windowing(), &config.data.split, config.seed, split);
+        self.held_out = WindowTable::new(self.corpus, &self.data.windowing(), &self.data.split, self.seed, split);
         self
     }
 
     /// Numbers of windows to train on and held out.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize) {
-        (self.train_windows(), self.held_out.len())
+        (self.training_windows(), self.held_out.len())
     }
 
     /// Training windows of an epoch; on both strands, each window counts twice.
-    fn train_windows(&self) -> usize {
-        self.train.len() * if self.config.data.strand == StrandPolicy::Both { 2 } else { 1 }
+    fn training_windows(&self) -> usize {
+        self.training.len() * if self.data.strand == StrandPolicy::Both { 2 } else { 1 }
     }
 
     fn order(&self, epoch: u64) -> Arc<Vec<u32>> {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         orders.retain(|&known, _| known + 1 >= epoch);
-        Arc::clone(orders.entry(epoch).or_insert_with(|| Arc::new(self.train.shuffled(self.config.seed, epoch))))
+        Arc::clone(orders.entry(epoch).or_insert_with(|| Arc::new(self.training.shuffled(self.seed, epoch))))
     }
 
-    /// The `index`-th window that training sees, counted over all epochs.
-    fn training_window(&self, index: u64) -> io::Result<HostWindow> {
-        let per_epoch = self.train_windows() as u64;
-        let (epoch, place) = (index / per_epoch, (index % per_epoch) as usize);
+    /// The `number`-th window that training sees, counted over all epochs.
+    fn training_window(&self, number: u64) -> Place {
+        let per_epoch = self.training_windows() as u64;
+        let (epoch, place) = (number / per_epoch, (number % per_epoch) as usize);
         let order = self.order(epoch);
-        let window = self.read(&self.train, order[place % order.len()] as usize)?;
-        let reverse = match self.config.data.strand {
+        let (segment, bases) = self.training.get(order[place % order.len()] as usize);
+        let reverse = match self.data.strand {
             StrandPolicy::Forward => false,
             StrandPolicy::Both => place >= order.len(),
-            StrandPolicy::Random => stream(self.config.seed, "strand", &[index]).random(),
+            StrandPolicy::Random => stream(self.seed, "strand", &[number]).random(),
         };
-        Ok(if reverse { window.reverse_complement() } else { window })
+        Place { segment, bases, strand: if reverse { Strand::Reverse } else { Strand::Forward }, number }
     }
 
-    fn read(&self, table: &WindowTable, number: usize) -> io::Result<HostWindow> {
-        let (segment, range) = table.get(number);
-        let (bases, soft_masked) = self.corpus.window(segment, range)?;
-        Ok(HostWindow { bases, soft_masked })
+    fn held_out_window(&self, number: usize) -> Place {
+        let (segment, bases) = self.held_out.get(number);
+        Place { segment, bases, strand: Strand::Forward, number: number as u64 }
     }
 }
 
-impl Source for WindowSource<'_> {
-    type Batch = Batch;
+impl<G: Gather> Source for WindowSource<'_, G> {
+    type Batch = G::Batch;
 
-    fn micro_batch(&self, step: u64, micro: u64) -> io::Result<(Batch, usize)> {
-        let config = &self.config.train;
-        let first = (step * config.accumulate.max(1) + micro) * config.batch as u64;
-        let windows =
-            (first..first + config.batch as u64).map(|i| self.training_window(i)).collect::<io::Result<Vec<_>>>()?;
-        let bases = windows.iter().map(|window| window.bases.len()).sum();
-        Ok((Batch::new(&windows, self.config.data.soft_masked_weight, &self.device), bases))
+    fn micro_batch(&self, step: u64, micro: u64) -> io::Result<(G::Batch, usize)> {
+        let size = self.train.batch as u64;
+        let first = (step * self.train.accumulate.max(1) + micro) * size;
+        let places: Vec<Place> = (first..first + size).map(|number| self.training_window(number)).collect();
+        let bases = places.iter().map(|place| place.bases.len()).sum();
+        Ok((self.gather.gather(&places, &self.device)?, bases))
     }
 
-    fn held_out(&self, windows: usize) -> Box<dyn Iterator<Item = io::Result<Batch>> + '_> {
-        let (all, size) = (self.held_out.len(), self.config.train.batch);
+    fn held_out_windows(&self) -> usize {
+        self.held_out.len()
+    }
+
+    fn held_out(&self, windows: usize) -> Box<dyn Iterator<Item = io::Result<G::Batch>> + '_> {
+        let (all, size) = (self.held_out.len(), self.train.batch);
         let count = all.min(windows);
         let plain = self.device.clone().without_autodiff();
         Box::new((0..count).step_by(size).map(move |first| {
             // Spread over all held-out windows, so that a short evaluation is not one chromosome's end.
             let numbers = (first..(first + size).min(count)).map(|i| i * all / count);
-            let windows = numbers.map(|n| self.read(&self.held_out, n)).collect::<io::Result<Vec<_>>>()?;
-            Ok(Batch::new(&windows, self.config.data.soft_masked_weight, &plain))
+            let places: Vec<Place> = numbers.map(|number| self.held_out_window(number)).collect();
+            self.gather.gather(&places, &plain)
         }))
     }
 }

@@ -93,6 +93,9 @@ pub trait Source {
     /// If the data cannot be read.
     fn micro_batch(&self, step: u64, micro: u64) -> std::io::Result<(Self::Batch, usize)>;
 
+    /// Number of held-out windows.
+    fn held_out_windows(&self) -> usize;
+
     /// Held-out batches without autodiff, at most `windows` windows, read as they are asked for; none if nothing is held
     /// out. An item is an error if the data cannot be read.
     fn held_out(&self, windows: usize) -> Box<dyn Iterator<Item = std::io::Result<Self::Batch>> + '_>;

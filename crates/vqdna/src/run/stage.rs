@@ -1,0 +1,264 @@
+//! What all stages share: the folder that a run makes, its inputs, its loop, and what it leaves behind.
+
+use burn::prelude::*;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use vqdna_data::aside::{AsideFile, write_aside};
+use vqdna_data::corpus::Corpus;
+use vqdna_data::fasta::FastaError;
+use vqdna_data::segment::Counts;
+use vqdna_data::split::SplitError;
+
+use super::config::{ConfigError, DataConfig, StageConfig};
+use crate::folder::{FolderError, Manifest, measures_json};
+use crate::objective::{Measures, Objective};
+use crate::train::record::Recorder;
+use crate::train::selection::Best;
+use crate::train::{Ending, Observer, Source, TrainError, Trained, Training};
+
+/// Where a run reads, writes and computes.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// FASTA or FASTQ files; `-` is standard input.
+    pub inputs: &'a [PathBuf],
+    /// The run's folder.
+    pub folder: &'a Path,
+    /// Name of the device, for the manifest.
+    pub device_name: &'a str,
+    /// The device, without autodiff.
+    pub device: &'a Device,
+    /// Go on from the folder's checkpoint.
+    pub resume: bool,
+    /// The command line, for the manifest.
+    pub command_line: &'a [String],
+    /// Set by another thread to stop after the current step.
+    pub stop: &'a AtomicBool,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// Whether all steps were done.
+    pub ending: Ending,
+    /// The evaluation whose model is kept; none if that of the last step is.
+    pub best: Option<Best>,
+    /// `test` or `valid`, whichever windows the measures were taken on; `nothing` if none are held out.
+    pub evaluated_on: &'static str,
+    /// Final measures; empty if interrupted or nothing is held out.
+    pub measures: Measures,
+    /// Duration of this call in seconds.
+    pub wall_s: f64,
+}
+
+/// What the caller is told on the way, besides [`Observer`].
+pub trait StageObserver: Observer {
+    /// While inputs are read: letters so far.
+    fn reading(&mut self, bases: u64);
+    /// When they are read: what the policies did, and numbers of windows to train on and held out.
+    fn read(&mut self, counts: &Counts, windows: (usize, usize));
+    /// Before the final evaluation of this many windows.
+    fn evaluating(&mut self, windows: usize);
+}
+
+/// Why a run made nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// See [`ConfigError`].
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// See [`FastaError`].
+    #[error(transparent)]
+    Fasta(#[from] FastaError),
+    /// See [`SplitError`].
+    #[error(transparent)]
+    Split(#[from] SplitError),
+    /// See [`TrainError`].
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// See [`FolderError`].
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The folder cannot be made or written.
+    #[error("cannot write to {}: {source}", folder.display())]
+    Output {
+        /// The folder.
+        folder: PathBuf,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// The folder is taken.
+    #[error("{} already holds {what}; choose another folder{hint}", folder.display())]
+    Taken {
+        /// The folder.
+        folder: PathBuf,
+        /// What it holds.
+        what: &'static str,
+        /// What else to do, where there is something.
+        hint: &'static str,
+    },
+    /// No bases to learn from.
+    #[error("there is no window to train on: {bases} bases were read, and {reason}")]
+    NothingToLearn {
+        /// Letters read.
+        bases: u64,
+        /// Where they went.
+        reason: &'static str,
+    },
+}
+
+/// A folder that a run may write to. Dropped while nothing is in it, it leaves no trace of the folders that were made for it.
+pub(super) struct Claim {
+    /// Folders that were not there, innermost first.
+    created: Vec<PathBuf>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        for folder in &self.created {
+            // Fails if something is in it by now, which is then not ours to remove.
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
+impl Job<'_> {
+    /// Makes the folder, so that an unwritable place is known before any work.
+    pub(super) fn claim(&self) -> Result<Claim, StageError> {
+        let taken = |what, hint| StageError::Taken { folder: self.folder.to_owned(), what, hint };
+        if self.resume {
+            if self.holds("model.safetensors") && !self.has_checkpoint() {
+                return Err(taken("a finished model, and no checkpoint to go on from", ""));
+            }
+        } else if self.holds("model.safetensors") || self.has_checkpoint() {
+            return Err(taken("a model or checkpoint", ", or go on with `--resume`"));
+        } else if !self.holds("config.toml")
+            && std::fs::read_dir(self.folder).is_ok_and(|mut files| files.next().is_some())
+        {
+            // A run that diverged leaves its config and log, and may be tried again; anything else is not ours.
+            return Err(taken("other files", ""));
+        }
+        let missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+        let created = self.folder.ancestors().take_while(missing).map(Path::to_owned).collect();
+        let claim = Claim { created };
+        std::fs::create_dir_all(self.folder).map_err(self.output_error())?;
+        // Dropped at once: only whether it can be made matters.
+        AsideFile::create(&self.folder.join("config.toml")).map_err(self.output_error())?;
+        Ok(claim)
+    }
+
+    fn holds(&self, name: &str) -> bool {
+        self.folder.join(name).exists()
+    }
+
+    fn has_checkpoint(&self) -> bool {
+        self.holds("checkpoint") || self.holds("checkpoint.former")
+    }
+
+    pub(super) fn output_error(&self) -> impl Fn(std::io::Error) -> StageError {
+        let folder = self.folder.to_owned();
+        move |source| StageError::Output { folder: folder.clone(), source }
+    }
+
+    /// Reads the inputs.
+    pub(super) fn read(&self, data: &DataConfig, observer: &mut dyn StageObserver) -> Result<Corpus, StageError> {
+        let memory = data.memory_megabases.saturating_mul(1_000_000);
+        let progress = &mut |bases| observer.reading(bases);
+        let corpus = Corpus::read_with_progress(self.inputs, data.letters, memory, progress)?;
+        data.split.check(corpus.contigs().iter().map(|name| &**name))?;
+        Ok(corpus)
+    }
+
+    /// Says what was read, if that is something to train on, and writes the resolved config. A folder with a checkpoint keeps its
+    /// own: the run goes on only if the two are of one essence.
+    pub(super) fn begin(
+        &self,
+        config: &impl StageConfig,
+        corpus: &Corpus,
+        windows: (usize, usize),
+        observer: &mut dyn StageObserver,
+    ) -> Result<(), StageError> {
+        let bases = corpus.counts().bases;
+        if windows.0 == 0 {
+            let reason =
+                if bases == 0 { "no record holds any" } else { "all are dropped by a letter policy or held out" };
+            return Err(StageError::NothingToLearn { bases, reason });
+        }
+        observer.read(&corpus.counts(), windows);
+        if self.resume && self.has_checkpoint() {
+            return Ok(());
+        }
+        let config = toml::to_string_pretty(config).expect("a checked config is TOML");
+        write_aside(&self.folder.join("config.toml"), config.as_bytes()).map_err(self.output_error())
+    }
+
+    /// Trains; then measures on the windows kept for the test, or on those for validation if there are none.
+    pub(super) fn train<O, S>(
+        &self,
+        training: &Training<'_, O, S>,
+        test: &S,
+        model: O::Model,
+        begun: Instant,
+        observer: &mut dyn StageObserver,
+    ) -> Result<(O::Model, Finished), StageError>
+    where
+        O: Objective,
+        S: Source<Batch = O::Batch>,
+    {
+        let device = self.device.clone().autodiff();
+        let Trained { model, ending, best } = training.run(model, self.resume, &device, observer)?;
+        let (mut evaluated_on, mut measures) = ("nothing", Measures::new());
+        if ending == Ending::Finished {
+            let (name, source) = if test.held_out_windows() > 0 { ("test", test) } else { ("valid", training.source) };
+            observer.evaluating(source.held_out_windows());
+            measures = Training { source, fingerprint: String::new(), ..*training }.evaluate(&model, usize::MAX)?;
+            if !measures.is_empty() {
+                evaluated_on = name;
+                let steps = training.config.steps;
+                Recorder::open(self.folder, steps)?.write(steps, name, &measures)?;
+            }
+        }
+        Ok((model, Finished { ending, best, evaluated_on, measures, wall_s: begun.elapsed().as_secs_f64() }))
+    }
+
+    /// What `run.json` says of a run; `vocabulary` names the one that it began with.
+    pub(super) fn manifest<C: StageConfig>(
+        &self,
+        config: &C,
+        corpus: &Corpus,
+        vocabulary: Option<&str>,
+        windows: (usize, usize),
+        finished: &Finished,
+    ) -> Manifest<C> {
+        let elapsed = std::time::Duration::from_secs_f64(finished.wall_s);
+        let started = SystemTime::now().checked_sub(elapsed).and_then(|start| start.duration_since(UNIX_EPOCH).ok());
+        Manifest {
+            program: concat!("vqdna ", env!("CARGO_PKG_VERSION")).to_owned(),
+            command_line: self.command_line.to_vec(),
+            started_unix_s: started.map_or(0, |since| since.as_secs()),
+            wall_s: finished.wall_s,
+            device: self.device_name.to_owned(),
+            threads: rayon::current_num_threads(),
+            machine: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            config: config.clone(),
+            vocabulary: vocabulary.map(str::to_owned),
+            inputs: corpus.digests().to_vec(),
+            counts: corpus.counts(),
+            windows,
+            steps: config.train().steps,
+            evaluated_on: finished.evaluated_on.to_owned(),
+            measures: measures_json(&finished.measures),
+        }
+    }
+}
+
+/// Names what a run depends on: the essence of its config, the contents of its inputs, and the vocabulary that it began with.
+pub(super) fn fingerprint(config: &impl StageConfig, corpus: &Corpus, vocabulary: Option<&str>) -> String {
+    let mut hash = blake3::Hasher::new();
+    hash.update(toml::to_string(&config.essence()).expect("a checked config is TOML").as_bytes());
+    for input in corpus.digests() {
+        hash.update(input.blake3.as_bytes());
+    }
+    hash.update(vocabulary.unwrap_or_default().as_bytes());
+    hash.finalize().to_string()
+}
