@@ -4,7 +4,7 @@
 //!
 //! | floor | rooms |
 //! | --- | --- |
-//! | 0 | [`aside`], [`words`], [`nearest`] |
+//! | 0 | [`aside`], [`random_access`], [`words`], [`nearest`] |
 //! | 1 | [`alphabet`], [`span`], [`metric`] |
 //! | 2 | [`fasta`], [`codes`], [`synthetic`] |
 //! | 3 | [`segment`], [`window`], [`split`] |
@@ -43,6 +43,7 @@ pub mod corpus;
 pub mod fasta;
 pub mod metric;
 pub mod nearest;
+pub mod random_access;
 pub mod sampler;
 pub mod segment;
 pub mod span;

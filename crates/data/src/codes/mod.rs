@@ -61,6 +61,7 @@ use crate::span::Strand;
 
 pub use error::{CodesError, Fault, Place};
 pub use merge::merge;
+pub use npy::{RandomReader, Stretch};
 pub use reader::Reader;
 pub use shard::ShardNumber;
 pub use writer::Writer;

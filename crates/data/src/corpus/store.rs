@@ -5,10 +5,12 @@ use std::{
     io::{self, BufWriter, Write},
 };
 
+use crate::random_access::RandomAccess;
+
 /// The bytes, ready to be read from anywhere.
 pub(super) enum Store {
     Memory(Vec<u8>),
-    Spooled(Spool),
+    Spooled(RandomAccess),
 }
 
 impl Store {
@@ -21,7 +23,7 @@ impl Store {
                 buffer.copy_from_slice(found);
                 Ok(())
             }
-            Self::Spooled(spool) => spool.read(offset, buffer),
+            Self::Spooled(file) => file.read(offset, buffer),
         }
     }
 }
@@ -68,7 +70,7 @@ impl Builder {
     pub(super) fn finish(self) -> io::Result<Store> {
         Ok(match self.place {
             Place::Memory(bytes) => Store::Memory(bytes),
-            Place::File(file) => Store::Spooled(Spool::new(file.into_inner().map_err(io::IntoInnerError::into_error)?)),
+            Place::File(file) => Store::Spooled(RandomAccess::new(file.into_inner().map_err(io::IntoInnerError::into_error)?)),
         })
     }
 }
@@ -79,40 +81,6 @@ fn reserve(kept: &mut Vec<u8>, added: usize, limit: u64) {
     if needed > kept.capacity() {
         let doubled = needed.max(2 * kept.capacity()).min(usize::try_from(limit).unwrap_or(usize::MAX));
         kept.reserve_exact(doubled - kept.len());
-    }
-}
-
-/// A file that has no name and is read from several threads at once.
-#[cfg(unix)]
-pub(super) struct Spool(File);
-
-#[cfg(unix)]
-impl Spool {
-    const fn new(file: File) -> Self {
-        Self(file)
-    }
-
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        std::os::unix::fs::FileExt::read_exact_at(&self.0, buffer, offset)
-    }
-}
-
-/// A file that is read from one thread at a time.
-#[cfg(not(unix))]
-pub(super) struct Spool(std::sync::Mutex<File>);
-
-#[cfg(not(unix))]
-impl Spool {
-    const fn new(file: File) -> Self {
-        Self(std::sync::Mutex::new(file))
-    }
-
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        use std::io::{Read, Seek, SeekFrom};
-
-        let mut file = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        file.seek(SeekFrom::Start(offset))?;
-        file.read_exact(buffer)
     }
 }
 

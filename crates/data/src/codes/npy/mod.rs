@@ -2,11 +2,14 @@
 //! the array belong to which record.
 
 mod array;
+mod random;
 mod reader;
 mod records;
 mod writer;
 
+pub use random::RandomReader;
 pub(super) use reader::Reader;
+pub use records::Stretch;
 pub(super) use writer::Writer;
 
 use std::path::{Path, PathBuf};

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use super::super::error::{CodesError, Fault, Place};
 use super::super::lines::Lines;
 use super::super::{Header, ROW_BASES, Row};
-use super::records::{RecordsReader, Segment};
+use super::records::{RecordsReader, Stretch};
 use super::{CODE_BYTES, array, records_path};
 use crate::span::Strand;
 
-/// Cuts the segments of the table into rows and takes their codes from the array.
+/// Cuts the stretches of the table into rows and takes their codes from the array.
 pub(in super::super) struct Reader {
     path: PathBuf,
     array: BufReader<File>,
@@ -19,8 +19,8 @@ pub(in super::super) struct Reader {
     bases: u64,
     levels: usize,
     records: RecordsReader,
-    /// What is left of the segment that is being cut.
-    segment: Option<Segment>,
+    /// What is left of the stretch that is being cut.
+    stretch: Option<Stretch>,
     /// Bytes of one row; kept for its memory.
     bytes: Vec<u8>,
 }
@@ -31,40 +31,30 @@ impl Reader {
         let file_bytes = file.metadata().map_err(CodesError::io(path, "read the file"))?.len();
         let mut array = BufReader::with_capacity(1 << 16, file);
         let shape = read_shape(&mut array, file_bytes, path)?;
-
-        let records_path = records_path(path);
-        let records = File::open(&records_path)
-            .map_err(CodesError::io(&records_path, "open the table of records that belongs to the array"))?;
-        let lines = Lines::new(&records_path, Box::new(BufReader::new(records)));
-        let (header, records) = RecordsReader::new(lines)?;
-
         let (bases, levels) = shape;
-        if levels != header.levels() {
-            let fault = Fault::Levels { expected: header.levels(), found: levels };
-            return Err(CodesError::content(path, Place::File)(fault));
-        }
+        let (header, records) = open_records(path, levels)?;
         let path = path.into();
-        Ok((header, Self { path, array, bases, levels, records, segment: None, bytes: Vec::new() }))
+        Ok((header, Self { path, array, bases, levels, records, stretch: None, bytes: Vec::new() }))
     }
 
     pub(in super::super) fn read(&mut self) -> Result<Option<Row>, CodesError> {
-        if self.segment.is_none() {
-            self.segment = self.records.read()?;
+        if self.stretch.is_none() {
+            self.stretch = self.records.read()?;
             self.check_bases()?;
         }
-        let Some(segment) = &mut self.segment else { return Ok(None) };
+        let Some(stretch) = &mut self.stretch else { return Ok(None) };
         let full_row = ROW_BASES as u64;
-        let (start, end) = match segment.strand {
-            Strand::Forward => (segment.start, segment.end.min(segment.start.saturating_add(full_row))),
-            Strand::Reverse => (segment.start.max(segment.end.saturating_sub(full_row)), segment.end),
+        let (start, end) = match stretch.strand {
+            Strand::Forward => (stretch.start, stretch.end.min(stretch.start.saturating_add(full_row))),
+            Strand::Reverse => (stretch.start.max(stretch.end.saturating_sub(full_row)), stretch.end),
         };
-        match segment.strand {
-            Strand::Forward => segment.start = end,
-            Strand::Reverse => segment.end = start,
+        match stretch.strand {
+            Strand::Forward => stretch.start = end,
+            Strand::Reverse => stretch.end = start,
         }
-        let mut row = Row { record: segment.record.clone(), start, end, strand: segment.strand, codes: Vec::new() };
-        if segment.start == segment.end {
-            self.segment = None;
+        let mut row = Row { record: stretch.record.clone(), start, end, strand: stretch.strand, codes: Vec::new() };
+        if stretch.start == stretch.end {
+            self.stretch = None;
         }
         row.codes = self.read_codes(&row)?;
         Ok(Some(row))
@@ -73,7 +63,7 @@ impl Reader {
     /// Refuses a table that has other bases than the array: more as soon as it shows, fewer at its end.
     fn check_bases(&self) -> Result<(), CodesError> {
         let found = self.records.array_rows();
-        if found > self.bases || (self.segment.is_none() && found < self.bases) {
+        if found > self.bases || (self.stretch.is_none() && found < self.bases) {
             let fault = Fault::Size { unit: "bases in the table of records", expected: self.bases, found };
             return Err(CodesError::content(&self.path, Place::File)(fault));
         }
@@ -91,8 +81,22 @@ impl Reader {
     }
 }
 
+/// Opens the table beside the array `path`, which has codes of so many levels.
+pub(super) fn open_records(path: &Path, levels: usize) -> Result<(Header, RecordsReader), CodesError> {
+    let records_path = records_path(path);
+    let records = File::open(&records_path)
+        .map_err(CodesError::io(&records_path, "open the table of records that belongs to the array"))?;
+    let lines = Lines::new(&records_path, Box::new(BufReader::new(records)));
+    let (header, records) = RecordsReader::new(lines)?;
+    if levels != header.levels() {
+        let fault = Fault::Levels { expected: header.levels(), found: levels };
+        return Err(CodesError::content(path, Place::File)(fault));
+    }
+    Ok((header, records))
+}
+
 /// Reads the header of the array and checks the size of the file against it.
-fn read_shape(array: &mut impl Read, file_bytes: u64, path: &Path) -> Result<(u64, usize), CodesError> {
+pub(super) fn read_shape(array: &mut impl Read, file_bytes: u64, path: &Path) -> Result<(u64, usize), CodesError> {
     let fail = |fault| CodesError::content(path, Place::File)(fault);
     let mut prefix = [0; array::PREFIX_BYTES];
     read_header(array, &mut prefix, path)?;

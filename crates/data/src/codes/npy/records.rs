@@ -1,4 +1,4 @@
-//! The table of records beside an array: one line per segment.
+//! The table of records beside an array: one line per stretch without a gap.
 
 use crate::aside::AsideFile;
 use std::io::Write;
@@ -12,17 +12,22 @@ use crate::span::Strand;
 
 const COLUMN_NAMES: &str = "record\tstart\tend\tstrand\tfirst_row";
 
-/// A line of the table: adjacent bases, whose codes are the rows of the array from `first_row` on.
+/// Adjacent bases of one record and strand, and where their codes stand in an array: a line of its table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Segment {
-    pub(super) record: Arc<str>,
-    pub(super) start: u64,
-    pub(super) end: u64,
-    pub(super) strand: Strand,
-    pub(super) first_row: u64,
+pub struct Stretch {
+    /// Name of the record.
+    pub record: Arc<str>,
+    /// First base, 0-based on the forward strand.
+    pub start: u64,
+    /// One past the last base, on the forward strand.
+    pub end: u64,
+    /// Strand that was read; on the reverse strand the first row belongs to base `end - 1`.
+    pub strand: Strand,
+    /// Row of the array that holds its first codes.
+    pub first_row: u64,
 }
 
-impl Segment {
+impl Stretch {
     fn is_continued_by(&self, row: &Row) -> bool {
         let (begins, _) = row.edges();
         let ended = match self.strand {
@@ -36,13 +41,13 @@ impl Segment {
 /// Writes the table, joining adjacent rows to one line.
 pub(super) struct RecordsWriter {
     file: AsideFile,
-    segment: Option<Segment>,
+    stretch: Option<Stretch>,
     array_rows: u64,
 }
 
 impl RecordsWriter {
     pub(super) fn create(path: &Path, header: &Header) -> Result<Self, CodesError> {
-        let mut writer = Self { file: CodesError::creating(path)?, segment: None, array_rows: 0 };
+        let mut writer = Self { file: CodesError::creating(path)?, stretch: None, array_rows: 0 };
         writer.line(&preamble::format(header))?;
         writer.line(COLUMN_NAMES)?;
         Ok(writer)
@@ -50,16 +55,16 @@ impl RecordsWriter {
 
     /// Adds the bases of a row that follows the one before.
     pub(super) fn write(&mut self, row: &Row) -> Result<(), CodesError> {
-        match &mut self.segment {
-            Some(segment) if segment.is_continued_by(row) => {
-                segment.start = segment.start.min(row.start);
-                segment.end = segment.end.max(row.end);
+        match &mut self.stretch {
+            Some(stretch) if stretch.is_continued_by(row) => {
+                stretch.start = stretch.start.min(row.start);
+                stretch.end = stretch.end.max(row.end);
             }
             _ => {
-                self.end_segment()?;
+                self.end_stretch()?;
                 let record = Arc::clone(&row.record);
                 let Row { start, end, strand, .. } = *row;
-                self.segment = Some(Segment { record, start, end, strand, first_row: self.array_rows });
+                self.stretch = Some(Stretch { record, start, end, strand, first_row: self.array_rows });
             }
         }
         self.array_rows += row.end - row.start;
@@ -68,7 +73,7 @@ impl RecordsWriter {
 
     /// Completes the table; it waits under its other name until it is kept.
     pub(super) fn finish(mut self) -> Result<AsideFile, CodesError> {
-        self.end_segment()?;
+        self.end_stretch()?;
         Ok(self.file)
     }
 
@@ -77,9 +82,9 @@ impl RecordsWriter {
         self.array_rows
     }
 
-    fn end_segment(&mut self) -> Result<(), CodesError> {
-        match self.segment.take() {
-            Some(Segment { record, start, end, strand, first_row }) => {
+    fn end_stretch(&mut self) -> Result<(), CodesError> {
+        match self.stretch.take() {
+            Some(Stretch { record, start, end, strand, first_row }) => {
                 self.line(&format!("{record}\t{start}\t{end}\t{strand}\t{first_row}"))
             }
             None => Ok(()),
@@ -110,17 +115,17 @@ impl RecordsReader {
     }
 
     /// The next line, or `None` after the last.
-    pub(super) fn read(&mut self) -> Result<Option<Segment>, CodesError> {
+    pub(super) fn read(&mut self) -> Result<Option<Stretch>, CodesError> {
         let Some(line) = self.lines.next()? else { return Ok(None) };
-        let segment = parse_segment(line).and_then(|segment| check_segment(segment, self.array_rows));
-        let segment = segment.map_err(|fault| self.lines.fail(fault))?;
-        // No overflow: `check_segment` has tried this sum.
-        self.array_rows += segment.end - segment.start;
-        Ok(Some(segment))
+        let stretch = parse_stretch(line).and_then(|stretch| check_stretch(stretch, self.array_rows));
+        let stretch = stretch.map_err(|fault| self.lines.fail(fault))?;
+        // No overflow: `check_stretch` has tried this sum.
+        self.array_rows += stretch.end - stretch.start;
+        Ok(Some(stretch))
     }
 }
 
-fn parse_segment(line: &[u8]) -> Result<Segment, Fault> {
+fn parse_stretch(line: &[u8]) -> Result<Stretch, Fault> {
     let fields = &mut line.split(|&byte| byte == b'\t');
     let record = parse_record(next_field(fields, "a record name")?)?.into();
     let start = parse_number(next_field(fields, "a start")?, "a start")?;
@@ -132,38 +137,38 @@ fn parse_segment(line: &[u8]) -> Result<Segment, Fault> {
             let found = String::from_utf8_lossy(more).into_owned();
             Err(Fault::Unexpected { expected: "the end of the line", found })
         }
-        None => Ok(Segment { record, start, end, strand, first_row }),
+        None => Ok(Stretch { record, start, end, strand, first_row }),
     }
 }
 
 /// Refuses a line that is empty, or does not begin at the row of the array where the line before ended.
-fn check_segment(segment: Segment, array_rows: u64) -> Result<Segment, Fault> {
-    let bases = segment.end.checked_sub(segment.start).filter(|&bases| bases > 0);
+fn check_stretch(stretch: Stretch, array_rows: u64) -> Result<Stretch, Fault> {
+    let bases = stretch.end.checked_sub(stretch.start).filter(|&bases| bases > 0);
     let after = bases.and_then(|bases| array_rows.checked_add(bases));
     if after.is_none() {
-        let found = format!("{}..{}", segment.start, segment.end);
+        let found = format!("{}..{}", stretch.start, stretch.end);
         return Err(Fault::Unexpected { expected: "a start before the end", found });
     }
-    if segment.first_row != array_rows {
-        let found = segment.first_row.to_string();
+    if stretch.first_row != array_rows {
+        let found = stretch.first_row.to_string();
         return Err(Fault::Unexpected { expected: "the first row to follow the lines before", found });
     }
-    Ok(segment)
+    Ok(stretch)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(text: &'static str) -> Result<Vec<Segment>, String> {
+    fn read(text: &'static str) -> Result<Vec<Stretch>, String> {
         let lines = Lines::new(Path::new("x"), Box::new(text.as_bytes()));
         let read_all = || {
             let (_, mut reader) = RecordsReader::new(lines)?;
-            let mut segments = Vec::new();
-            while let Some(segment) = reader.read()? {
-                segments.push(segment);
+            let mut stretches = Vec::new();
+            while let Some(stretch) = reader.read()? {
+                stretches.push(stretch);
             }
-            Ok(segments)
+            Ok(stretches)
         };
         read_all().map_err(|error: CodesError| error.to_string())
     }
