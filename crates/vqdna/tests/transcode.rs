@@ -11,7 +11,9 @@ use vqdna::folder::{ModelConfig, Vocabulary};
 use vqdna::tokenizer::vqdna::{Kind, Preset};
 use vqdna::transcode::TranscodeError;
 use vqdna::transcode::encode::{Progress, Tokenize, Tokenized};
+use vqdna_data::alphabet::{AmbiguousPolicy, SoftMaskPolicy};
 use vqdna_data::codes::Writer;
+use vqdna_data::corpus::Corpus;
 use vqdna_data::segment::Policy;
 use vqdna_data::synthetic;
 
@@ -101,6 +103,39 @@ fn progress_counts_every_base_in_order_and_division_changes_no_byte() {
         })
         .collect();
     assert!(outputs.iter().all(|bytes| *bytes == outputs[0]));
+}
+
+#[test]
+fn a_corpus_gives_the_file_of_its_inputs() {
+    let job = Job::new();
+    let inputs = [job.genome(1, ">gaps\nACGTNNNNACGTacgtACGNN\nACNNA\n>empty\n"), job.genome(2, "")];
+    for letters in [Policy::default(), Policy { ambiguous: AmbiguousPolicy::Split, soft_mask: SoftMaskPolicy::Drop }] {
+        let corpus = Corpus::read(&inputs, letters, 1000).expect("readable");
+        for both_strands in [false, true] {
+            let tokenize = Tokenize {
+                vocabulary: &job.vocabulary,
+                device: &Device::flex(),
+                letters,
+                both_strands,
+                chunk: CHUNK,
+                batch: None,
+                precision: Precision::F32,
+            };
+            let made = |name: &str, from_corpus: bool| {
+                let path = job.path(name);
+                let mut writer = Writer::create(&path, &tokenize.header(None)).expect("created");
+                let tokenized = if from_corpus {
+                    tokenize.corpus(&corpus, &mut writer, &mut go_on)
+                } else {
+                    tokenize.files(&inputs, None, &mut writer, &mut go_on)
+                };
+                writer.finish().expect("written");
+                let tokenized = tokenized.expect("tokenized");
+                (fs::read(&path).expect("readable"), tokenized.bases, tokenized.counts)
+            };
+            assert!(made("corpus.tsv", true) == made("files.tsv", false), "both strands: {both_strands}");
+        }
+    }
 }
 
 #[test]

@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, ScopedJoinHandle};
 use vqdna_data::codes::{Header, ROW_BASES, ShardNumber, Writer};
+use vqdna_data::corpus::Corpus;
 use vqdna_data::fasta::{self, Fetched, Record};
-use vqdna_data::segment::{Counts, Policy, segments};
+use vqdna_data::segment::{Counts, Policy, Segment, segments};
 
 pub use super::pieces::BASES_TOGETHER;
 
@@ -109,6 +110,32 @@ impl Tokenize<'_> {
                     offset += track.bases.len() as u64;
                     tokenized.bases += wanted.len() as u64;
                     cutter.push(&track, wanted)?;
+                }
+            }
+            Ok(tokenized)
+        })
+    }
+
+    /// Tokenizes a corpus, whose letters were dealt with as it was read: to the same file as [`Tokenize::files`] with its inputs
+    /// and policies.
+    ///
+    /// # Errors
+    /// If the corpus cannot be read or the output cannot be written.
+    pub fn corpus(
+        &self,
+        corpus: &Corpus,
+        writer: &mut Writer,
+        progress: Progress,
+    ) -> Result<Tokenized, TranscodeError> {
+        let both_strands = self.both_strands;
+        self.run(writer, progress, move |cutter| {
+            let mut tokenized = Tokenized { bases: 0, counts: corpus.counts() };
+            let mut numbers = 0..;
+            for record in corpus.segments().chunk_by(|a, b| a.contig == b.contig) {
+                let whole = numbers.by_ref().take(record.len()).map(|number| whole_segment(corpus, number));
+                for track in tracks(whole.collect::<Result<_, _>>()?, both_strands) {
+                    tokenized.bases += track.bases.len() as u64;
+                    cutter.push(&track, 0..track.bases.len())?;
                 }
             }
             Ok(tokenized)
@@ -216,6 +243,14 @@ impl Tokenize<'_> {
 /// What a stage returned; its panic goes on in the caller's thread.
 fn join<T>(stage: ScopedJoinHandle<T>) -> T {
     stage.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// A segment of a corpus with all its bases.
+fn whole_segment(corpus: &Corpus, number: usize) -> Result<Segment, TranscodeError> {
+    let info = &corpus.segments()[number];
+    let read = corpus.window(number, 0..info.bases as usize);
+    let (bases, _) = read.map_err(|source| TranscodeError::Io { what: "reading the corpus".to_owned(), source })?;
+    Ok(Segment { contig: info.contig.clone(), start: info.start, bases, soft_masked: Vec::new() })
 }
 
 /// The region alone, for counting its letters.
