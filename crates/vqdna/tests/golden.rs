@@ -200,6 +200,7 @@ impl PeerEncoderConfig {
             d_ff: self.d_ff,
             norm_eps: self.eps,
             positions: Positions::Rotary { theta: self.rope_theta },
+            pool: 1,
             checkpoint,
         };
         config.check().expect("a sound config");

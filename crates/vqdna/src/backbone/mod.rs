@@ -1,4 +1,5 @@
-//! From code vectors to hidden states: `[batch, bases, d_input]` → `[batch, bases, d_model]`. One file per kind; today there is
-//! [`transformer`].
+//! From code vectors to hidden states: `[batch, bases, d_input]` → `[batch, pools, d_model]`, where a pool is a base or a few
+//! adjacent ones. One file per kind; today there is [`transformer`].
 
+pub mod pool;
 pub mod transformer;

@@ -8,7 +8,7 @@ use burn::module::Param;
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::layers::lora::LoraConfig;
+use super::pool::pool;
 use crate::layers::{LayerNorm, Linear, TransformerLayer, TransformerShape};
 use crate::ops::Positions;
 use crate::seed::{Stream, stream};
@@ -33,6 +33,8 @@ pub struct TransformerConfig {
     pub norm_eps: f64,
     /// How attention knows where a position stands.
     pub positions: Positions,
+    /// Adjacent bases whose mean vector is one position of the encoder; 1 keeps every base.
+    pub pool: usize,
     /// Whether training keeps only the input of each layer and computes the rest again in the backward pass: less memory, for a
     /// second forward pass. On the CPU only. Numbers change in rounding alone.
     pub checkpoint: bool,
@@ -77,6 +79,7 @@ pub enum TransformerConfigError {
 /// Sizes beyond which a config is a slip of the pen.
 const MOST_CHANNELS: usize = 65_536;
 const MOST_LAYERS: usize = 1000;
+const MOST_POOLED: usize = 64;
 
 impl TransformerConfig {
     /// For tests: 2 layers, 64 wide.
@@ -98,7 +101,7 @@ impl TransformerConfig {
     }
 
     fn of_size([layers, d_model, heads, d_ff]: [usize; 4]) -> Self {
-        Self { d_model, layers, heads, d_ff, norm_eps: 1e-5, positions: Positions::default(), checkpoint: false }
+        Self { d_model, layers, heads, d_ff, norm_eps: 1e-5, positions: Positions::default(), pool: 1, checkpoint: false }
     }
 
     /// Finds contradictions before a device opens.
@@ -112,6 +115,7 @@ impl TransformerConfig {
             ("layers", self.layers, MOST_LAYERS),
             ("heads", self.heads, MOST_CHANNELS),
             ("d_ff", self.d_ff, MOST_CHANNELS),
+            ("pool", self.pool, MOST_POOLED),
         ];
         if let Some(&(field, _, most)) = sizes.iter().find(|(_, size, most)| !(1..=*most).contains(size)) {
             return Err(E::Size { field, most });
@@ -152,6 +156,7 @@ impl TransformerConfig {
             mask_vector: normal([d], MASK_DEVIATION, random, device),
             layers: (0..self.layers).map(|_| TransformerLayer::new(shape, random, device)).collect(),
             norm: LayerNorm::new(d, eps, device),
+            pool: self.pool,
         }
     }
 }
@@ -167,6 +172,8 @@ pub struct Transformer {
     pub layers: Vec<TransformerLayer>,
     /// Norm after the last layer.
     pub norm: LayerNorm,
+    /// Adjacent bases that are one position.
+    pub pool: usize,
 }
 
 impl Transformer {
@@ -174,10 +181,11 @@ impl Transformer {
     ///
     /// # Shapes
     /// - `vectors`: `[batch, bases, d_input]`
-    /// - `masked`: `[batch, bases]`, true where the mask vector takes the place of the vector; none to see everything
+    /// - `masked`: `[batch, pools]`, true where the mask vector takes the place of the vector; none to see everything
     /// - `real`: `[batch, bases]`, 1 for a real base, 0 for padding, which is not attended to
-    /// - output: `[batch, bases, d_model]`
+    /// - output: `[batch, pools, d_model]`
     pub fn hidden(&self, vectors: Tensor<3>, masked: Option<Tensor<2, Bool>>, real: &Tensor<2>) -> Tensor<3> {
+        let (vectors, real) = pool(vectors, real, self.pool);
         let mut x = self.proj.forward(vectors);
         if let Some(masked) = masked {
             let shape = x.dims();
@@ -231,6 +239,7 @@ mod tests {
             (TransformerConfig { heads: 64, ..tiny() }, "backbone.heads"),
             (TransformerConfig { heads: 64, positions: Positions::Alibi, ..tiny() }, "backbone.heads"),
             (TransformerConfig { d_ff: 100_000, ..tiny() }, "backbone.d_ff"),
+            (TransformerConfig { pool: 0, ..tiny() }, "backbone.pool"),
             (TransformerConfig { norm_eps: 0.0, ..tiny() }, "backbone.norm_eps"),
             (TransformerConfig { norm_eps: f64::NAN, ..tiny() }, "backbone.norm_eps"),
             (rotary(0.0), "backbone.positions.theta"),
