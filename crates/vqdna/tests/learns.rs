@@ -15,7 +15,7 @@ const LEARNED_NATS: f32 = 0.4;
 const STEPS: u64 = 150;
 
 fn part<C>(outcome: &Outcome<C>, name: &str) -> f32 {
-    let found = outcome.parts.iter().find(|(known, _)| *known == name);
+    let found = outcome.parts.iter().find(|(known, _)| known == name);
     floats(found.unwrap_or_else(|| panic!("no part `{name}`")).1.clone())[0]
 }
 

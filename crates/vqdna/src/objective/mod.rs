@@ -13,7 +13,7 @@ pub struct Outcome<C> {
     /// What is minimised, `[1]`.
     pub loss: Tensor<1>,
     /// Named parts for the log, `[1]` each, outside the graph.
-    pub parts: Vec<(&'static str, Tensor<1>)>,
+    pub parts: Vec<(String, Tensor<1>)>,
     /// What [`Objective::after_step`] needs of this pass.
     pub carry: C,
 }

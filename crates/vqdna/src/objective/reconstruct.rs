@@ -86,9 +86,9 @@ impl Objective for Reconstruct {
         let commitment = made.quantized.commitment.clone();
         Outcome {
             parts: vec![
-                ("cross_entropy_nats", reconstruction.clone().inner()),
-                ("commitment", commitment.clone().inner()),
-                ("reconstruction", accuracy),
+                ("cross_entropy_nats".to_owned(), reconstruction.clone().inner()),
+                ("commitment".to_owned(), commitment.clone().inner()),
+                ("reconstruction".to_owned(), accuracy),
             ],
             loss: reconstruction + commitment.mul_scalar(self.beta()),
             carry: Carry(model.quantizer.statistics(&made.quantized, &batch.mask())),

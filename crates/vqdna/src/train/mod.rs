@@ -363,7 +363,7 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
             let outcome = self.objective.forward(&model, &batch);
             taken.bases += bases;
             taken.add_part("loss", outcome.loss.clone());
-            outcome.parts.into_iter().for_each(|(name, part)| taken.add_part(name, part));
+            outcome.parts.into_iter().for_each(|(name, part)| taken.add_part(&name, part));
             gradients.accumulate(Gradients::of(&model, &outcome.loss.backward()));
             carries.push(outcome.carry);
         }
