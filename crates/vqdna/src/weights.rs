@@ -238,12 +238,23 @@ pub fn write(path: &Path, arrays: &Arrays, metadata: &[(&str, &str)]) -> Result<
 /// # Errors
 /// If the file is missing, cut short, or holds another type of number.
 pub fn read(path: &Path) -> Result<(Arrays, HashMap<String, String>), WeightError> {
+    read_named(path, |_| true)
+}
+
+/// As [`read`], of the arrays whose names are wanted.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_named(
+    path: &Path,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<(Arrays, HashMap<String, String>), WeightError> {
     let bytes = std::fs::read(path).map_err(|source| WeightError::Io { path: path.to_owned(), source })?;
     let format = |reason: String| WeightError::Format { path: path.to_owned(), reason };
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|e| format(e.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| format(e.to_string()))?;
     let mut arrays = Arrays::new();
-    for (name, view) in file.iter() {
+    for (name, view) in file.iter().filter(|(name, _)| wanted(name)) {
         let values = match view.dtype() {
             Dtype::F32 => view.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
             Dtype::I64 => view.data().as_chunks::<8>().0.iter().map(|&b| i64::from_le_bytes(b) as f32).collect(),

@@ -1,18 +1,31 @@
-//! The folder of a model: `config.json`, `model.safetensors`, `run.json`, `README.md`. It can be moved and holds everything
-//! that the model needs.
+//! A model folder: `config.json`, `model.safetensors`, `run.json`, `README.md`. It can be moved and holds everything that the
+//! model needs.
+//!
+//! | [`Kind`] | made by | holds | loaded as |
+//! | --- | --- | --- | --- |
+//! | vocabulary | `learn` | the tokenizer | [`Vocabulary`] |
+//! | pre-trained model | `pretrain` | a vocabulary, an encoder over its codes, masked heads | [`Pretrained`], or its [`Vocabulary`] alone |
+//!
+//! A further kind is a section of [`ModelConfig`], a variant of [`Kind`] and a file here.
 
-use burn::prelude::*;
+mod card;
+mod pretrained;
+mod vocabulary;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::fmt::Write as _;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use vqdna_data::aside::write_aside;
-use vqdna_data::fasta::InputDigest;
-use vqdna_data::segment::{Counts, Policy};
+use vqdna_data::segment::Policy;
 
-use crate::objective::Measures;
-use crate::tokenizer::vqdna::{Vqdna, VqdnaConfig, VqdnaConfigError, load_published, publish};
-use crate::weights::{self, WeightError};
+use crate::backbone::transformer::TransformerConfigError;
+use crate::tokenizer::vqdna::{VqdnaConfig, VqdnaConfigError};
+use crate::weights::{self, Arrays, WeightError};
+
+pub use card::{Manifest, measures_json};
+pub use pretrained::{Pretrained, PretrainedConfig, publish};
+pub use vocabulary::Vocabulary;
 
 /// The newest `format_version` of `config.json` that this program writes and reads.
 pub const FORMAT_VERSION: u64 = 1;
@@ -27,60 +40,42 @@ pub struct ModelConfig {
     pub model_type: String,
     /// Counts up when older programs could no longer read the folder.
     pub format_version: u64,
-    /// The network.
+    /// The network of the vocabulary.
     pub tokenizer: VqdnaConfig,
     /// What became of letters when it learned, and becomes of them when it tokenizes.
     pub letters: Policy,
+    /// What was pre-trained; none in a vocabulary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<PretrainedConfig>,
 }
 
-impl ModelConfig {
-    /// The config of a tokenizer.
-    #[must_use]
-    pub fn new(tokenizer: &VqdnaConfig, letters: Policy) -> Self {
-        Self {
-            architectures: vec!["Vqdna".to_owned()],
-            model_type: "vqdna".to_owned(),
-            format_version: FORMAT_VERSION,
-            tokenizer: tokenizer.clone(),
-            letters,
-        }
+/// What a folder holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A tokenizer.
+    Vocabulary,
+    /// A vocabulary and an encoder over its codes.
+    Pretrained,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vocabulary => "a vocabulary",
+            Self::Pretrained => "a pre-trained model",
+        })
     }
 }
 
-/// What `run.json` holds: all that is needed to do the run again, and what came of it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Manifest<C> {
-    /// `vqdna` and its version.
-    pub program: String,
-    /// As typed.
-    pub command_line: Vec<String>,
-    /// Start of the (last part of the) run, seconds since 1970.
-    pub started_unix_s: u64,
-    /// Duration of the (last part of the) run, seconds.
-    pub wall_s: f64,
-    /// Name of the device.
-    pub device: String,
-    /// Threads of the CPU kernels.
-    pub threads: usize,
-    /// Operating system and processor.
-    pub machine: String,
-    /// The resolved config.
-    pub config: C,
-    /// The vocabulary that the run began with, named by its digest; none for a run that learned one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vocabulary: Option<String>,
-    /// Inputs with digests.
-    pub inputs: Vec<InputDigest>,
-    /// What the letter policies did to them.
-    pub counts: Counts,
-    /// Windows trained on, and held out for validation.
-    pub windows: (usize, usize),
-    /// Steps done.
-    pub steps: u64,
-    /// Which windows `measures` were taken on.
-    pub evaluated_on: String,
-    /// What came of it.
-    pub measures: Value,
+impl Kind {
+    /// The command that makes such a folder.
+    #[must_use]
+    pub const fn made_by(self) -> &'static str {
+        match self {
+            Self::Vocabulary => "learn",
+            Self::Pretrained => "pretrain",
+        }
+    }
 }
 
 /// A folder that does not hold a model this program can use; each message names the file or the field.
@@ -95,6 +90,16 @@ pub enum FolderError {
         missing: &'static str,
         /// What to do, where that is known.
         hint: &'static str,
+    },
+    /// A model of another kind.
+    #[error("{} holds {found}, but {needed} is needed here, as `vqdna {}` makes it", folder.display(), needed.made_by())]
+    OtherKind {
+        /// The folder.
+        folder: PathBuf,
+        /// What it holds.
+        found: Kind,
+        /// What it should hold.
+        needed: Kind,
     },
     /// A file that cannot be read or written.
     #[error("{}: {source}", path.display())]
@@ -120,13 +125,21 @@ pub enum FolderError {
         /// The version found.
         found: u64,
     },
-    /// A network that contradicts itself.
+    /// A vocabulary that contradicts itself.
     #[error("{}: {source}", path.display())]
     Network {
         /// The file.
         path: PathBuf,
         /// The contradiction.
         source: VqdnaConfigError,
+    },
+    /// An encoder that contradicts itself.
+    #[error("{}: {source}", path.display())]
+    Backbone {
+        /// The file.
+        path: PathBuf,
+        /// The contradiction.
+        source: TransformerConfigError,
     },
     /// Weights that do not fit the config.
     #[error("{} does not fit its config.json: {source}", path.display())]
@@ -138,73 +151,114 @@ pub enum FolderError {
     },
 }
 
-/// A learned vocabulary, ready for use.
-#[derive(Clone, Debug)]
-pub struct Vocabulary {
-    /// What it is.
-    pub config: ModelConfig,
-    /// Its weights on a device, without autodiff.
-    pub model: Vqdna,
-    /// Names the weights: BLAKE3 of `model.safetensors`.
-    pub digest: String,
-}
+const UNFINISHED: &str = ". If a run was interrupted there, finish it with its command and `--resume`";
 
-impl Vocabulary {
-    /// Loads a folder onto a device.
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+
+impl ModelConfig {
+    /// The config of a vocabulary.
+    #[must_use]
+    pub fn new(tokenizer: &VqdnaConfig, letters: Policy) -> Self {
+        Self {
+            architectures: vec!["Vqdna".to_owned()],
+            model_type: "vqdna".to_owned(),
+            format_version: FORMAT_VERSION,
+            tokenizer: tokenizer.clone(),
+            letters,
+            pretrained: None,
+        }
+    }
+
+    /// The config of a model that was pre-trained over a vocabulary.
+    #[must_use]
+    pub fn of_pretrained(tokenizer: &VqdnaConfig, letters: Policy, pretrained: PretrainedConfig) -> Self {
+        let architectures = vec!["VqdnaForMaskedLM".to_owned()];
+        Self { architectures, pretrained: Some(pretrained), ..Self::new(tokenizer, letters) }
+    }
+
+    /// Reads the config of a folder, and nothing else.
     ///
     /// # Errors
     /// See [`FolderError`].
-    pub fn load(folder: &Path, device: &Device) -> Result<Self, FolderError> {
-        let config = read_config(folder)?;
-        let path = folder.join("model.safetensors");
-        if !path.is_file() {
-            return Err(FolderError::NoModel {
-                folder: folder.to_owned(),
-                missing: "model.safetensors",
-                hint: UNFINISHED,
+    pub fn load(folder: &Path) -> Result<Self, FolderError> {
+        let path = folder.join(CONFIG);
+        if !folder.is_dir() {
+            return Err(FolderError::Io {
+                path: folder.to_owned(),
+                source: std::io::Error::other("there is no such folder"),
             });
         }
-        let bytes = std::fs::read(&path).map_err(|source| FolderError::Io { path: path.clone(), source })?;
-        let digest = blake3::hash(&bytes).to_string();
-        drop(bytes);
-        let misfit = |source| FolderError::Weights { path: path.clone(), source };
-        let (arrays, _) = weights::read(&path).map_err(misfit)?;
-        let fresh = config.tokenizer.init(0, &device.clone().without_autodiff());
-        let model = load_published(fresh, arrays).map_err(misfit)?;
-        Ok(Self { config, model, digest })
+        if !path.is_file() {
+            let hint = if folder.join("checkpoint").is_dir() { UNFINISHED } else { "" };
+            return Err(FolderError::NoModel { folder: folder.to_owned(), missing: CONFIG, hint });
+        }
+        let text = std::fs::read_to_string(&path).map_err(|source| FolderError::Io { path: path.clone(), source })?;
+        let wrong = |reason: String| FolderError::Config { path: path.clone(), reason };
+        let value: Value = serde_json::from_str(&text).map_err(|e| wrong(format!("not JSON: {e}")))?;
+        if value.get("model_type").and_then(Value::as_str) != Some("vqdna") {
+            return Err(wrong("`model_type` is not `vqdna`".to_owned()));
+        }
+        // Before anything else, because the fields of a newer format are unknown here.
+        match value.get("format_version").and_then(Value::as_u64) {
+            None => return Err(wrong("`format_version` is missing or no number".to_owned())),
+            Some(found) if found > FORMAT_VERSION => return Err(FolderError::Newer { path, found }),
+            Some(_) => {}
+        }
+        let config: Self = serde_path_to_error::deserialize(value)
+            .map_err(|e| wrong(format!("field `{}`: {}", e.path(), e.inner())))?;
+        config.tokenizer.check().map_err(|source| FolderError::Network { path: path.clone(), source })?;
+        if let Some(pretrained) = &config.pretrained {
+            pretrained.backbone.check().map_err(|source| FolderError::Backbone { path: path.clone(), source })?;
+            let (found, expected) = (&pretrained.codebook_sizes, config.tokenizer.quantizer.codebook_sizes());
+            if *found != expected {
+                let field = "`pretrained.codebook_sizes`";
+                return Err(wrong(format!("{field} is {found:?}, but `tokenizer.quantizer` has {expected:?}")));
+            }
+        }
+        Ok(config)
+    }
+
+    /// What a folder with this config holds.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        if self.pretrained.is_some() { Kind::Pretrained } else { Kind::Vocabulary }
+    }
+
+    /// Refuses a folder that holds anything but `needed`.
+    ///
+    /// # Errors
+    /// If it does.
+    pub fn require(&self, needed: Kind, folder: &Path) -> Result<(), FolderError> {
+        if self.kind() == needed { Ok(()) } else { Err(self.other_than(needed, folder)) }
+    }
+
+    fn other_than(&self, needed: Kind, folder: &Path) -> FolderError {
+        FolderError::OtherKind { folder: folder.to_owned(), found: self.kind(), needed }
     }
 }
 
-const UNFINISHED: &str = ". If `vqdna learn` was interrupted there, finish it with `--resume`";
-
-fn read_config(folder: &Path) -> Result<ModelConfig, FolderError> {
-    let path = folder.join("config.json");
-    if !folder.is_dir() {
-        return Err(FolderError::Io {
-            path: folder.to_owned(),
-            source: std::io::Error::other("there is no such folder"),
-        });
-    }
+/// The weights of a folder, or those whose names begin with `prefix`.
+fn read_weights(folder: &Path, prefix: &str) -> Result<Arrays, FolderError> {
+    let path = folder.join(WEIGHTS);
     if !path.is_file() {
-        let hint = if folder.join("checkpoint").is_dir() { UNFINISHED } else { "" };
-        return Err(FolderError::NoModel { folder: folder.to_owned(), missing: "config.json", hint });
+        return Err(FolderError::NoModel { folder: folder.to_owned(), missing: WEIGHTS, hint: UNFINISHED });
     }
-    let text = std::fs::read_to_string(&path).map_err(|source| FolderError::Io { path: path.clone(), source })?;
-    let wrong = |reason: String| FolderError::Config { path: path.clone(), reason };
-    let value: Value = serde_json::from_str(&text).map_err(|e| wrong(format!("not JSON: {e}")))?;
-    if value.get("model_type").and_then(Value::as_str) != Some("vqdna") {
-        return Err(wrong("`model_type` is not `vqdna`".to_owned()));
-    }
-    // Before anything else, because the fields of a newer format are unknown here.
-    match value.get("format_version").and_then(Value::as_u64) {
-        None => return Err(wrong("`format_version` is missing or no number".to_owned())),
-        Some(found) if found > FORMAT_VERSION => return Err(FolderError::Newer { path, found }),
-        Some(_) => {}
-    }
-    let config: ModelConfig =
-        serde_path_to_error::deserialize(value).map_err(|e| wrong(format!("field `{}`: {}", e.path(), e.inner())))?;
-    config.tokenizer.check().map_err(|source| FolderError::Network { path, source })?;
-    Ok(config)
+    let read = weights::read_named(&path, |name| name.starts_with(prefix));
+    read.map(|(arrays, _)| arrays).map_err(|source| FolderError::Weights { path, source })
+}
+
+/// BLAKE3 of the weights of a folder.
+fn digest(folder: &Path) -> Result<String, FolderError> {
+    let path = folder.join(WEIGHTS);
+    let bytes = std::fs::read(&path).map_err(|source| FolderError::Io { path, source })?;
+    Ok(blake3::hash(&bytes).to_string())
+}
+
+/// An error of weights names the file of its folder.
+fn misfit(folder: &Path) -> impl FnOnce(WeightError) -> FolderError {
+    let path = folder.join(WEIGHTS);
+    move |source| FolderError::Weights { path, source }
 }
 
 /// Writes a model with its manifest and card; the weights last, so that a folder with weights is whole.
@@ -214,63 +268,22 @@ fn read_config(folder: &Path) -> Result<ModelConfig, FolderError> {
 pub fn save<C: Serialize>(
     folder: &Path,
     config: &ModelConfig,
-    model: &Vqdna,
+    weights: &Arrays,
     manifest: &Manifest<C>,
 ) -> Result<(), FolderError> {
     let write = |name: &str, bytes: &[u8]| {
         let path = folder.join(name);
         write_aside(&path, bytes).map_err(|source| FolderError::Io { path, source })
     };
-    write("config.json", &json(config))?;
+    write(CONFIG, &json(config))?;
     write("run.json", &json(manifest))?;
-    write("README.md", card(config, manifest).as_bytes())?;
-    let path = folder.join("model.safetensors");
+    write("README.md", card::card(config, manifest).as_bytes())?;
     // "pt" is what PyTorch-side readers expect to find for files with PyTorch's layouts.
-    let metadata = [("format", "pt")];
-    weights::write(&path, &publish(model), &metadata).map_err(|source| FolderError::Weights { path, source })
+    weights::write(&folder.join(WEIGHTS), weights, &[("format", "pt")]).map_err(misfit(folder))
 }
 
 /// Pretty JSON with a final line end.
 fn json(value: &impl Serialize) -> Vec<u8> {
     let text = serde_json::to_string_pretty(value).expect("plain fields");
     (text + "\n").into_bytes()
-}
-
-/// The model card.
-fn card<C>(config: &ModelConfig, manifest: &Manifest<C>) -> String {
-    let mut card =
-        String::from("---\nlibrary_name: vqdna\ntags: [dna, genomics, tokenizer, vector-quantization]\n---\n\n");
-    let sizes: Vec<String> = config.tokenizer.quantizer.codebook_sizes().iter().map(usize::to_string).collect();
-    let _ = writeln!(
-        card,
-        "# A VQDNA vocabulary\n\nOne code for each base and level ({} codes), learned by reconstruction \
-         (VQDNA, arXiv 2405.10812). Tokenize with\n\n    vqdna tokenize THIS_FOLDER genome.fa.gz -o codes.parquet\n",
-        sizes.join(" and ")
-    );
-    let _ = writeln!(card, "## Learned from\n\n| file | bases | BLAKE3 |\n| --- | --- | --- |");
-    for input in &manifest.inputs {
-        let name =
-            Path::new(&input.path).file_name().map_or(input.path.as_str().into(), std::ffi::OsStr::to_string_lossy);
-        let _ = writeln!(card, "| {name} | {} | {} |", input.bases, input.blake3);
-    }
-    let _ = writeln!(card, "\n{} steps on `{}`.", manifest.steps, manifest.device);
-    let measures: Vec<_> = manifest.measures.as_object().into_iter().flatten().collect();
-    if !measures.is_empty() {
-        let _ = writeln!(card, "\n## Measured on {}\n\n| measure | value |\n| --- | --- |", manifest.evaluated_on);
-    }
-    for (name, value) in measures {
-        let _ = writeln!(card, "| {name} | {value} |");
-    }
-    let _ = writeln!(card, "\nEverything needed to repeat it is in `run.json`.");
-    card
-}
-
-/// Measures as a JSON object, in their order; counts as whole numbers.
-#[must_use]
-pub fn measures_json(measures: &Measures) -> Value {
-    let number = |value: f64| {
-        let whole = value.fract() == 0.0 && value.abs() < 1e15;
-        if whole { Value::from(value as i64) } else { Value::from(value) }
-    };
-    Value::Object(measures.iter().map(|(name, value)| (name.clone(), number(*value))).collect())
 }

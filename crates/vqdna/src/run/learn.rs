@@ -10,7 +10,7 @@ use super::source::{Bases, WindowSource};
 use super::stage::{Finished, Job, StageError, StageObserver, fingerprint};
 use crate::folder::{self, ModelConfig};
 use crate::objective::reconstruct::Reconstruct;
-use crate::tokenizer::vqdna::{Kind, Preset, VqdnaConfig};
+use crate::tokenizer::vqdna::{Kind, Preset, VqdnaConfig, publish};
 use crate::train::{Ending, TrainConfig, Training};
 
 /// Everything that a run of `learn` depends on, but its inputs.
@@ -112,7 +112,7 @@ impl Learn<'_> {
         if finished.ending == Ending::Finished {
             let manifest = job.manifest(*config, &corpus, None, source.sizes(), &finished);
             let made = ModelConfig::new(&config.tokenizer, config.data.letters);
-            folder::save(job.folder, &made, &model.valid(), &manifest)?;
+            folder::save(job.folder, &made, &publish(&model.valid()), &manifest)?;
         }
         Ok(finished)
     }
