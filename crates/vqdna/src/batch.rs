@@ -130,7 +130,7 @@ impl CodeBatch {
     }
 
     /// A number for each base of each window, and `padding` behind them.
-    fn padded<E: Element>(&self, padding: E, numbers: impl Fn(&CodeWindow) -> Vec<E>) -> TensorData {
+    fn padded<E: burn::tensor::Element>(&self, padding: E, numbers: impl Fn(&CodeWindow) -> Vec<E>) -> TensorData {
         let width = self.width();
         let mut all = Vec::with_capacity(self.windows.len() * width);
         for window in &self.windows {

@@ -70,7 +70,9 @@ impl Builder {
     pub(super) fn finish(self) -> io::Result<Store> {
         Ok(match self.place {
             Place::Memory(bytes) => Store::Memory(bytes),
-            Place::File(file) => Store::Spooled(RandomAccess::new(file.into_inner().map_err(io::IntoInnerError::into_error)?)),
+            Place::File(file) => {
+                Store::Spooled(RandomAccess::new(file.into_inner().map_err(io::IntoInnerError::into_error)?))
+            }
         })
     }
 }

@@ -9,6 +9,7 @@ use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::pool::pool;
+use crate::layers::lora::LoraConfig;
 use crate::layers::{LayerNorm, Linear, TransformerLayer, TransformerShape};
 use crate::ops::Positions;
 use crate::seed::{Stream, stream};
@@ -101,7 +102,16 @@ impl TransformerConfig {
     }
 
     fn of_size([layers, d_model, heads, d_ff]: [usize; 4]) -> Self {
-        Self { d_model, layers, heads, d_ff, norm_eps: 1e-5, positions: Positions::default(), pool: 1, checkpoint: false }
+        Self {
+            d_model,
+            layers,
+            heads,
+            d_ff,
+            norm_eps: 1e-5,
+            positions: Positions::default(),
+            pool: 1,
+            checkpoint: false,
+        }
     }
 
     /// Finds contradictions before a device opens.

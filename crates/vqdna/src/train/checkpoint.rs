@@ -43,6 +43,29 @@ impl Checkpoint {
     /// # Errors
     /// If it cannot be read, or belongs to a run with another fingerprint.
     pub fn open(folder: &Path, fingerprint: &str) -> Result<Option<Self>, TrainError> {
+        let Some((path, state)) = Self::find(folder, fingerprint)? else { return Ok(None) };
+        let arrays = |name: &str| {
+            let read = weights::read(&path.join(name));
+            read.map(|(arrays, _)| arrays).map_err(|source| TrainError::Checkpoint { path: path.clone(), source })
+        };
+        let (model, optimizer) = (arrays("model.safetensors")?, arrays("optimizer.safetensors")?);
+        let kept = match state.best {
+            Some(best) => Some(Kept { best, weights: arrays("best.safetensors")? }),
+            None => None,
+        };
+        Ok(Some(Self { path, steps: state.steps, model, optimizer, kept }))
+    }
+
+    /// Refuses the checkpoint of another run before any work is done for it.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], which reads the weights besides.
+    pub fn check(folder: &Path, fingerprint: &str) -> Result<(), TrainError> {
+        Self::find(folder, fingerprint).map(drop)
+    }
+
+    /// The folder and state of the checkpoint, if there is one.
+    fn find(folder: &Path, fingerprint: &str) -> Result<Option<(PathBuf, State)>, TrainError> {
         let [current, _, former] = places(folder);
         let Some(path) = [current, former].into_iter().find(|path| path.join("state.json").is_file()) else {
             return Ok(None);
@@ -64,16 +87,7 @@ impl Checkpoint {
         if state.fingerprint != fingerprint {
             return Err(other("its config or its input differs".to_owned()));
         }
-        let arrays = |name: &str| {
-            let read = weights::read(&path.join(name));
-            read.map(|(arrays, _)| arrays).map_err(|source| TrainError::Checkpoint { path: path.clone(), source })
-        };
-        let (model, optimizer) = (arrays("model.safetensors")?, arrays("optimizer.safetensors")?);
-        let kept = match state.best {
-            Some(best) => Some(Kept { best, weights: arrays("best.safetensors")? }),
-            None => None,
-        };
-        Ok(Some(Self { path, steps: state.steps, model, optimizer, kept }))
+        Ok(Some((path, state)))
     }
 
     /// Replaces the checkpoint of a run folder.

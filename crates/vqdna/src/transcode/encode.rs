@@ -26,8 +26,8 @@ use super::pieces::{Cut, Cutter, Pieces, tracks};
 use super::rows::{Coded, Rows};
 use super::{TranscodeError, holds};
 use crate::batch::Batch;
-use crate::ops::{self, Precision};
 use crate::folder::Vocabulary;
+use crate::ops::{self, Precision};
 
 /// How a genome is tokenized. None of it changes a code; `letters`, `both_strands`, `region` and `shard` choose which codes
 /// are written.

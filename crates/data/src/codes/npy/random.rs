@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::super::Header;
 use super::super::error::{CodesError, Fault, Place};
+use super::CODE_BYTES;
 use super::reader::{open_records, read_shape};
 use super::records::Stretch;
-use super::CODE_BYTES;
 use crate::random_access::RandomAccess;
 use crate::span::Strand;
 
@@ -154,7 +154,10 @@ mod tests {
         let codes = RandomReader::open(&path).unwrap();
         assert!(codes.read(1, 0..1).is_ok());
         let message = codes.read(1, 1..3).unwrap_err().to_string();
-        assert!(message.contains("record a, strand -, base 7: level 2: code 9 is outside the codebook of 9"), "{message}");
+        assert!(
+            message.contains("record a, strand -, base 7: level 2: code 9 is outside the codebook of 9"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -108,7 +108,8 @@ mod tests {
             let draws = all / (2 * span) as f64;
             let masked = count(None, &is_masked);
             near(masked / all, 0.25, draws);
-            for (treatment, expected) in [(Treatment::Replaced, 0.8), (Treatment::Random, 0.1), (Treatment::Kept, 0.1)] {
+            for (treatment, expected) in [(Treatment::Replaced, 0.8), (Treatment::Random, 0.1), (Treatment::Kept, 0.1)]
+            {
                 near(count(None, &|t| t == treatment) / masked, expected, 0.25 * draws);
             }
             for place in [0, positions / 2, positions - 1] {
@@ -132,7 +133,8 @@ mod tests {
         }
         assert!(whole > 300, "{whole} spans stand alone");
         let alone = MaskingConfig { share: 0.001, ..masking };
-        for stretch in (0..400).flat_map(|window| draw(&alone, 300, window)).collect::<Vec<_>>().chunk_by(|a, b| a == b) {
+        for stretch in (0..400).flat_map(|window| draw(&alone, 300, window)).collect::<Vec<_>>().chunk_by(|a, b| a == b)
+        {
             assert!(stretch[0] == Treatment::Seen || stretch.len() <= 14, "{}", stretch.len());
         }
     }
@@ -142,7 +144,9 @@ mod tests {
         let masking = MaskingConfig { span: 5, ..MaskingConfig::default() };
         assert_eq!(draw(&masking, 100, 3), draw(&masking, 100, 3));
         assert_ne!(draw(&masking, 100, 3), draw(&masking, 100, 4));
-        assert!(draw(&masking.without_noise(), 1000, 3).iter().all(|t| [Treatment::Seen, Treatment::Replaced].contains(t)));
+        assert!(
+            draw(&masking.without_noise(), 1000, 3).iter().all(|t| [Treatment::Seen, Treatment::Replaced].contains(t))
+        );
         assert!(draw(&masking, 0, 1).is_empty());
     }
 }

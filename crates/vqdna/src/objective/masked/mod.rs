@@ -183,13 +183,7 @@ impl MaskedModel {
     }
 
     /// How well each level is told. Shapes are those of [`MaskedModel::losses`].
-    pub fn told(
-        &self,
-        vectors: Tensor<3>,
-        masked: &Masked,
-        real: &Tensor<2>,
-        codes: &[Tensor<2, Int>],
-    ) -> Vec<Told> {
+    pub fn told(&self, vectors: Tensor<3>, masked: &Masked, real: &Tensor<2>, codes: &[Tensor<2, Int>]) -> Vec<Told> {
         let mut told = vec![Told::default(); codes.len()];
         if masked.count() == 0 {
             return told;
