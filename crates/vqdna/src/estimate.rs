@@ -7,8 +7,12 @@
 use crate::backbone::transformer::TransformerConfig;
 use crate::ops::Precision;
 use crate::quantizer::QuantizerConfig;
+use crate::run::config::{CodesFrom, DataConfig};
 use crate::run::learn::{LearnConfig, START_ROWS};
+use crate::run::pretrain::PretrainConfig;
 use crate::tokenizer::vqdna::{STEM_KERNEL, VqdnaConfig};
+use crate::train::TrainConfig;
+use crate::transcode::encode::BASES_TOGETHER;
 
 /// What a backward pass finds of its forward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,6 +39,12 @@ pub struct Step {
 }
 
 impl Step {
+    /// A step of a run.
+    fn of(train: &TrainConfig, data: &DataConfig, threads: usize) -> Self {
+        let TrainConfig { batch, recompute, precision, .. } = *train;
+        Self { batch, length: data.length, recompute, precision, threads }
+    }
+
     /// Floats that so many numbers take where they are kept in the precision of products.
     fn units(&self, numbers: u64) -> u64 {
         match self.precision {
@@ -119,6 +129,17 @@ impl Memory {
         self
     }
 
+    /// With what a run holds besides a step.
+    fn of_run(self, train: &TrainConfig, data: &DataConfig, bases: u64) -> Self {
+        let mut memory = self.with_checkpoints();
+        memory.data = memory.data.saturating_add(corpus(data, bases));
+        // The sum over micro-batches has gradients of its own while those of the next are found.
+        if train.accumulate > 1 {
+            memory.gradients = memory.gradients.saturating_add(floats(memory.learned));
+        }
+        memory
+    }
+
     /// With checkpoints: copies of all numbers and moments on the host (`train::Training::save`), and a file of the moments as it
     /// is written (`weights::write`).
     #[must_use]
@@ -166,26 +187,45 @@ fn linear(d_in: u64, d_out: u64) -> u64 {
 /// A run of `vqdna learn` on inputs of about `bases` bases.
 #[must_use]
 pub fn learn(run: &LearnConfig, bases: u64, threads: usize) -> Memory {
-    let train = &run.train;
-    let (batch, length) = (train.batch, run.data.length);
-    let step = Step { batch, length, recompute: train.recompute, precision: train.precision, threads };
-    let mut memory = learn_step(&run.tokenizer, &step).with_checkpoints();
-    memory.data = memory.data.saturating_add(corpus(run, bases));
-    // The sum over micro-batches has gradients of its own while those of the next are found.
-    if train.accumulate > 1 {
-        memory.gradients = memory.gradients.saturating_add(floats(memory.learned));
-    }
+    let step = Step::of(&run.train, &run.data, threads);
+    let memory = learn_step(&run.tokenizer, &step).of_run(&run.train, &run.data, bases);
     match run.tokenizer.quantizer.codebook() {
         Some(codebook) if codebook.kmeans_iterations > 0 => memory.besides_steps(start(run, &step, bases)),
         _ => memory,
     }
 }
 
+/// A run of `vqdna pretrain` over a vocabulary, on inputs of about `bases` bases. Cached codes are read from their file window by
+/// window, so they take no memory.
+#[must_use]
+pub fn pretrain(run: &PretrainConfig, vocabulary: &VqdnaConfig, bases: u64, threads: usize) -> Memory {
+    let step = Step::of(&run.train, &run.data, threads);
+    let sizes = vocabulary.quantizer.codebook_sizes();
+    let mut memory =
+        pretrain_step(&run.backbone, vocabulary.d_code, &sizes, &step).of_run(&run.train, &run.data, bases);
+    let frozen = learn_step(vocabulary, &Step { batch: 0, ..step }).numbers;
+    memory.numbers = memory.numbers.saturating_add(frozen);
+    memory.parameters = memory.parameters.saturating_add(floats(frozen));
+    let halo = 2 * size(vocabulary.encoder_halo());
+    let rows = match run.data.codes.unwrap_or_default() {
+        CodesFrom::Cached => size(BASES_TOGETHER).saturating_add(halo),
+        CodesFrom::OnTheFly => size(step.batch).saturating_mul(size(step.length).saturating_add(halo)),
+    };
+    memory.besides_steps(encode(vocabulary, rows).saturating_add(floats(frozen)))
+}
+
+/// Codes of so many bases: a block's input, output and convolution, and what the quantizer keeps of each tap.
+fn encode(vocabulary: &VqdnaConfig, rows: u64) -> u64 {
+    let (d_stem, d) = (size(vocabulary.d_stem), size(vocabulary.d_code));
+    let taps = size(vocabulary.taps.len());
+    floats(rows.saturating_mul(d_stem + (3 + taps) * d).saturating_add(group(rows) * 4 * d))
+}
+
 /// Bases one byte each, up to the limit of memory, and windows. The longest record is held besides while it is read, before there is
 /// anything else.
-fn corpus(run: &LearnConfig, bases: u64) -> u64 {
-    let kept = bases.min(run.data.memory_megabases.saturating_mul(1_000_000));
-    let windows = bases / size(run.data.windowing().stride).max(1);
+fn corpus(data: &DataConfig, bases: u64) -> u64 {
+    let kept = bases.min(data.memory_megabases.saturating_mul(1_000_000));
+    let windows = bases / size(data.windowing().stride).max(1);
     // A window has a place in a table and one in the order of an epoch, of which two are held.
     kept.saturating_add(windows.saturating_mul(24))
 }
@@ -241,13 +281,16 @@ pub fn learn_step(config: &VqdnaConfig, step: &Step) -> Memory {
 /// A step of stage 2: [`MaskedModel`](crate::objective::masked::MaskedModel) over code vectors `d_input` wide, and the optimiser.
 #[must_use]
 pub fn pretrain_step(config: &TransformerConfig, d_input: usize, codebook_sizes: &[usize], step: &Step) -> Memory {
+    // Positions of the encoder are pools of bases.
+    let (bases, pool) = (step.rows(), size(config.pool).max(1));
+    let step = &Step { length: step.length.div_ceil(config.pool.max(1)), ..*step };
     let (rows, here) = (step.rows(), group(step.rows()));
     let (d, inner, heads, layers) = (size(config.d_model), size(config.d_ff), size(config.heads), size(config.layers));
     let (d_input, levels) = (size(d_input), size(codebook_sizes.len()));
     let layer = linear(d, 3 * d) + linear(d, d) + linear(d, inner) + linear(inner, d) + 4 * d;
     let backbone = linear(d_input, d) + d + layers * layer + 2 * d;
     let classifiers: u64 = codebook_sizes.iter().map(|&codes| linear(d, size(codes))).sum();
-    let head = linear(d, d) + 2 * d + classifiers;
+    let head = linear(d, d) + 2 * d + pool * classifiers;
     let mut memory = Memory::of_module(backbone + head, backbone + head, step.threads);
     let masked = rows.div_ceil(MASKED);
     // Queries, keys and values, what was attended to, and a number a head; then the input of GELU.
@@ -258,7 +301,8 @@ pub fn pretrain_step(config: &TransformerConfig, d_input: usize, codebook_sizes:
         (false, false) => 2 * d + attention + mlp,
     };
     // The last norm keeps its input; the head keeps masked rows before and after its layer, its norm and GELU.
-    let kept = rows.saturating_mul(layers * per_layer + 2 * d).saturating_add(masked.saturating_mul(4 * d + levels));
+    let kept =
+        rows.saturating_mul(layers * per_layer + 2 * d).saturating_add(masked.saturating_mul(4 * d + pool * levels));
     memory.kept = floats(kept);
     let backward = match (config.checkpoint, step.recompute) {
         // Gradients of a layer's output and input; of what was attended to. That of queries, keys and values takes the place of
@@ -275,7 +319,7 @@ pub fn pretrain_step(config: &TransformerConfig, d_input: usize, codebook_sizes:
     let work =
         rows.saturating_mul(backward).saturating_add(here * (d + 2 * step.units(inner))).saturating_add(attention);
     memory.work = floats(work.saturating_add(logits).saturating_add(MATRICES * d * inner));
-    memory.data = floats(rows.saturating_mul(d_input + levels + 2));
+    memory.data = floats(bases.saturating_mul(d_input + levels + 2));
     memory.with_gradients()
 }
 
@@ -293,7 +337,7 @@ mod tests {
         Step { batch, length, recompute: false, precision: Precision::F32, threads: 2 }
     }
 
-    fn pretrain(config: &TransformerConfig, step: &Step) -> Memory {
+    fn pretrained(config: &TransformerConfig, step: &Step) -> Memory {
         pretrain_step(config, 128, &[256, 512], step)
     }
 
@@ -311,9 +355,11 @@ mod tests {
                 assert_eq!(memory.learned, memory.numbers - averaged as u64, "{preset:?} {kind:?}");
             }
         }
-        for config in [TransformerConfig::tiny(), TransformerConfig { layers: 1, ..TransformerConfig::small() }] {
+        let pooled = TransformerConfig { pool: 4, ..TransformerConfig::tiny() };
+        for config in [TransformerConfig::tiny(), pooled, TransformerConfig { layers: 1, ..TransformerConfig::small() }]
+        {
             let model = MaskedModel::new(&config, 128, &[256, 512], 0, &device);
-            assert_eq!(pretrain(&config, &step(2, 64)).numbers, model.num_params() as u64, "{config:?}");
+            assert_eq!(pretrained(&config, &step(2, 64)).numbers, model.num_params() as u64, "{config:?}");
         }
     }
 
@@ -340,8 +386,8 @@ mod tests {
         }
         for config in [TransformerConfig::small(), TransformerConfig { checkpoint: true, ..TransformerConfig::base() }]
         {
-            rising([1, 2, 9, 64, 1000].map(|batch| pretrain(&config, &step(batch, 512))));
-            assert!(pretrain(&config, &step(16, 512)).total() <= pretrain(&config, &step(1, 8192)).total());
+            rising([1, 2, 9, 64, 1000].map(|batch| pretrained(&config, &step(batch, 512))));
+            assert!(pretrained(&config, &step(16, 512)).total() <= pretrained(&config, &step(1, 8192)).total());
         }
         let most = learn_step(&Preset::Base.config(Kind::Hrq), &step(usize::MAX, usize::MAX));
         assert_eq!(most.total(), u64::MAX, "no overflow");
@@ -354,10 +400,10 @@ mod tests {
         assert!(3 * learn_step(&config, &computed).kept < learn_step(&config, &kept).kept);
         let whole = TransformerConfig::small();
         let layers = TransformerConfig { checkpoint: true, ..whole.clone() };
-        assert!(pretrain(&whole, &computed).kept < pretrain(&whole, &kept).kept);
-        assert!(pretrain(&layers, &kept).kept < pretrain(&whole, &computed).kept);
+        assert!(pretrained(&whole, &computed).kept < pretrained(&whole, &kept).kept);
+        assert!(pretrained(&layers, &kept).kept < pretrained(&whole, &computed).kept);
         let narrow = Step { precision: Precision::Bf16, ..kept };
-        assert!(3 * pretrain(&whole, &narrow).kept < 2 * pretrain(&whole, &kept).kept);
+        assert!(3 * pretrained(&whole, &narrow).kept < 2 * pretrained(&whole, &kept).kept);
     }
 
     #[test]
@@ -379,11 +425,29 @@ mod tests {
         assert_eq!(memory(&summed).gradients, all.gradients + 4 * all.learned);
     }
 
+    #[test]
+    fn pretraining_holds_a_vocabulary_besides() {
+        let (run, tokenizer) = (PretrainConfig::default(), Preset::Small.config(Kind::Hrq));
+        let memory = |run: &PretrainConfig, bases| pretrain(run, &tokenizer, bases, 2);
+        let alone = pretrain_step(&run.backbone, tokenizer.d_code, &[256, 512], &step(16, 512));
+        let all = memory(&run, 3_000_000);
+        let frozen = tokenizer.init(0, &Device::flex()).num_params() as u64;
+        assert_eq!((all.numbers, all.learned), (alone.numbers + frozen, alone.learned));
+        assert!(all.data > alone.data + 3_000_000 && all.data < alone.data + 4_000_000, "codes are on the disk");
+        let mut pooled = run.clone();
+        pooled.backbone.pool = 4;
+        assert!(3 * memory(&pooled, 0).kept < all.kept);
+        let mut long = run;
+        long.train.batch = 1;
+        long.data.codes = Some(CodesFrom::OnTheFly);
+        assert!(memory(&long, 0).total() < all.total());
+    }
+
     /// One sequence of 32,768 bases through the encoder `small`, every layer computed again.
     #[test]
     fn long_sequences_fit_a_laptop() {
         let config = TransformerConfig { checkpoint: true, ..TransformerConfig::small() };
-        let memory = pretrain(&config, &step(1, 32_768));
+        let memory = pretrained(&config, &step(1, 32_768));
         assert!(memory.total() < 16_000_000_000, "{memory:?}");
     }
 }

@@ -3,6 +3,7 @@
 mod backbone;
 mod codebook;
 mod lora;
+mod masked;
 mod quantizer;
 mod tokenizer;
 

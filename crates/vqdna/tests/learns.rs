@@ -2,9 +2,14 @@
 
 use burn::prelude::*;
 
-use crate::host::{floats, window};
-use vqdna::batch::{Batch, HostWindow};
+use crate::host::{floats, integers, window};
+use vqdna::backbone::transformer::TransformerConfig;
+use vqdna::batch::{Batch, CodeBatch, CodeWindow, HostWindow};
+use vqdna::objective::masked::MaskedModel;
+use vqdna::objective::masked::masking::MaskingConfig;
+use vqdna::objective::masked::pretrain::Pretrain;
 use vqdna::objective::{Objective, Outcome, reconstruct::Reconstruct};
+use vqdna::quantizer::Quantizer;
 use vqdna::tokenizer::vqdna::{Kind, Preset};
 use vqdna::train::optimizer::{Adamw, AdamwConfig, Gradients};
 
@@ -69,4 +74,47 @@ fn rq_overfits_a_batch() {
 #[test]
 fn fsq_overfits_a_batch() {
     overfits(Kind::Fsq);
+}
+
+/// Codes per level of windows of random bases, by a network that has not learned, and its quantizer.
+fn codes_of_windows(kind: Kind) -> (Vec<CodeWindow>, Quantizer, Vec<usize>) {
+    let (windows, config) = ((0..8).map(|seed| window(seed, 64)).collect::<Vec<_>>(), Preset::Tiny.config(kind));
+    let batch = Batch::new(&windows, 1.0, &Device::flex());
+    let objective = Reconstruct { config: config.clone(), seed: 1, start_rows: 512 };
+    let tokenizer = objective.start(config.init(1, &Device::flex()), &mut std::iter::once(batch.clone()), 1);
+    let codes: Vec<Vec<i32>> = tokenizer.encode(&batch).into_iter().map(integers).collect();
+    let of_window = |row: usize| CodeWindow {
+        codes: codes.iter().map(|codes| codes[row * 64..][..64].iter().map(|&code| code as u16).collect()).collect(),
+        is_target: vec![true; 64],
+        number: row as u64,
+    };
+    ((0..8).map(of_window).collect(), tokenizer.quantizer, config.quantizer.codebook_sizes())
+}
+
+/// The same masks in each step, so that what is asked for can be remembered.
+fn masked_overfits(kind: Kind, span: usize, pool: usize) {
+    let device = Device::flex().autodiff();
+    let (windows, quantizer, codebook_sizes) = codes_of_windows(kind);
+    let batch = CodeBatch { windows, device: device.clone() };
+    let backbone = TransformerConfig { pool, ..TransformerConfig::tiny() };
+    let mut model = MaskedModel::new(&backbone, 64, &codebook_sizes, 1, &device);
+    let masking = MaskingConfig { span, ..MaskingConfig::default() };
+    let objective = Pretrain { quantizer: &quantizer, codebook_sizes, masking, measured_span: 8, pool, seed: 1 };
+    let mut optimizer = Adamw::new(&AdamwConfig::default());
+    let loss = |outcome: &Outcome<()>| floats(outcome.loss.clone())[0];
+    let first = loss(&objective.forward(&model, &batch));
+    for step in 1..=STEPS {
+        let outcome = objective.forward(&model, &batch);
+        let gradients = Gradients::of(&model, &outcome.loss.backward());
+        model = objective.after_step(optimizer.step(model, gradients, 3e-3, 1.0).0, vec![()], step);
+    }
+    let last = loss(&objective.forward(&model, &batch));
+    assert!(first > 3.0 && last < 0.1 * first, "{kind:?}, span {span}, pool {pool}: {first} to {last} nats");
+}
+
+#[test]
+fn masked_modelling_overfits_a_batch() {
+    masked_overfits(Kind::Hrq, 1, 1);
+    masked_overfits(Kind::Fsq, 8, 1);
+    masked_overfits(Kind::Vq, 1, 2);
 }

@@ -5,6 +5,7 @@ mod golden;
 mod host;
 mod laws;
 mod learns;
+mod pretrain;
 mod resume;
 mod transcode;
 mod vectors;

@@ -15,11 +15,11 @@ use vqdna::train::{Ending, Observer, TrainError};
 use vqdna_data::segment::Counts;
 use vqdna_data::synthetic;
 
-const STEPS: u64 = 10;
+pub const STEPS: u64 = 10;
 
 /// What happens at a step.
 #[derive(Clone, Copy, PartialEq)]
-enum Event {
+pub enum Event {
     Nothing,
     /// The stop flag is set.
     Stop(u64),
@@ -48,25 +48,36 @@ impl StageObserver for Watch<'_> {
 }
 
 /// A folder with a small genome; runs beside it.
-struct Place(tempfile::TempDir);
+pub struct Place(tempfile::TempDir);
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let place = Self(tempfile::tempdir().expect("a folder"));
         let letters = |seed| String::from_utf8(synthetic::genome(seed, 1500, 0.4)).expect("letters");
         std::fs::write(place.genome(), format!(">a\n{}\n>b\n{}\n", letters(1), letters(2))).expect("written");
         place
     }
 
-    fn genome(&self) -> PathBuf {
+    pub fn genome(&self) -> PathBuf {
         self.0.path().join("genome.fa")
     }
 
-    fn folder(&self, name: &str) -> PathBuf {
+    pub fn folder(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     fn learn(&self, name: &str, config: &LearnConfig, resume: bool, event: Event) -> Result<Finished, StageError> {
+        self.run(name, resume, event, |job, observer| Learn { job, config }.run(observer))
+    }
+
+    /// Runs a stage into a folder.
+    pub fn run(
+        &self,
+        name: &str,
+        resume: bool,
+        event: Event,
+        stage: impl FnOnce(Job, &mut dyn StageObserver) -> Result<Finished, StageError>,
+    ) -> Result<Finished, StageError> {
         let stop = AtomicBool::new(false);
         let job = Job {
             inputs: &[self.genome()],
@@ -77,7 +88,7 @@ impl Place {
             command_line: &[],
             stop: &stop,
         };
-        Learn { job, config }.run(&mut Watch(event, &stop))
+        stage(job, &mut Watch(event, &stop))
     }
 }
 
@@ -99,12 +110,12 @@ fn config(kind: Kind, changes: &[&str]) -> LearnConfig {
     LearnConfig::preset(Preset::Tiny, kind).with_changes(None, &all).expect("known fields")
 }
 
-fn bytes(folder: &Path, file: &str) -> Vec<u8> {
+pub fn bytes(folder: &Path, file: &str) -> Vec<u8> {
     std::fs::read(folder.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"))
 }
 
 /// The log without times.
-fn log(folder: &Path) -> Vec<Value> {
+pub fn log(folder: &Path) -> Vec<Value> {
     let text = String::from_utf8(bytes(folder, "metrics.jsonl")).expect("text");
     let entry = |line: &str| {
         let mut entry: Value = serde_json::from_str(line).expect("JSON");
@@ -115,7 +126,7 @@ fn log(folder: &Path) -> Vec<Value> {
 }
 
 #[track_caller]
-fn assert_equal_runs(what: &str, whole: &Path, resumed: &Path) {
+pub fn assert_equal_runs(what: &str, whole: &Path, resumed: &Path) {
     for file in ["model.safetensors", "checkpoint/model.safetensors", "checkpoint/optimizer.safetensors", "config.toml"]
     {
         assert!(bytes(whole, file) == bytes(resumed, file), "{what}: {file} differs");

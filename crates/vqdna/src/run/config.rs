@@ -11,6 +11,7 @@ use vqdna_data::span::StrandPolicy;
 use vqdna_data::split::{SplitError, SplitPolicy};
 use vqdna_data::window::Windowing;
 
+use crate::backbone::transformer::TransformerConfigError;
 use crate::tokenizer::vqdna::VqdnaConfigError;
 use crate::train::TrainConfig;
 
@@ -76,6 +77,20 @@ pub struct DataConfig {
     pub split: SplitPolicy,
     /// Bases kept in memory, in millions; beyond, they go to a temporary file.
     pub memory_megabases: u64,
+    /// Where codes come from, in a stage that learns from codes; none in one that learns from bases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub codes: Option<CodesFrom>,
+}
+
+/// Where the codes of a window come from. They are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CodesFrom {
+    /// From a file in the run's folder, computed before the first step.
+    #[default]
+    Cached,
+    /// From the window and its neighbourhood, each time it is seen.
+    OnTheFly,
 }
 
 impl Default for DataConfig {
@@ -88,6 +103,7 @@ impl Default for DataConfig {
             stride: 0,
             split: SplitPolicy::default(),
             memory_megabases: 2000,
+            codes: None,
         }
     }
 }
@@ -131,9 +147,12 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A contradiction in the network.
+    /// A contradiction in the network of a vocabulary.
     #[error("config: {0}")]
     Tokenizer(#[from] VqdnaConfigError),
+    /// A contradiction in an encoder.
+    #[error("config: {0}")]
+    Backbone(#[from] TransformerConfigError),
     /// Shares of a split that cannot be.
     #[error("config field `data.split`: {0}")]
     Split(SplitError),

@@ -3,10 +3,9 @@
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
-use vqdna_data::split::Split;
 
-use super::config::{ConfigError, DataConfig, StageConfig, check_data, check_train};
-use super::source::{Bases, WindowSource};
+use super::config::{ConfigError, DataConfig, StageConfig, check_data, check_train, require};
+use super::source::{Bases, Windows};
 use super::stage::{Finished, Job, StageError, StageObserver, fingerprint};
 use crate::folder::{self, ModelConfig};
 use crate::objective::reconstruct::Reconstruct;
@@ -62,6 +61,7 @@ impl StageConfig for LearnConfig {
     fn check(&self) -> Result<(), ConfigError> {
         self.tokenizer.check()?;
         check_data(&self.data)?;
+        require(self.data.codes.is_none(), "data.codes", "left out: a vocabulary is learned from bases")?;
         check_train(&self.train)
     }
 
@@ -91,12 +91,12 @@ impl Learn<'_> {
         config.check()?;
         let _claim = job.claim()?;
         let corpus = job.read(&config.data, observer)?;
+        let windows = Windows::new(&corpus, *config);
+        job.begin(*config, &corpus, windows.sizes(), observer)?;
+
         let device = job.device.clone().autodiff();
         let bases = Bases { corpus: &corpus, soft_masked_weight: config.data.soft_masked_weight };
-        let source = WindowSource::new(&corpus, *config, &bases, &device);
-        let test = WindowSource::new(&corpus, *config, &bases, &device).holding_out(Split::Test);
-        job.begin(*config, &corpus, source.sizes(), observer)?;
-
+        let (source, test) = (windows.source(&bases, &device), windows.test_source(&bases, &device));
         let objective = Reconstruct { config: config.tokenizer.clone(), seed: config.seed, start_rows: START_ROWS };
         let training = Training {
             objective: &objective,
@@ -110,7 +110,7 @@ impl Learn<'_> {
         let model = config.tokenizer.init(config.seed, &device);
         let (model, finished) = job.train(&training, &test, model, begun, observer)?;
         if finished.ending == Ending::Finished {
-            let manifest = job.manifest(*config, &corpus, None, source.sizes(), &finished);
+            let manifest = job.manifest(*config, &corpus, None, windows.sizes(), &finished);
             let made = ModelConfig::new(&config.tokenizer, config.data.letters);
             folder::save(job.folder, &made, &publish(&model.valid()), &manifest)?;
         }
@@ -174,6 +174,7 @@ mod tests {
             ("data.stride=600", "data.stride"),
             ("data.stride=100", "data.stride"),
             ("train.batch=0", "train.batch"),
+            ("data.codes=cached", "data.codes"),
             ("train.schedule.rate=0", "train.schedule.rate"),
             ("train.schedule.warmup_steps=2001", "train.schedule.warmup_steps"),
             ("tokenizer.kernel=4", "tokenizer.kernel"),

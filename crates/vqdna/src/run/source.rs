@@ -73,42 +73,45 @@ impl Gather for Bases<'_> {
     }
 }
 
-/// Draws training windows epoch by epoch, each epoch in an order of its own, and lists held-out windows in the order of
-/// the corpus.
-pub struct WindowSource<'a, G> {
-    corpus: &'a Corpus,
+/// The windows of a corpus: those to train on, drawn epoch by epoch, each epoch in an order of its own, and those held out, in the
+/// order of the corpus.
+pub struct Windows<'a> {
     data: &'a DataConfig,
     train: &'a TrainConfig,
     seed: u64,
-    gather: &'a G,
-    device: Device,
     training: WindowTable,
-    held_out: WindowTable,
+    valid: WindowTable,
+    test: WindowTable,
     /// Orders of the epochs in use.
     orders: Mutex<HashMap<u64, Arc<Vec<u32>>>>,
 }
 
-impl<'a, G: Gather> WindowSource<'a, G> {
-    /// Windows of a corpus. Held out are those for validation.
+impl<'a> Windows<'a> {
+    /// Windows as a config cuts and splits them.
     #[must_use]
-    pub fn new(corpus: &'a Corpus, config: &'a impl StageConfig, gather: &'a G, device: &Device) -> Self {
+    pub fn new(corpus: &Corpus, config: &'a impl StageConfig) -> Self {
         let (data, train, seed) = (config.data(), config.train(), config.seed());
         let table = |split| WindowTable::new(corpus, &data.windowing(), &data.split, seed, split);
-        let (training, held_out) = (table(Split::Train), table(Split::Valid));
-        Self { corpus, data, train, seed, gather, device: device.clone(), training, held_out, orders: Mutex::default() }
+        let [training, valid, test] = [Split::Train, Split::Valid, Split::Test].map(table);
+        Self { data, train, seed, training, valid, test, orders: Mutex::default() }
     }
 
-    /// The same source with another split held out.
-    #[must_use]
-    pub fn holding_out(mut self, split: Split) -> Self {
-        self.held_out = WindowTable::new(self.corpus, &self.data.windowing(), &self.data.split, self.seed, split);
-        self
-    }
-
-    /// Numbers of windows to train on and held out.
+    /// Numbers of windows to train on and held out for validation.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize) {
-        (self.training_windows(), self.held_out.len())
+        (self.training_windows(), self.valid.len())
+    }
+
+    /// Micro-batches of these windows. Held out are those for validation.
+    #[must_use]
+    pub fn source<G: Gather>(&'a self, gather: &'a G, device: &Device) -> WindowSource<'a, G> {
+        WindowSource { windows: self, held_out: &self.valid, gather, device: device.clone() }
+    }
+
+    /// The same, where held out are the windows for the test.
+    #[must_use]
+    pub fn test_source<G: Gather>(&'a self, gather: &'a G, device: &Device) -> WindowSource<'a, G> {
+        WindowSource { held_out: &self.test, ..self.source(gather, device) }
     }
 
     /// Training windows of an epoch; on both strands, each window counts twice.
@@ -135,20 +138,24 @@ impl<'a, G: Gather> WindowSource<'a, G> {
         };
         Place { segment, bases, strand: if reverse { Strand::Reverse } else { Strand::Forward }, number }
     }
+}
 
-    fn held_out_window(&self, number: usize) -> Place {
-        let (segment, bases) = self.held_out.get(number);
-        Place { segment, bases, strand: Strand::Forward, number: number as u64 }
-    }
+/// Micro-batches of windows.
+pub struct WindowSource<'a, G> {
+    windows: &'a Windows<'a>,
+    held_out: &'a WindowTable,
+    gather: &'a G,
+    device: Device,
 }
 
 impl<G: Gather> Source for WindowSource<'_, G> {
     type Batch = G::Batch;
 
     fn micro_batch(&self, step: u64, micro: u64) -> io::Result<(G::Batch, usize)> {
-        let size = self.train.batch as u64;
-        let first = (step * self.train.accumulate.max(1) + micro) * size;
-        let places: Vec<Place> = (first..first + size).map(|number| self.training_window(number)).collect();
+        let train = self.windows.train;
+        let first = (step * train.accumulate.max(1) + micro) * train.batch as u64;
+        let numbers = first..first + train.batch as u64;
+        let places: Vec<Place> = numbers.map(|number| self.windows.training_window(number)).collect();
         let bases = places.iter().map(|place| place.bases.len()).sum();
         Ok((self.gather.gather(&places, &self.device)?, bases))
     }
@@ -158,14 +165,17 @@ impl<G: Gather> Source for WindowSource<'_, G> {
     }
 
     fn held_out(&self, windows: usize) -> Box<dyn Iterator<Item = io::Result<G::Batch>> + '_> {
-        let (all, size) = (self.held_out.len(), self.train.batch);
+        let (all, size) = (self.held_out.len(), self.windows.train.batch);
         let count = all.min(windows);
         let plain = self.device.clone().without_autodiff();
+        let place = |number: usize| {
+            let (segment, bases) = self.held_out.get(number);
+            Place { segment, bases, strand: Strand::Forward, number: number as u64 }
+        };
         Box::new((0..count).step_by(size).map(move |first| {
             // Spread over all held-out windows, so that a short evaluation is not one chromosome's end.
             let numbers = (first..(first + size).min(count)).map(|i| i * all / count);
-            let places: Vec<Place> = numbers.map(|number| self.held_out_window(number)).collect();
-            self.gather.gather(&places, &plain)
+            self.gather.gather(&numbers.map(place).collect::<Vec<_>>(), &plain)
         }))
     }
 }

@@ -16,6 +16,7 @@ use crate::objective::{Measures, Objective};
 use crate::train::record::Recorder;
 use crate::train::selection::Best;
 use crate::train::{Ending, Observer, Source, TrainError, Trained, Training};
+use crate::transcode::TranscodeError;
 
 /// Where a run reads, writes and computes.
 #[derive(Clone, Copy)]
@@ -57,6 +58,8 @@ pub trait StageObserver: Observer {
     fn reading(&mut self, bases: u64);
     /// When they are read: what the policies did, and numbers of windows to train on and held out.
     fn read(&mut self, counts: &Counts, windows: (usize, usize));
+    /// While codes of the inputs are computed: how many bases have theirs, of how many on all strands.
+    fn tokenizing(&mut self, _bases: u64, _of: u64) {}
     /// Before the final evaluation of this many windows.
     fn evaluating(&mut self, windows: usize);
 }
@@ -79,6 +82,9 @@ pub enum StageError {
     /// See [`FolderError`].
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// See [`TranscodeError`].
+    #[error(transparent)]
+    Transcode(#[from] TranscodeError),
     /// The folder cannot be made or written.
     #[error("cannot write to {}: {source}", folder.display())]
     Output {

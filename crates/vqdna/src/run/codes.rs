@@ -1,0 +1,223 @@
+//! Windows as their codes, and the file in a run's folder that holds the codes of its corpus.
+//!
+//! ```text
+//! codes/corpus.npy                 an array [bases, levels], as `vqdna tokenize` writes it
+//! codes/corpus.npy.records.tsv     which rows of it belong to which record and strand
+//! codes/provenance.json            what they were computed from; written last, so that it vouches for the others
+//! ```
+
+use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use vqdna_data::alphabet::N;
+use vqdna_data::aside::write_aside;
+use vqdna_data::codes::{RandomReader, Writer};
+use vqdna_data::corpus::Corpus;
+use vqdna_data::segment::Policy;
+use vqdna_data::span::{Strand, StrandPolicy};
+
+use super::config::DataConfig;
+use super::source::{Gather, Place};
+use crate::batch::{Batch, CodeBatch, CodeWindow};
+use crate::folder::Vocabulary;
+use crate::ops::{self, Precision};
+use crate::transcode::TranscodeError;
+use crate::transcode::encode::{Progress, Tokenize};
+
+/// Windows as their codes.
+pub struct Codes<'a> {
+    /// Where the windows are.
+    pub corpus: &'a Corpus,
+    /// Whether codes of soft-masked bases are asked for.
+    pub asks_soft_masked: bool,
+    /// Where the codes come from.
+    pub origin: Origin<'a>,
+}
+
+/// Where codes come from; they are the same.
+pub enum Origin<'a> {
+    /// Read from a file.
+    File(CodeFile),
+    /// Computed by a vocabulary from a window and the neighbourhood that its codes see.
+    Vocabulary(&'a Vocabulary),
+}
+
+/// Per level, the codes of a window.
+type Levels = Vec<Vec<u16>>;
+
+impl Gather for Codes<'_> {
+    type Batch = CodeBatch;
+
+    fn gather(&self, places: &[Place], device: &Device) -> io::Result<CodeBatch> {
+        let codes: Vec<Levels> = match &self.origin {
+            Origin::File(file) => places.iter().map(|place| file.read(place)).collect::<io::Result<_>>()?,
+            Origin::Vocabulary(vocabulary) => encode(vocabulary, self.corpus, places, device)?,
+        };
+        let window = |(place, codes): (&Place, Levels)| {
+            let read = place.read(self.corpus)?;
+            let letters = read.bases.iter().zip(&read.soft_masked);
+            let is_target = letters.map(|(&base, &soft)| base != N && (self.asks_soft_masked || !soft)).collect();
+            Ok(CodeWindow { codes, is_target, number: place.number })
+        };
+        let windows = places.iter().zip(codes).map(window).collect::<io::Result<_>>()?;
+        Ok(CodeBatch { windows, device: device.clone() })
+    }
+}
+
+/// Codes of windows, each computed with the exact neighbourhood that its codes see, in f32 as in files.
+fn encode(vocabulary: &Vocabulary, corpus: &Corpus, places: &[Place], device: &Device) -> io::Result<Vec<Levels>> {
+    let halo = vocabulary.config.tokenizer.encoder_halo();
+    let around = |place: &Place| {
+        let end = corpus.segments()[place.segment].bases as usize;
+        Place { bases: place.bases.start.saturating_sub(halo)..(place.bases.end + halo).min(end), ..place.clone() }
+    };
+    let windows = places.iter().map(|place| around(place).read(corpus)).collect::<io::Result<Vec<_>>>()?;
+    let batch = Batch::new(&windows, 1.0, &device.clone().without_autodiff());
+    let width = batch.bases.dims()[1];
+    let codes = ops::with_precision(Precision::F32, || vocabulary.model.encode(&batch));
+    let levels: Vec<Vec<i32>> =
+        codes.into_iter().map(|codes| codes.into_data().try_into_vec_as().expect("codes fit i32")).collect();
+    let of_window = |(row, place): (usize, &Place)| {
+        let context = around(place).bases;
+        let before = match place.strand {
+            Strand::Forward => place.bases.start - context.start,
+            Strand::Reverse => context.end - place.bases.end,
+        };
+        let first = row * width + before;
+        let own = |codes: &Vec<i32>| codes[first..first + place.bases.len()].iter().map(|&code| code as u16).collect();
+        levels.iter().map(own).collect()
+    };
+    Ok(places.iter().enumerate().map(of_window).collect())
+}
+
+/// The codes of a corpus in a file, read window by window.
+pub struct CodeFile {
+    codes: RandomReader,
+    /// Stretch of the file that holds each segment of the corpus, on the forward strand.
+    forward: Vec<usize>,
+    /// The same on the reverse strand; empty if the file has none.
+    reverse: Vec<usize>,
+}
+
+/// What codes were computed from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Provenance {
+    format_version: u64,
+    /// Digest of the vocabulary.
+    vocabulary: String,
+    /// Digests of the inputs.
+    inputs: Vec<String>,
+    letters: Policy,
+    both_strands: bool,
+}
+
+/// Names of the files.
+const ARRAY: &str = "corpus.npy";
+const PROVENANCE: &str = "provenance.json";
+/// Version of `provenance.json`; files of another one are computed anew.
+const FORMAT_VERSION: u64 = 1;
+/// Bases computed in one piece; changes no code.
+const CHUNK: usize = 4096;
+
+impl CodeFile {
+    /// The codes of a corpus in a run's folder: those that an earlier run left there, if they are of the same vocabulary, inputs
+    /// and letters, else computed now.
+    ///
+    /// # Errors
+    /// If they cannot be computed or written, or `progress` breaks it off.
+    pub fn find_or_compute(
+        folder: &Path,
+        vocabulary: &Vocabulary,
+        corpus: &Corpus,
+        data: &DataConfig,
+        device: &Device,
+        progress: Progress,
+    ) -> Result<Self, TranscodeError> {
+        let provenance = Provenance {
+            format_version: FORMAT_VERSION,
+            vocabulary: vocabulary.digest.clone(),
+            inputs: corpus.digests().iter().map(|input| input.blake3.clone()).collect(),
+            letters: data.letters,
+            both_strands: data.strand != StrandPolicy::Forward,
+        };
+        let folder = folder.join("codes");
+        if let Some(found) = Self::find(&folder, &provenance, corpus) {
+            return Ok(found);
+        }
+        provenance.compute(&folder, vocabulary, corpus, device, progress)?;
+        Ok(Self::open(&folder, &provenance, corpus)?.expect("codes of every segment were just written"))
+    }
+
+    /// The codes in a folder, if they come from there; whatever else is in it will be replaced.
+    fn find(folder: &Path, provenance: &Provenance, corpus: &Corpus) -> Option<Self> {
+        let found: Provenance = serde_json::from_slice(&std::fs::read(folder.join(PROVENANCE)).ok()?).ok()?;
+        let both_strands = provenance.both_strands || found.both_strands;
+        let serves = found == Provenance { both_strands, ..provenance.clone() };
+        serves.then(|| Self::open(folder, provenance, corpus).ok().flatten()).flatten()
+    }
+
+    /// Opens the file; none if a segment is missing in it.
+    fn open(folder: &Path, provenance: &Provenance, corpus: &Corpus) -> Result<Option<Self>, TranscodeError> {
+        let codes = RandomReader::open(&folder.join(ARRAY))?;
+        let of_strand = |strand| {
+            let numbered = codes.stretches().iter().zip(0..).filter(|(stretch, _)| stretch.strand == strand);
+            let known: HashMap<_, usize> =
+                numbered.map(|(stretch, number)| ((&*stretch.record, stretch.start, stretch.end), number)).collect();
+            let segments = corpus.segments().iter();
+            segments.map(|s| known.get(&(&*s.contig, s.start, s.start + s.bases)).copied()).collect::<Option<Vec<_>>>()
+        };
+        let forward = of_strand(Strand::Forward);
+        let reverse = if provenance.both_strands { of_strand(Strand::Reverse) } else { Some(Vec::new()) };
+        Ok(forward.zip(reverse).map(|(forward, reverse)| Self { codes, forward, reverse }))
+    }
+
+    /// The codes of a window on its strand.
+    fn read(&self, place: &Place) -> io::Result<Levels> {
+        let (stretch, bases) = match place.strand {
+            Strand::Forward => (self.forward[place.segment], place.bases.clone()),
+            Strand::Reverse => {
+                let stretch = self.reverse[place.segment];
+                let whole = &self.codes.stretches()[stretch];
+                let bases = (whole.end - whole.start) as usize;
+                (stretch, bases - place.bases.end..bases - place.bases.start)
+            }
+        };
+        self.codes.read(stretch, bases).map_err(io::Error::other)
+    }
+}
+
+impl Provenance {
+    /// Computes the codes into a folder.
+    fn compute(
+        &self,
+        folder: &Path,
+        vocabulary: &Vocabulary,
+        corpus: &Corpus,
+        device: &Device,
+        progress: Progress,
+    ) -> Result<(), TranscodeError> {
+        let writing = |source| TranscodeError::Io { what: format!("writing {}", folder.display()), source };
+        let provenance = folder.join(PROVENANCE);
+        std::fs::create_dir_all(folder).map_err(writing)?;
+        if provenance.exists() {
+            std::fs::remove_file(&provenance).map_err(writing)?;
+        }
+        let job = Tokenize {
+            vocabulary,
+            device,
+            letters: self.letters,
+            both_strands: self.both_strands,
+            chunk: CHUNK,
+            batch: None,
+            precision: Precision::F32,
+        };
+        let mut writer = Writer::create(&folder.join(ARRAY), &job.header(None))?;
+        job.corpus(corpus, &mut writer, progress)?;
+        writer.finish()?;
+        let text = serde_json::to_vec_pretty(self).expect("plain fields");
+        write_aside(&provenance, &text).map_err(writing)
+    }
+}

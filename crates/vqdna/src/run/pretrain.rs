@@ -1,0 +1,270 @@
+//! Stage 2 as one call: a vocabulary and FASTA in, a folder with a pre-trained model out.
+
+use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use vqdna_data::corpus::Corpus;
+use vqdna_data::segment::Policy;
+use vqdna_data::span::StrandPolicy;
+
+use super::codes::{CodeFile, Codes, Origin};
+use super::config::{CodesFrom, ConfigError, DataConfig, StageConfig, check_data, check_train, is_share, require};
+use super::source::Windows;
+use super::stage::{Finished, Job, StageError, StageObserver, fingerprint};
+use crate::backbone::transformer::TransformerConfig;
+use crate::folder::{self, ModelConfig, PretrainedConfig, Vocabulary};
+use crate::objective::Measures;
+use crate::objective::masked::masking::MaskingConfig;
+use crate::objective::masked::{self, MaskedModel};
+use crate::tokenizer::vqdna::Preset;
+use crate::train::checkpoint::Checkpoint;
+use crate::train::optimizer::AdamwConfig;
+use crate::train::schedule::ScheduleConfig;
+use crate::train::{Ending, TrainConfig, Training};
+use crate::transcode::TranscodeError;
+
+/// Everything that a run of `pretrain` depends on, but its vocabulary and its inputs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PretrainConfig {
+    /// The one seed, from which all others are derived.
+    pub seed: u64,
+    /// What becomes of letters, and which windows are seen.
+    pub data: DataConfig,
+    /// Which codes are hidden.
+    pub masking: MaskingConfig,
+    /// The encoder.
+    pub backbone: TransformerConfig,
+    /// The loop.
+    pub train: TrainConfig,
+}
+
+impl Default for PretrainConfig {
+    fn default() -> Self {
+        Self::preset(Preset::Small, Policy::default())
+    }
+}
+
+impl PretrainConfig {
+    /// The defaults of a size. Letters are dealt with as the vocabulary learned them.
+    #[must_use]
+    pub fn preset(preset: Preset, letters: Policy) -> Self {
+        let (backbone, batch) = match preset {
+            Preset::Tiny => (TransformerConfig::tiny(), 16),
+            Preset::Small => (TransformerConfig::small(), 16),
+            Preset::Base => (TransformerConfig::base(), 4),
+        };
+        // VQDNA's rate and, where it is silent, DNABERT-2's recipe, with its 30 of 500 thousand steps of warm-up as a share:
+        // `docs/vqdna.md`, decision A14.
+        let train = TrainConfig {
+            batch,
+            schedule: ScheduleConfig { rate: 5e-4, warmup: 0.06, ..ScheduleConfig::default() },
+            optimizer: AdamwConfig { beta2: 0.98, eps: 1e-6, weight_decay: 1e-5, ..AdamwConfig::default() },
+            ..TrainConfig::default()
+        };
+        let data = DataConfig { letters, codes: Some(CodesFrom::default()), ..DataConfig::default() };
+        Self { seed: 1, data, masking: MaskingConfig::default(), backbone, train }
+    }
+}
+
+impl StageConfig for PretrainConfig {
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn data(&self) -> &DataConfig {
+        &self.data
+    }
+
+    fn train(&self) -> &TrainConfig {
+        &self.train
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        self.backbone.check()?;
+        check_data(&self.data)?;
+        let (data, masking) = (&self.data, &self.masking);
+        require(data.codes.is_some(), "data.codes", "`cached` or `on-the-fly`")?;
+        let weight = data.soft_masked_weight;
+        require(weight == 0.0 || weight == 1.0, "data.soft_masked_weight", "1, or 0 to never hide soft-masked bases")?;
+        require(masking.share > 0.0 && masking.share < 1.0, "masking.share", "above 0 and below 1")?;
+        require(masking.span > 0, "masking.span", "at least 1")?;
+        require(masking.span <= data.length, "masking.span", "at most `data.length`")?;
+        require(is_share(masking.replaced), "masking.replaced", "a share of the masked bases, 0 to 1")?;
+        require(is_share(masking.random), "masking.random", "a share of the masked bases, 0 to 1")?;
+        let shown = masking.replaced + masking.random;
+        require(shown <= 1.0, "masking.random", "at most 1 together with `masking.replaced`")?;
+        check_train(&self.train)
+    }
+
+    /// What is computed again changes no bit, and codes are the same from wherever they come.
+    fn essence(&self) -> Self {
+        let mut essence = self.clone();
+        essence.train.recompute = false;
+        essence.data.codes = Some(CodesFrom::default());
+        essence
+    }
+}
+
+/// Pre-trains an encoder over the codes of a vocabulary.
+pub struct Pretrain<'a> {
+    /// From what, and where to.
+    pub job: Job<'a>,
+    /// The checked config.
+    pub config: &'a PretrainConfig,
+    /// The vocabulary, which stays as it is.
+    pub vocabulary: &'a Vocabulary,
+}
+
+impl Pretrain<'_> {
+    /// Reads the inputs, computes their codes, trains, evaluates, and writes the folder.
+    ///
+    /// # Errors
+    /// See [`StageError`]. Nothing but codes, logs and checkpoints is written before training ends.
+    pub fn run(&self, observer: &mut dyn StageObserver) -> Result<Finished, StageError> {
+        let (begun, Self { job, config, vocabulary }) = (Instant::now(), self);
+        config.check()?;
+        let _claim = job.claim()?;
+        let corpus = job.read(&config.data, observer)?;
+        let windows = Windows::new(&corpus, *config);
+        job.begin(*config, &corpus, windows.sizes(), observer)?;
+        let fingerprint = fingerprint(*config, &corpus, Some(&vocabulary.digest));
+        if job.resume {
+            // Before the codes of another run are replaced.
+            Checkpoint::check(job.folder, &fingerprint)?;
+        }
+        let codes = match self.codes(&corpus, observer) {
+            Err(StageError::Transcode(TranscodeError::Interrupted)) => {
+                let (ending, wall_s) = (Ending::Interrupted(0), begun.elapsed().as_secs_f64());
+                return Ok(Finished { ending, best: None, evaluated_on: "nothing", measures: Measures::new(), wall_s });
+            }
+            codes => codes?,
+        };
+
+        let device = job.device.clone().autodiff();
+        let (source, test) = (windows.source(&codes, &device), windows.test_source(&codes, &device));
+        let objective = self.objective();
+        let training = Training {
+            objective: &objective,
+            source: &source,
+            config: &config.train,
+            selection: None,
+            fingerprint,
+            folder: job.folder,
+            stop: job.stop,
+        };
+        let (tokenizer, sizes) = (&vocabulary.config.tokenizer, &objective.codebook_sizes);
+        let model = MaskedModel::new(&config.backbone, tokenizer.d_code, sizes, config.seed, &device);
+        let (model, finished) = job.train(&training, &test, model, begun, observer)?;
+        if finished.ending == Ending::Finished {
+            let manifest = job.manifest(*config, &corpus, Some(&vocabulary.digest), windows.sizes(), &finished);
+            let pretrained = PretrainedConfig {
+                vocabulary: vocabulary.digest.clone(),
+                codebook_sizes: sizes.clone(),
+                backbone: config.backbone.clone(),
+            };
+            let made = ModelConfig::of_pretrained(tokenizer, config.data.letters, pretrained);
+            folder::save(job.folder, &made, &folder::publish(&vocabulary.model, &model.valid()), &manifest)?;
+        }
+        Ok(finished)
+    }
+
+    fn codes<'c>(&'c self, corpus: &'c Corpus, observer: &mut dyn StageObserver) -> Result<Codes<'c>, StageError> {
+        let Self { job, config, vocabulary } = self;
+        let origin = match config.data.codes.unwrap_or_default() {
+            CodesFrom::OnTheFly => Origin::Vocabulary(vocabulary),
+            CodesFrom::Cached => {
+                let strands = if config.data.strand == StrandPolicy::Forward { 1 } else { 2 };
+                let of = strands * corpus.segments().iter().map(|segment| segment.bases).sum::<u64>();
+                let progress = &mut |bases| {
+                    observer.tokenizing(bases, of);
+                    if job.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                };
+                let (folder, data) = (job.folder, &config.data);
+                Origin::File(CodeFile::find_or_compute(folder, vocabulary, corpus, data, job.device, progress)?)
+            }
+        };
+        Ok(Codes { corpus, asks_soft_masked: config.data.soft_masked_weight > 0.0, origin })
+    }
+
+    fn objective(&self) -> masked::pretrain::Pretrain<'_> {
+        let (config, tokenizer) = (self.config, &self.vocabulary.config.tokenizer);
+        // Beyond what a code sees, nothing outside a span tells of its middle.
+        let receptive_field = 2 * tokenizer.encoder_halo() + 1;
+        masked::pretrain::Pretrain {
+            quantizer: &self.vocabulary.model.quantizer,
+            codebook_sizes: tokenizer.quantizer.codebook_sizes(),
+            masking: config.masking.clone(),
+            measured_span: if config.masking.span > 1 { config.masking.span } else { receptive_field },
+            pool: config.backbone.pool,
+            seed: config.seed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(assignments: &[&str]) -> Result<PretrainConfig, ConfigError> {
+        let assignments: Vec<String> = assignments.iter().map(|&a| a.to_owned()).collect();
+        PretrainConfig::default().with_changes(None, &assignments)
+    }
+
+    #[test]
+    fn presets_are_consistent_and_survive_toml() {
+        for preset in [Preset::Tiny, Preset::Small, Preset::Base] {
+            let config = PretrainConfig::preset(preset, Policy::default());
+            config.check().unwrap_or_else(|e| panic!("{preset:?}: {e}"));
+            let text = toml::to_string(&config).expect("serialises");
+            assert_eq!(toml::from_str::<PretrainConfig>(&text).expect("parses"), config);
+        }
+    }
+
+    #[test]
+    fn single_fields_change_and_keep_the_defaults_of_the_stage() {
+        let config = set(&["masking.span=41", "data.codes=on-the-fly", "backbone.pool=2", "train.optimizer.clip=0.5"])
+            .expect("known");
+        assert_eq!((config.masking.span, config.backbone.pool), (41, 2));
+        assert_eq!(config.data.codes, Some(CodesFrom::OnTheFly));
+        assert_eq!((config.train.optimizer.beta2, config.train.optimizer.clip), (0.98, 0.5));
+    }
+
+    #[test]
+    fn contradictions_name_their_field() {
+        for (assignment, part) in [
+            ("backbone.heads=5", "backbone.heads"),
+            ("backbone.pool=0", "backbone.pool"),
+            ("masking.share=0", "masking.share"),
+            ("masking.share=1", "masking.share"),
+            ("masking.span=0", "masking.span"),
+            ("masking.span=513", "masking.span"),
+            ("masking.replaced=1.5", "masking.replaced"),
+            ("masking.random=0.3", "masking.random"),
+            ("data.soft_masked_weight=0.5", "data.soft_masked_weight"),
+            ("data.stride=100", "data.stride"),
+            ("train.batch=0", "train.batch"),
+        ] {
+            let message = set(&[assignment]).expect(assignment).check().expect_err(assignment).to_string();
+            assert!(message.contains(part), "{assignment}: {message}");
+        }
+        for (assignment, parts) in [
+            ("masking.spann=2", ["masking", "spann"]),
+            ("data.codes=never", ["data.codes", "never"]),
+            ("tokenizer.kernel=7", ["tokenizer", "unknown field"]),
+        ] {
+            let message = set(&[assignment]).expect_err(assignment).to_string();
+            assert!(parts.iter().all(|part| message.contains(part)), "{assignment}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_run_goes_on_with_codes_from_elsewhere_and_with_less_memory() {
+        let config = PretrainConfig::default();
+        let other = set(&["data.codes=on-the-fly", "train.recompute=true"]).expect("known");
+        assert!(config != other && config.essence() == other.essence());
+        assert!(set(&["masking.span=2"]).expect("known").essence() != config.essence());
+    }
+}
