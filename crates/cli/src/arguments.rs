@@ -1,21 +1,26 @@
 //! Arguments that several commands share, and what they stand for.
 
 use anyhow::{Context, Result};
+use burn::prelude::Device;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use vqdna::device;
 use vqdna::ops::{self, Precision};
 use vqdna::run::config::StageConfig;
+use vqdna::run::stage::{Finished, Job, StageObserver};
 use vqdna::tokenizer::vqdna::{Kind, Preset};
+
+use crate::interrupt;
+use crate::progress::StageProgress;
 
 /// Size of a network.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum PresetName {
-    /// Stem 32, width 64, codebooks of 64 and 128: for tests.
+    /// For tests: stem 32, width 64, codebooks of 64 and 128; encoder of 2 layers, 64 wide.
     Tiny,
-    /// Stem 64, width 128, codebooks of 256 and 512: for a laptop.
+    /// For a laptop: stem 64, width 128, codebooks of 256 and 512; encoder of 6 layers, 384 wide.
     Small,
-    /// Stem 256, width 384, codebooks of 1024 and 2048: the paper's.
+    /// The paper's: stem 256, width 384, codebooks of 1024 and 2048; encoder of 12 layers, 768 wide.
     Base,
 }
 
@@ -101,7 +106,7 @@ impl From<PrecisionName> for Precision {
 
 impl PrecisionName {
     /// As the library names it, if the device can.
-    pub fn on(self, device: &burn::prelude::Device) -> Result<Precision> {
+    pub fn on(self, device: &Device) -> Result<Precision> {
         match self {
             Self::F32 => Ok(Precision::F32),
             Self::Bf16 => {
@@ -128,7 +133,7 @@ const MOST_THREADS: usize = 4096;
 
 impl Compute {
     /// Opens the device and starts the threads. Must be called once, before any work.
-    pub fn open(&self) -> Result<burn::prelude::Device> {
+    pub fn open(&self) -> Result<Device> {
         let threads = self.threads()?;
         rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("starting threads")?;
         Ok(device::open(&self.device)?)
@@ -184,5 +189,56 @@ impl Configure {
         let config = preset(self.preset.into()).with_changes(self.config.as_deref(), &assignments)?;
         config.check()?;
         Ok(config)
+    }
+}
+
+/// Where the run of a stage writes, and how it begins.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Folder for what is made, its logs and checkpoints.
+    #[arg(long, short, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Go on from the folder's last checkpoint.
+    #[arg(long)]
+    pub resume: bool,
+    /// Print the memory that the run will take, part by part, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub compute: Compute,
+}
+
+impl RunArgs {
+    /// Opens the device, if it can compute in the precision of the run.
+    pub fn open(&self, precision: Precision) -> Result<Device> {
+        let device = self.compute.open()?;
+        PrecisionName::from(precision).on(&device)?;
+        Ok(device)
+    }
+
+    /// Runs a stage of `steps` steps with a bar on stderr, until it ends or Ctrl-C is pressed.
+    pub fn start(
+        &self,
+        label: &'static str,
+        inputs: &[PathBuf],
+        device: &Device,
+        steps: u64,
+        stage: impl FnOnce(Job, &mut dyn StageObserver) -> Result<Finished>,
+    ) -> Result<Finished> {
+        let stop = interrupt::listen()?;
+        let command_line: Vec<String> = std::env::args().collect();
+        let mut progress = StageProgress::new(label, steps, self.resume);
+        let job = Job {
+            inputs,
+            folder: &self.output,
+            device_name: &self.compute.device,
+            device,
+            resume: self.resume,
+            command_line: &command_line,
+            stop,
+        };
+        let finished = stage(job, &mut progress);
+        progress.finish();
+        finished
     }
 }

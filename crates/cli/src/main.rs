@@ -25,6 +25,7 @@ mod allocator;
 mod arguments;
 mod commands;
 mod interrupt;
+mod measures;
 mod memory;
 mod progress;
 

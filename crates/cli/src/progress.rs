@@ -21,8 +21,9 @@ pub fn bases_bar(total: Option<u64>, label: &str) -> ProgressBar {
     bar
 }
 
-/// Shows the training of a vocabulary.
-pub struct LearnProgress {
+/// Shows a stage.
+pub struct StageProgress {
+    label: &'static str,
     steps: u64,
     resume: bool,
     bar: ProgressBar,
@@ -32,11 +33,11 @@ pub struct LearnProgress {
     shown: String,
 }
 
-impl LearnProgress {
-    /// For a run of `steps`, which is to go on from a checkpoint if `resume`.
-    pub fn new(steps: u64, resume: bool) -> Self {
+impl StageProgress {
+    /// For a run of `steps`, named by what it does, which is to go on from a checkpoint if `resume`.
+    pub fn new(label: &'static str, steps: u64, resume: bool) -> Self {
         let bar = bases_bar(None, "reading");
-        Self { steps, resume, bar, begun: Instant::now(), first: None, bases: 0, shown: String::new() }
+        Self { label, steps, resume, bar, begun: Instant::now(), first: None, bases: 0, shown: String::new() }
     }
 
     /// Takes the bar away.
@@ -49,8 +50,9 @@ impl LearnProgress {
     }
 
     fn start_training(&mut self, done_before: u64) {
-        let style = "learning [{bar:24}] {pos}/{len} steps, {eta} left{msg}";
-        self.bar = ProgressBar::with_draw_target(Some(self.steps), ProgressDrawTarget::stderr_with_hz(4));
+        let style = "{prefix} [{bar:24}] {pos}/{len} steps, {eta} left{msg}";
+        let target = ProgressDrawTarget::stderr_with_hz(4);
+        self.bar = ProgressBar::with_draw_target(Some(self.steps), target).with_prefix(self.label);
         self.bar.set_style(
             ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "),
         );
@@ -65,7 +67,7 @@ impl LearnProgress {
     }
 }
 
-impl StageObserver for LearnProgress {
+impl StageObserver for StageProgress {
     fn reading(&mut self, bases: u64) {
         self.bar.set_position(bases);
     }
@@ -76,12 +78,22 @@ impl StageObserver for LearnProgress {
         self.message(&format!("{train} windows to train on, {held_out} held out for validation"));
     }
 
+    fn tokenizing(&mut self, bases: u64, of: u64) {
+        if self.bar.length() != Some(of) {
+            self.bar = bases_bar(Some(of), "tokenizing");
+        }
+        self.bar.set_position(bases);
+        if bases == of {
+            self.bar.finish_and_clear();
+        }
+    }
+
     fn evaluating(&mut self, windows: usize) {
         self.bar.set_message(format!("; evaluating {windows} held-out windows"));
     }
 }
 
-impl Observer for LearnProgress {
+impl Observer for StageProgress {
     fn started(&mut self, resumed_at: Option<u64>) {
         match resumed_at {
             Some(steps) => self.message(&format!("going on after step {steps}")),
@@ -130,6 +142,7 @@ fn summary(measures: &Measures) -> String {
         let text = match name.as_str() {
             "loss" => format!("loss {value:.4}"),
             "reconstruction" => format!("reconstruction {:.2} %", 100.0 * value),
+            name if name.starts_with("bits_per_base") => format!("{} {value:.3}", name.replace('_', " ")),
             name if name.starts_with("usage_") => format!("{} {:.0} %", name.replace('_', " "), 100.0 * value),
             _ => return None,
         };

@@ -94,6 +94,7 @@ fn inputs() {
         assert_refused(&folder, &format!("tokenize model {input} -o new.parquet"), parts);
         assert_refused(&folder, &format!("tokenize model genome.fa {input} -o new.npy"), parts);
         assert_refused(&folder, &format!("learn {input} -o new --preset tiny"), parts);
+        assert_refused(&folder, &format!("pretrain model {input} -o new --preset tiny"), parts);
         assert_refused(&folder, &format!("decode model codes.tsv -o new.fa --original {input}"), parts);
         assert_refused(&folder, &format!("tokenize model {input} -o new.tsv --shard 1/2"), parts);
     }
@@ -126,6 +127,7 @@ fn outputs() {
     }
     for output in ["genome.fa", "genome.fa/new"] {
         assert_refused(&folder, &format!("learn genome.fa -o {output} --preset tiny"), &[output]);
+        assert_refused(&folder, &format!("pretrain model genome.fa -o {output} --preset tiny"), &[output]);
     }
     // What was there before stays as it was.
     folder.write("protein.fa", ">p\nMEEP\n");
@@ -162,6 +164,30 @@ fn settings() {
         ("--threads 0", &["--threads"]),
     ] {
         assert_refused(&folder, &format!("learn genome.fa -o new {options}"), parts);
+    }
+}
+
+#[test]
+fn settings_of_pretraining() {
+    let folder = folder();
+    folder.write("stage1.toml", "[tokenizer]\nkernel = 7\n");
+    for (options, parts) in [
+        ("--config stage1.toml", &["tokenizer", "unknown field", "backbone"][..]),
+        ("--set masking.spam=3", &["masking.spam", "`span`"]),
+        ("--set masking.share=1", &["masking.share", "below 1"]),
+        ("--set masking.span=600", &["masking.span", "data.length"]),
+        ("--set backbone.heads=5", &["backbone.heads", "backbone.d_model"]),
+        ("--set backbone.pool=0", &["backbone.pool"]),
+        ("--set data.codes=never", &["data.codes", "never"]),
+        ("--set data.soft_masked_weight=0.5", &["data.soft_masked_weight"]),
+        ("--set train.schedule.decay=never", &["train.schedule.decay", "never", "cosine"]),
+        ("--set train.schedule.warmup_steps=9000", &["train.schedule.warmup_steps", "train.steps"]),
+        ("--set data.split.kind=contig --set data.split.valid=[\"chr1\",\"chr2\"]", &["no window to train on"]),
+        ("--quantizer vq", &["--quantizer"]),
+        ("--preset huge", &["huge", "--preset"]),
+        ("--device gpu", &["`gpu`", "cpu"]),
+    ] {
+        assert_refused(&folder, &format!("pretrain model genome.fa -o new {options}"), parts);
     }
 }
 
@@ -247,7 +273,11 @@ fn models() {
         assert_refused(&folder, &format!("tokenize {model} genome.fa -o new.tsv"), parts);
         assert_refused(&folder, &format!("decode {model} codes.tsv -o new.fa"), parts);
         assert_refused(&folder, &format!("inspect {model}"), parts);
+        assert_refused(&folder, &format!("pretrain {model} genome.fa -o new --preset tiny"), parts);
     }
+    folder.ok(&format!("pretrain model genome.fa -o pretrained --steps 2 {BRIEFLY}"));
+    let parts = ["pretrained holds a pre-trained model", "a vocabulary is needed", "`vqdna learn`"];
+    assert_refused(&folder, "pretrain pretrained genome.fa -o new --preset tiny", &parts);
 }
 
 #[test]
@@ -309,6 +339,16 @@ fn runs_that_exist() {
     folder.write("other.fa", small_genome().replace("chr2", "chr3"));
     assert_refused(&folder, &format!("{learn} --steps 2 --resume").replace("genome.fa", "other.fa"), &parts);
     assert!(read() == before, "a refused run changes nothing");
+
+    let pretrain = format!("pretrain model genome.fa -o second {BRIEFLY}");
+    folder.ok(&format!("{pretrain} --steps 2"));
+    assert_refused(&folder, &format!("{pretrain} --steps 2"), &["second", "already holds", "--resume"]);
+    let before_second = folder.read("second/codes/provenance.json");
+    for other in ["--steps 3", "--steps 2 --set data.letters.ambiguous=split", "--steps 2 --set masking.span=2"] {
+        assert_refused(&folder, &format!("{pretrain} {other} --resume"), &["second/checkpoint", "other settings"]);
+    }
+    assert!(folder.read("second/codes/provenance.json") == before_second, "a refused run leaves codes as they are");
+    folder.ok(&format!("{pretrain} --steps 2 --resume"));
 
     // Without the finished model, the checkpoint still takes the folder.
     fs::remove_file(folder.path("run/model.safetensors")).expect("removed");

@@ -427,6 +427,23 @@ fn a_dry_run_of_learning_writes_nothing() {
 }
 
 #[test]
+fn a_dry_run_of_pretraining_counts_the_vocabulary_and_writes_nothing() {
+    let folder = Folder::with_vocabulary();
+    folder.write("genome.fa", small_genome());
+    let before = folder.names();
+    let line = "pretrain model genome.fa -o run --preset tiny --dry-run";
+    let outcome = folder.ok(line);
+    let numbers = |outcome: &Outcome| -> f64 {
+        outcome.value("parameters").split('\t').next_back().expect("numbers").parse().expect("a number")
+    };
+    let step = folder.ok("bench pretrain --preset tiny --dry-run");
+    assert!(numbers(&outcome) > numbers(&step) && mebibytes(&outcome, "total") > mebibytes(&step, "total"));
+    let less = folder.ok(&format!("{line} --recompute --set backbone.checkpoint=true"));
+    assert!(mebibytes(&less, "kept") < mebibytes(&outcome, "kept"));
+    assert!(folder.names() == before);
+}
+
+#[test]
 fn a_model_folder_tells_how_it_was_made() {
     let folder = Folder::new();
     folder.write("genome.fa", small_genome());
@@ -452,6 +469,70 @@ fn a_model_folder_tells_how_it_was_made() {
 }
 
 #[test]
+fn a_pretrained_model_goes_the_whole_way() {
+    let folder = hard_genome();
+    let line = format!("pretrain model genome.fa -o runs/a --steps 4 --seed 7 --set data.split.valid=0.2 {BRIEFLY}");
+    let outcome = folder.ok(&line);
+    assert_eq!(outcome.value("measure"), "valid");
+    for name in ["loss", "accuracy_1", "cross_entropy_nats_2", "bits_per_base_single", "bits_per_base_span"] {
+        assert!(outcome.value(name).parse::<f64>().is_ok_and(f64::is_finite), "{name}: {}", outcome.text());
+    }
+    // Uniform guesses among 64 and 128 codes take 13 bits.
+    let bits: f64 = outcome.value("bits_per_base_span").parse().expect("a number");
+    assert!((5.0..20.0).contains(&bits), "{bits}");
+    for name in ["config.json", "config.toml", "metrics.jsonl", "model.safetensors", "README.md", "run.json"] {
+        assert!(!folder.read(&format!("runs/a/{name}")).is_empty());
+    }
+    let json = |name: &str| serde_json::from_slice::<serde_json::Value>(&folder.read(name)).expect("JSON");
+    let (config, run) = (json("runs/a/config.json"), json("runs/a/run.json"));
+    assert_eq!((&config["architectures"][0], &config["model_type"]), (&"VqdnaForMaskedLM".into(), &"vqdna".into()));
+    assert_eq!(config["pretrained"]["codebook_sizes"], serde_json::json!([64, 128]));
+    assert_eq!((&config["pretrained"]["backbone"]["pool"], &run["steps"]), (&1.into(), &4.into()));
+    assert_eq!(run["vocabulary"], config["pretrained"]["vocabulary"]);
+    assert_eq!(run["vocabulary"].as_str(), Some(folder.ok("inspect model").value("model")));
+    assert!(folder.text("runs/a/README.md").contains("pre-trained"));
+
+    // Its config and its inputs repeat it, and so do codes that are computed on the fly.
+    folder
+        .ok("pretrain model genome.fa -o runs/b --preset base --config runs/a/config.toml --set data.codes=on-the-fly");
+    assert!(folder.read("runs/a/model.safetensors") == folder.read("runs/b/model.safetensors"));
+    assert!(folder.path("runs/a/codes/corpus.npy").exists() && !folder.path("runs/b/codes").exists());
+
+    // It holds its vocabulary: the same codes under the same name.
+    fs::rename(folder.path("runs/a"), folder.path("moved")).expect("moved");
+    let codes = tokenize(&folder, "codes.tsv", "");
+    folder.ok("tokenize moved genome.fa -o again.tsv");
+    assert!(folder.read("again.tsv") == codes);
+    folder.ok("decode moved codes.tsv -o decoded.fa");
+    let shown = folder.ok("inspect moved");
+    assert_eq!([shown.value("holds"), shown.value("layers"), shown.value("pool")], ["a pre-trained model", "2", "1"]);
+    assert_eq!(shown.value("model"), folder.ok("inspect model").value("model"));
+}
+
+#[test]
+fn pretraining_with_pools_spans_and_bf16() {
+    let folder = hard_genome();
+    let settings =
+        "--set backbone.pool=4 --set masking.span=16 --precision bf16 --recompute --set backbone.checkpoint=true";
+    folder.ok(&format!("pretrain model genome.fa -o run --steps 3 {settings} {BRIEFLY}"));
+    let config: serde_json::Value = serde_json::from_slice(&folder.read("run/config.json")).expect("JSON");
+    assert_eq!(config["pretrained"]["backbone"]["pool"], 4);
+    assert!(folder.text("run/config.toml").contains("precision = \"bf16\""));
+    assert_eq!(folder.ok("inspect run").value("pool"), "4");
+}
+
+/// Genomes that hardly hold a window: a base, two, none but N, and records of nothing.
+#[test]
+fn pretraining_on_crumbs() {
+    let folder = Folder::with_vocabulary();
+    folder.write("crumbs.fa", ">a\nA\n>b\nCG\n>c\nNNNN\n>d\n\n>e\nACGTA\n");
+    for settings in ["", "--set backbone.pool=4", "--set data.codes=on-the-fly --set data.strand=both"] {
+        let run = settings.len();
+        folder.ok(&format!("pretrain model crumbs.fa -o run{run} --steps 3 {BRIEFLY} {settings}"));
+    }
+}
+
+#[test]
 fn every_quantizer_goes_the_whole_way() {
     let folder = Folder::new();
     folder.write("genome.fa", small_genome());
@@ -459,6 +540,7 @@ fn every_quantizer_goes_the_whole_way() {
         folder.ok(&format!("learn genome.fa -o {quantizer} --quantizer {quantizer} --steps 2 {BRIEFLY}"));
         let codes = folder.ok(&format!("tokenize {quantizer} genome.fa -o - --chunk 100"));
         assert_eq!(codes.text().lines().nth(2).expect("a base").split('\t').count(), 4 + levels);
+        folder.ok(&format!("pretrain {quantizer} genome.fa -o on-{quantizer} --steps 2 {BRIEFLY}"));
         let decoded = folder.run_on(&format!("decode {quantizer} - -o -"), &codes.stdout);
         assert_eq!(lengths(decoded.text()), [("chr1", 2000), ("chr2", 1000)], "{}", decoded.stderr);
     }
@@ -467,37 +549,41 @@ fn every_quantizer_goes_the_whole_way() {
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_goes_on_to_the_same_weights() {
-    let folder = Folder::new();
+    let folder = Folder::with_vocabulary();
     folder.write("genome.fa", small_genome());
-    let steps = 60;
-    let learn = |run: &str| format!("learn genome.fa -o {run} --steps {steps} {BRIEFLY}");
-    folder.ok(&learn("whole"));
+    for (stage, steps) in [("learn genome.fa", 60), ("pretrain model genome.fa", 60)] {
+        let run = |name: &str| format!("{stage} -o {name} --steps {steps} {BRIEFLY}");
+        folder.ok(&run("whole"));
 
-    let child = folder.command(&learn("cut")).spawn().expect("started");
-    let log = folder.path("cut/metrics.jsonl");
-    let patience = Instant::now() + Duration::from_mins(1);
-    while fs::read_to_string(&log).unwrap_or_default().lines().count() < 3 {
-        assert!(Instant::now() < patience, "no step is done");
-        std::thread::sleep(Duration::from_millis(5));
+        let child = folder.command(&run("cut")).spawn().expect("started");
+        let log = folder.path("cut/metrics.jsonl");
+        let patience = Instant::now() + Duration::from_mins(1);
+        while fs::read_to_string(&log).unwrap_or_default().lines().count() < 3 {
+            assert!(Instant::now() < patience, "no step is done");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+        let outcome = finish(child);
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("stopped after") && outcome.stderr.contains("--resume"), "{}", outcome.stderr);
+        assert!(outcome.stdout.is_empty(), "nothing is measured");
+        assert!(folder.path("cut/checkpoint/state.json").exists() && !folder.path("cut/model.safetensors").exists());
+        let unfinished = folder.run("tokenize cut genome.fa -o codes.tsv");
+        assert_eq!(unfinished.code, Some(2));
+        assert!(unfinished.stderr.contains("--resume"), "{}", unfinished.stderr);
+
+        folder.ok(&format!("{} --resume", run("cut")));
+        assert!(folder.read("cut/model.safetensors") == folder.read("whole/model.safetensors"));
+        let log = folder.text("cut/metrics.jsonl");
+        let entries = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+        let logged: Vec<u64> =
+            entries.filter(|entry| entry["split"] == "train").filter_map(|entry| entry["step"].as_u64()).collect();
+        assert_eq!(logged, (1..=steps).collect::<Vec<_>>(), "each step once");
+        for run in ["whole", "cut"] {
+            fs::remove_dir_all(folder.path(run)).expect("removed");
+        }
     }
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
-    assert!(sent.success());
-    let outcome = finish(child);
-    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("stopped after") && outcome.stderr.contains("--resume"), "{}", outcome.stderr);
-    assert!(outcome.stdout.is_empty(), "nothing is measured");
-    assert!(folder.path("cut/checkpoint/state.json").exists() && !folder.path("cut/model.safetensors").exists());
-    let unfinished = folder.run("tokenize cut genome.fa -o codes.tsv");
-    assert_eq!(unfinished.code, Some(2));
-    assert!(unfinished.stderr.contains("--resume"), "{}", unfinished.stderr);
-
-    folder.ok(&format!("{} --resume", learn("cut")));
-    assert!(folder.read("cut/model.safetensors") == folder.read("whole/model.safetensors"));
-    let log = folder.text("cut/metrics.jsonl");
-    let entries = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
-    let logged: Vec<u64> =
-        entries.filter(|entry| entry["split"] == "train").filter_map(|entry| entry["step"].as_u64()).collect();
-    assert_eq!(logged, (1..=steps).collect::<Vec<_>>(), "each step once");
 }
 
 #[test]

@@ -1,16 +1,17 @@
-//! `vqdna inspect`: what a vocabulary is made of.
+//! `vqdna inspect`: what a model folder holds.
 
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use serde_json::Value;
 use std::path::PathBuf;
-use vqdna::folder::Vocabulary;
+use vqdna::backbone::transformer::TransformerConfig;
+use vqdna::folder::{PretrainedConfig, Vocabulary};
 use vqdna::tokenizer::vqdna::publish;
 
 use super::Verdict;
 use crate::arguments::Compute;
 
-/// Show a vocabulary: size, parameters, receptive field and codebook usage of each level.
+/// Show a vocabulary, alone or in a pre-trained model: size, parameters, receptive field and codebook usage of each level.
 #[derive(ClapArgs, Clone, Debug)]
 pub struct Args {
     /// Folder of the vocabulary.
@@ -33,6 +34,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let bytes = std::fs::metadata(args.model.join("model.safetensors")).map_or(0, |file| file.len());
     let kind = serde_json::to_value(&config.quantizer)?["kind"].as_str().unwrap_or_default().to_owned();
 
+    data!("holds\t{}", vocabulary.config.kind());
     data!("model\t{}", vocabulary.digest);
     data!("quantizer\t{kind}");
     data!("file_bytes\t{bytes}");
@@ -41,6 +43,10 @@ pub fn run(args: &Args) -> Result<Verdict> {
     data!("parameters_quantizer\t{}", count(&|name| name.starts_with("quantizer.")));
     data!("code_vectors\t{}", count(&|name| name.starts_with("codebooks.") && !is_average(name)));
     data!("d_stem\t{}\nd_code\t{}\nblocks\t{}\nkernel\t{}", config.d_stem, config.d_code, config.blocks, config.kernel);
+    if let Some(PretrainedConfig { backbone, .. }) = &vocabulary.config.pretrained {
+        let TransformerConfig { layers, d_model, heads, d_ff, pool, .. } = backbone;
+        data!("layers\t{layers}\nd_model\t{d_model}\nheads\t{heads}\nd_ff\t{d_ff}\npool\t{pool}");
+    }
 
     let measures = measures(args);
     let shown = |name: String| match measures.get(&name).and_then(Value::as_f64) {

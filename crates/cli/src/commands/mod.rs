@@ -6,13 +6,15 @@ mod doctor;
 mod inspect;
 mod learn;
 mod merge;
+mod pretrain;
 mod quickstart;
 mod tokenize;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// Learned vocabularies for genomes: learn one from FASTA, tokenize genomes with it, decode them back.
+/// Learned vocabularies for genomes: learn one from FASTA, pre-train an encoder over its codes, tokenize genomes and decode them
+/// back.
 #[derive(Parser)]
 #[command(name = "vqdna", version, arg_required_else_help = true)]
 pub struct Cli {
@@ -23,6 +25,7 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Learn(learn::Args),
+    Pretrain(pretrain::Args),
     Tokenize(tokenize::Args),
     Decode(decode::Args),
     Merge(merge::Args),
@@ -44,6 +47,7 @@ pub enum Verdict {
 pub fn run(cli: Cli) -> Result<Verdict> {
     match cli.command {
         Command::Learn(args) => learn::run(&args),
+        Command::Pretrain(args) => pretrain::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Decode(args) => decode::run(&args),
         Command::Merge(args) => merge::run(&args),

@@ -10,7 +10,8 @@ use vqdna::transcode::TranscodeError;
 use vqdna_data::codes::Reader;
 
 use super::{Verdict, decode, learn, tokenize};
-use crate::arguments::{Compute, Configure, PrecisionName, PresetName, QuantizerName, Strands};
+use crate::arguments::{Compute, Configure, PrecisionName, PresetName, QuantizerName, RunArgs, Strands};
+use crate::measures::measure;
 
 /// Phage lambda, `NC_001416.1`, 48,502 bases.
 const LAMBDA: &[u8] = include_bytes!("../../../../examples/data/lambda.fa");
@@ -59,7 +60,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let back = decode::decode(&decode_args(args, &genome, &model, &codes, &decoded), &vocabulary, &device)?;
 
     let accuracy = back.accuracy().unwrap_or_default();
-    let held_out = learn::measure(&learned.measures, "reconstruction").unwrap_or_default();
+    let held_out = measure(&learned.measures, "reconstruction").unwrap_or_default();
     data!("genome\tphage lambda, {} bases", back.bases);
     data!("held-out bases decoded right\t{:.2} %", 100.0 * held_out);
     data!("all bases decoded right\t{:.2} %", 100.0 * accuracy);
@@ -97,12 +98,9 @@ fn learn_args(args: &Args, genome: &Path, model: &Path) -> learn::Args {
     };
     learn::Args {
         inputs: vec![genome.to_owned()],
-        output: model.to_owned(),
         quantizer: args.quantizer,
         configure,
-        resume: false,
-        dry_run: false,
-        compute: args.compute.clone(),
+        run: RunArgs { output: model.to_owned(), resume: false, dry_run: false, compute: args.compute.clone() },
     }
 }
 
