@@ -5,6 +5,7 @@
 //! | floor | rooms |
 //! | --- | --- |
 //! | 0 | [`aside`], [`random_access`], [`words`], [`nearest`] |
+//! | 0 | [`aside`], [`words`], [`nearest`], [`random`] |
 //! | 1 | [`alphabet`], [`span`], [`metric`] |
 //! | 2 | [`fasta`], [`codes`], [`synthetic`] |
 //! | 3 | [`segment`], [`window`], [`split`] |
@@ -44,6 +45,7 @@ pub mod fasta;
 pub mod metric;
 pub mod nearest;
 pub mod random_access;
+pub mod random;
 pub mod sampler;
 pub mod segment;
 pub mod span;

@@ -2,13 +2,9 @@
 
 use std::ops::Range;
 
-use rand_chacha::{
-    ChaCha8Rng,
-    rand_core::{Rng, SeedableRng},
-};
-
 use crate::{
     corpus::Corpus,
+    random::{shuffle, stream},
     split::{Split, SplitPolicy},
     window::Windowing,
 };
@@ -73,21 +69,10 @@ impl WindowTable {
     /// All windows in the random order of one epoch: a pure function of `seed` and `epoch`, the same on every machine.
     #[must_use]
     pub fn shuffled(&self, seed: u64, epoch: u64) -> Vec<u32> {
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        random.set_stream(epoch);
         let mut order: Vec<u32> = (0..).take(self.len()).collect();
-        // Fisher and Yates; written out because the order must not change with a version of a shuffling crate.
-        for unplaced in (1..order.len()).rev() {
-            order.swap(unplaced, below(unplaced + 1, &mut random));
-        }
+        shuffle(&mut order, &mut stream(seed, epoch));
         order
     }
-}
-
-/// A random number in `0..bound`, by multiplication; its bias, `bound` in 2⁶⁴, is beyond notice.
-#[expect(clippy::cast_possible_truncation, reason = "smaller than `bound`")]
-fn below(bound: usize, random: &mut ChaCha8Rng) -> usize {
-    ((u128::from(random.next_u64()) * bound as u128) >> 64) as usize
 }
 
 /// A position in a segment; a segment was a slice when it was read, so its length fits.

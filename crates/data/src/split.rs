@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     nearest::{did_you_mean, nearest},
+    random,
     words::words,
 };
 
@@ -108,14 +109,7 @@ impl SplitPolicy {
                     None => Ok(()),
                 }
             }
-            &Self::Hash { valid, test } => {
-                for (split, share) in [(Split::Valid, valid), (Split::Test, test)] {
-                    if !(0.0..1.0).contains(&share) {
-                        return Err(SplitError::Share { split, share });
-                    }
-                }
-                if valid + test < 1.0 { Ok(()) } else { Err(SplitError::NoTrain { sum: valid + test }) }
-            }
+            &Self::Hash { valid, test } => Shares { valid, test }.check(),
         }
     }
 
@@ -127,23 +121,49 @@ impl SplitPolicy {
             Self::Contig { valid, .. } if valid.iter().any(|name| name == contig) => Split::Valid,
             Self::Contig { test, .. } if test.iter().any(|name| name == contig) => Split::Test,
             Self::Contig { .. } => Split::Train,
-            &Self::Hash { valid, test } => match share(seed, contig, start) {
-                share if share < valid => Split::Valid,
-                share if share < valid + test => Split::Test,
-                _ => Split::Train,
-            },
+            &Self::Hash { valid, test } => {
+                let mut hash = blake3::Hasher::new();
+                hash.update(&seed.to_le_bytes()).update(&start.to_le_bytes()).update(contig.as_bytes());
+                Shares { valid, test }.assign(&hash)
+            }
         }
     }
 }
 
-/// A number in 0..1 that looks random and depends on nothing but the arguments.
-#[expect(clippy::cast_precision_loss, reason = "53 bits fit a double")]
-fn share(seed: u64, contig: &str, start: u64) -> f64 {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&seed.to_le_bytes()).update(&start.to_le_bytes()).update(contig.as_bytes());
-    let mut bits = [0; 8];
-    hasher.finalize_xof().fill(&mut bits);
-    (u64::from_le_bytes(bits) >> 11) as f64 / 2f64.powi(53)
+/// How much is held out; what is left is for training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shares {
+    /// Share for validation, from 0 to below 1.
+    pub valid: f64,
+    /// Share for test, from 0 to below 1.
+    pub test: f64,
+}
+
+impl Shares {
+    /// Checks that something is left to train on.
+    ///
+    /// # Errors
+    /// If a share is outside 0..1, or both add up to 1 or more.
+    pub fn check(&self) -> Result<(), SplitError> {
+        let Self { valid, test } = *self;
+        for (split, share) in [(Split::Valid, valid), (Split::Test, test)] {
+            if !(0.0..1.0).contains(&share) {
+                return Err(SplitError::Share { split, share });
+            }
+        }
+        if valid + test < 1.0 { Ok(()) } else { Err(SplitError::NoTrain { sum: valid + test }) }
+    }
+
+    /// The split of what was hashed: a pure function, the same on every machine and in every version.
+    #[must_use]
+    pub fn assign(&self, hash: &blake3::Hasher) -> Split {
+        match random::share(hash) {
+            share if share < self.valid => Split::Valid,
+            share if share < self.valid + self.test => Split::Test,
+            _ => Split::Train,
+        }
+    }
 }
 
 #[cfg(test)]
