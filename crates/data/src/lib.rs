@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | 0 | [`aside`], [`random_access`], [`words`], [`nearest`] |
 //! | 0 | [`aside`], [`words`], [`nearest`], [`random`] |
-//! | 1 | [`alphabet`], [`span`], [`metric`] |
+//! | 1 | [`alphabet`], [`span`], [`input`], [`metric`] |
 //! | 2 | [`fasta`], [`codes`], [`synthetic`] |
 //! | 3 | [`segment`], [`window`], [`split`] |
 //! | 4 | [`corpus`] |
@@ -42,6 +42,7 @@ pub mod aside;
 pub mod codes;
 pub mod corpus;
 pub mod fasta;
+pub mod input;
 pub mod metric;
 pub mod nearest;
 pub mod random_access;

@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use vqdna_data::fasta::{FastaError, Record, read};
+use vqdna_data::{
+    fasta::{FastaError, Record, read},
+    input::InputError,
+};
 
 /// One way to compress bytes, and the name it is told by in messages.
 struct Form {
@@ -107,7 +110,7 @@ fn a_cut_file_is_an_error_wherever_it_is_cut() {
         for end in 0..bytes.len() {
             let error = read_bytes(&path, &bytes[..end]).expect_err(name);
             match error {
-                FastaError::Truncated { .. } => {}
+                FastaError::Input(InputError::Truncated { .. }) => {}
                 // With the mark of the compression itself cut, nothing tells it any more.
                 FastaError::Empty { .. } | FastaError::UnknownFormat { .. } if end < 6 => {}
                 other => panic!("{name} cut at {end} of {}: {other}", bytes.len()),

@@ -93,7 +93,7 @@ fn inputs_that_cannot_be_opened_say_why() {
     let message = |path: &Path| read(path).err().unwrap().to_string();
     let missing = folder.path().join("missing.fa");
     assert_eq!(message(&missing), format!("{}: no such file", missing.display()));
-    assert_eq!(message(folder.path()), format!("{}: is a folder, not a sequence file", folder.path().display()));
+    assert_eq!(message(folder.path()), format!("{}: is a folder, not a file", folder.path().display()));
 }
 
 #[test]

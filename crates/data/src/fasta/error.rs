@@ -2,55 +2,19 @@
 
 use std::{io, sync::Arc};
 
-use super::Compression;
-use crate::span::RegionError;
+use crate::{input::InputError, span::RegionError};
 
 /// Why sequences could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FastaError {
-    /// There is no such file.
-    #[error("{file}: no such file")]
-    Missing {
-        /// The file.
-        file: Arc<str>,
-    },
-    /// A folder was named.
-    #[error("{file}: is a folder, not a sequence file")]
-    Folder {
-        /// The folder.
-        file: Arc<str>,
-    },
-    /// The operating system refused.
-    #[error("{file}: cannot be read")]
-    Read {
-        /// The file.
-        file: Arc<str>,
-        /// What the operating system said.
-        source: io::Error,
-    },
+    /// The file cannot be read at all.
+    #[error(transparent)]
+    Input(#[from] InputError),
     /// There is no text in the file.
     #[error("{file}: is empty")]
     Empty {
         /// The file.
         file: Arc<str>,
-    },
-    /// The compressed data ends too early.
-    #[error("{file}: the {compression} data is cut off; was it copied or downloaded completely?")]
-    Truncated {
-        /// The file.
-        file: Arc<str>,
-        /// How it is compressed.
-        compression: Compression,
-    },
-    /// The compressed data cannot be decoded.
-    #[error("{file}: the {compression} data is damaged")]
-    Corrupt {
-        /// The file.
-        file: Arc<str>,
-        /// How it is compressed.
-        compression: Compression,
-        /// What the decoder said.
-        source: io::Error,
     },
     /// The text starts with something else than a record.
     #[error("{file}, line {line}: neither FASTA nor FASTQ: expected `>` or `@` but found `{}`", .found.escape_ascii())]

@@ -4,7 +4,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use noodles_bgzf::gzi::Index;
 
-use super::Compression;
+use crate::input::Compression;
 
 /// Lists the blocks of a bgzip file, from its start, without decompressing them.
 ///

@@ -11,12 +11,12 @@ use std::{
 use noodles_bgzf::{self as bgzf, gzi::io::Reader as GziReader, gzi::io::Writer as GziWriter};
 
 use super::{
-    Compression, FastaError,
+    FastaError,
     fai::{self, Entry},
     gzi,
     reader::name_of,
-    source::{is_stdin, label, open_file, peek, sort},
 };
+use crate::input::{Compression, InputError, is_stdin, label, open_file, peek, sort};
 
 /// A plain or bgzipped FASTA file with its index.
 pub(super) struct Indexed {
@@ -39,7 +39,7 @@ impl Indexed {
             return Ok(None);
         }
         let file = open_file(path)?;
-        let unreadable = |source| FastaError::Read { file: label(path), source };
+        let unreadable = |source| InputError::Read { file: label(path), source };
         if !file.metadata().map_err(unreadable)?.is_file() {
             return Ok(None);
         }
@@ -181,7 +181,7 @@ fn read_beside(index: &Path) -> Result<Option<Vec<u8>>, FastaError> {
     match fs::read(index) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(FastaError::Read { file: label(index), source }),
+        Err(source) => Err(InputError::Read { file: label(index), source }.into()),
     }
 }
 

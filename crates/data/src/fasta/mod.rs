@@ -21,7 +21,6 @@
 //! # Ok::<(), fasta::FastaError>(())
 //! ```
 
-mod compression;
 mod error;
 mod fai;
 mod gzi;
@@ -32,11 +31,10 @@ mod source;
 
 use std::sync::Arc;
 
-pub use compression::Compression;
+pub use crate::input::{Compression, InputDigest};
 pub use error::{FastaError, LetterFault, RecordFault};
 pub use reader::{Records, read, read_all};
 pub use region::{Fetched, fetch, fetch_padded};
-pub use source::InputDigest;
 
 /// One sequence of a file, or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,9 +12,10 @@ use needletail::{
 };
 
 use super::{
-    FastaError, InputDigest, Record, RecordFault,
-    source::{Format, Source, check_exists},
+    FastaError, Record, RecordFault,
+    source::{Format, Source},
 };
+use crate::input::{InputDigest, check_exists};
 
 /// The records of one or several inputs, in order, one in memory at a time.
 ///
@@ -143,7 +144,7 @@ impl Current {
         let number = |word: usize| error.msg.split(' ').filter_map(|word| word.parse().ok()).nth(word).unwrap_or(0);
         let fault = match error.kind {
             ParseErrorKind::Io | ParseErrorKind::EmptyFile | ParseErrorKind::UnknownFormat => {
-                return self.source.read_error(&error.msg);
+                return self.source.read_error(&error.msg).into();
             }
             ParseErrorKind::InvalidStart => RecordFault::Start(found()),
             ParseErrorKind::InvalidSeparator => RecordFault::Separator(found()),

@@ -2,8 +2,11 @@
 
 use std::{ops::Range, path::Path, sync::Arc};
 
-use super::{FastaError, Record, index::Indexed, read, source::label};
-use crate::span::{Region, RegionError};
+use super::{FastaError, Record, index::Indexed, read};
+use crate::{
+    input::label,
+    span::{Region, RegionError},
+};
 
 /// A region with the bases around it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,10 +24,10 @@ pub enum Compression {
 
 impl Compression {
     /// Bytes that [`detect`](Self::detect) looks at.
-    pub(super) const HEAD: usize = 18;
+    pub(crate) const HEAD: usize = 18;
 
     /// Tells the compression from the first bytes of an input, which may be fewer than [`HEAD`](Self::HEAD).
-    pub(super) fn detect(head: &[u8]) -> Self {
+    pub(crate) fn detect(head: &[u8]) -> Self {
         match head {
             // A bgzip block is a gzip member with one extra field, `BC`, of two bytes.
             [0x1f, 0x8b, 8, flags, ..] if flags & 4 != 0 && head.get(12..16) == Some(b"BC\x02\x00") => Self::Bgzip,

@@ -1,0 +1,59 @@
+//! Why an input could not be read, each reason said in one sentence.
+
+use std::{io, sync::Arc};
+
+use super::Compression;
+
+/// Why an input could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// There is no such file.
+    #[error("{file}: no such file")]
+    Missing {
+        /// The file.
+        file: Arc<str>,
+    },
+    /// A folder was named.
+    #[error("{file}: is a folder, not a file")]
+    Folder {
+        /// The folder.
+        file: Arc<str>,
+    },
+    /// The operating system refused.
+    #[error("{file}: cannot be read")]
+    Read {
+        /// The file.
+        file: Arc<str>,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The compressed data ends too early.
+    #[error("{file}: the {compression} data is cut off; was it copied or downloaded completely?")]
+    Truncated {
+        /// The file.
+        file: Arc<str>,
+        /// How it is compressed.
+        compression: Compression,
+    },
+    /// The compressed data cannot be decoded.
+    #[error("{file}: the {compression} data is damaged")]
+    Corrupt {
+        /// The file.
+        file: Arc<str>,
+        /// How it is compressed.
+        compression: Compression,
+        /// What the decoder said.
+        source: io::Error,
+    },
+}
+
+/// Tells a cut or damaged input from a failing disk.
+pub(crate) fn sort(error: io::Error, file: Arc<str>, compression: Compression) -> InputError {
+    match error.kind() {
+        _ if compression == Compression::Plain || error.raw_os_error().is_some() => {
+            InputError::Read { file, source: error }
+        }
+        io::ErrorKind::UnexpectedEof => InputError::Truncated { file, compression },
+        _ => InputError::Corrupt { file, compression, source: error },
+    }
+}
