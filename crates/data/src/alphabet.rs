@@ -107,6 +107,37 @@ pub fn reverse_complement(bases: &mut [BaseId]) {
     }
 }
 
+/// The letter that pairs with a letter, in the same case: IUPAC codes pair as the bases they stand for (R, which is A or G,
+/// with Y). What is no nucleotide stays.
+#[must_use]
+pub const fn complement_letter(letter: u8) -> u8 {
+    let pair = match letter.to_ascii_uppercase() {
+        b'A' => b'T',
+        b'C' => b'G',
+        b'G' => b'C',
+        b'T' | b'U' => b'A',
+        b'R' => b'Y',
+        b'Y' => b'R',
+        b'K' => b'M',
+        b'M' => b'K',
+        b'B' => b'V',
+        b'V' => b'B',
+        b'D' => b'H',
+        b'H' => b'D',
+        // N, S and W pair with themselves.
+        _ => return letter,
+    };
+    if letter.is_ascii_lowercase() { pair.to_ascii_lowercase() } else { pair }
+}
+
+/// Turns letters into those read from the other strand, in place.
+pub fn reverse_complement_letters(letters: &mut [u8]) {
+    letters.reverse();
+    for letter in letters {
+        *letter = complement_letter(*letter);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +164,20 @@ mod tests {
         let mut bases = [0, 1, 2, 3, N, 0];
         reverse_complement(&mut bases);
         assert_eq!(bases.map(letter), *b"TNACGT");
+    }
+
+    #[test]
+    fn letters_pair_as_their_bases_do() {
+        for letter in (0..=u8::MAX).filter(|letter| !letter.eq_ignore_ascii_case(&b'U')) {
+            assert_eq!(complement_letter(complement_letter(letter)), letter);
+            match (classify(letter), classify(complement_letter(letter))) {
+                (Letter::Base(base), Letter::Base(pair)) => assert_eq!(complement(base), pair),
+                (kind, other) => assert_eq!(kind, other),
+            }
+        }
+        let mut letters = *b"ACgtRNuB";
+        reverse_complement_letters(&mut letters);
+        assert_eq!(letters, *b"VaNYacGT");
     }
 
     #[test]

@@ -68,12 +68,12 @@ impl Corpus {
             let record = record?;
             found.contigs.push(record.name.as_str().into());
             for segment in segments(&record, policy, &mut found.counts)? {
-                let offset = store.push(&segment.bases).map_err(spool_error)?;
+                let offset = store.push(&segment.bases).map_err(FastaError::spool)?;
                 found.add(segment, offset);
             }
             progress(found.counts.bases);
         }
-        let store = store.finish().map_err(spool_error)?;
+        let store = store.finish().map_err(FastaError::spool)?;
         let Found { segments, soft_masked, contigs, counts } = found;
         Ok(Self { store, segments, soft_masked, contigs, counts, digests: records.digests().to_vec() })
     }
@@ -157,10 +157,6 @@ impl Found {
 #[expect(clippy::cast_possible_truncation, reason = "at most the length of a slice")]
 const fn to_index(distance: u64) -> usize {
     distance as usize
-}
-
-fn spool_error(source: io::Error) -> FastaError {
-    FastaError::Spool { folder: std::env::temp_dir().to_string_lossy().into(), source }
 }
 
 #[cfg(test)]

@@ -107,8 +107,7 @@ pub fn segments(record: &Record, policy: Policy, counts: &mut Counts) -> Result<
             Letter::Base(_) => false,
             Letter::Ambiguous if policy.ambiguous == AmbiguousPolicy::Error => return unusable(LetterFault::Ambiguous),
             Letter::Ambiguous => true,
-            Letter::Invalid if b"-.*".contains(&letter) => return unusable(LetterFault::Gap),
-            Letter::Invalid => return unusable(LetterFault::NotNucleotide),
+            Letter::Invalid => return unusable(LetterFault::of(letter)),
         };
         seen.ambiguous += if is_ambiguous { bases } else { 0 };
         seen.soft_masked += if is_masked { bases } else { 0 };

@@ -132,6 +132,14 @@ pub enum RegionError {
         /// Length of the contig in bases.
         bases: u64,
     },
+    /// The region ends after the contig's last base.
+    #[error("region `{region}` ends after the end of its contig, which has {bases} bases")]
+    EndsBeyond {
+        /// The region as given.
+        region: String,
+        /// Length of the contig in bases.
+        bases: u64,
+    },
     /// No contig has this name.
     #[error("no contig `{name}`{}", did_you_mean(.suggestion.as_deref()))]
     UnknownContig {

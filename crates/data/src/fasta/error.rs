@@ -1,6 +1,6 @@
 //! Everything that can be wrong with a sequence file, each said in one sentence.
 
-use std::{io, sync::Arc};
+use std::{env, io, sync::Arc};
 
 use crate::{input::InputError, span::RegionError};
 
@@ -94,6 +94,13 @@ pub enum FastaError {
     },
 }
 
+impl FastaError {
+    /// The temporary file failed.
+    pub(crate) fn spool(source: io::Error) -> Self {
+        Self::Spool { folder: env::temp_dir().to_string_lossy().into(), source }
+    }
+}
+
 /// What is wrong with a record; completes the sentence "record `x` …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordFault {
@@ -143,6 +150,13 @@ pub enum LetterFault {
     /// It stands for several nucleotides, and the policy forbids those.
     #[error("is ambiguous, which the policy for ambiguous letters makes an error")]
     Ambiguous,
+}
+
+impl LetterFault {
+    /// Why a letter that stands for no nucleotide cannot be used.
+    pub(crate) fn of(invalid: u8) -> Self {
+        if b"-.*".contains(&invalid) { Self::Gap } else { Self::NotNucleotide }
+    }
 }
 
 fn quoted(name: Option<&str>) -> String {

@@ -1,6 +1,7 @@
 //! A FASTA file opened for random access: its index is read, or made and left beside the file for the next time.
 
 use std::{
+    collections::HashMap,
     ffi::OsString,
     fs::{self, File},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
@@ -22,12 +23,16 @@ use crate::input::{Compression, InputError, is_stdin, label, open_file, peek, so
 pub(super) struct Indexed {
     text: Box<dyn Text>,
     entries: Vec<Entry>,
+    /// Which entries were found to fit the text.
+    is_checked: Vec<bool>,
+    /// The number of each entry, by name.
+    numbers: HashMap<String, usize>,
     index: PathBuf,
 }
 
 /// The uncompressed text of a file; seek only from its start, since bgzip knows no end.
-trait Text: BufRead + Seek {}
-impl<T: BufRead + Seek> Text for T {}
+trait Text: BufRead + Seek + Send {}
+impl<T: BufRead + Seek + Send> Text for T {}
 
 const STALE: &str = "the index does not fit the sequence file";
 const MALFORMED: &str = "is not a valid index";
@@ -66,7 +71,14 @@ impl Indexed {
                 write_beside(&index, |file| file.write_all(fai::print(entries).as_bytes()));
             }),
         };
-        Ok(entries.map(|entries| Self { text, entries, index }))
+        Ok(entries.map(|entries| Self::new(text, entries, index)))
+    }
+
+    fn new(text: Box<dyn Text>, entries: Vec<Entry>, index: PathBuf) -> Self {
+        let is_checked = vec![false; entries.len()];
+        // Of two entries of one name the first counts.
+        let numbers = entries.iter().enumerate().rev().map(|(number, entry)| (entry.name.clone(), number)).collect();
+        Self { text, entries, is_checked, numbers, index }
     }
 
     /// The names of all records.
@@ -76,15 +88,23 @@ impl Indexed {
 
     /// Number of bases of a record.
     pub(super) fn bases(&self, name: &str) -> Option<u64> {
-        self.entries.iter().find(|entry| entry.name == name).map(|entry| entry.bases)
+        self.numbers.get(name).map(|&number| self.entries[number].bases)
     }
 
-    /// Reads a stretch of a record; the index is checked against the text around the record.
+    /// Reads a stretch of a record; the index is checked against the text around the record when that is first read.
     pub(super) fn read(&mut self, name: &str, range: Range<u64>) -> Result<Vec<u8>, FastaError> {
-        let Self { text, entries, index } = self;
-        let entry = entries.iter().find(|entry| entry.name == name);
+        let bases = self.numbers.get(name).copied().and_then(|number| self.read_entry(number, range).ok());
         // Whatever fails here, the index led to it.
-        entry.and_then(|entry| checked_bases(text, entry, range).ok()).ok_or_else(|| stale(index))
+        bases.ok_or_else(|| FastaError::Index { index: label(&self.index), fault: STALE })
+    }
+
+    fn read_entry(&mut self, number: usize, range: Range<u64>) -> io::Result<Vec<u8>> {
+        let entry = &self.entries[number];
+        if !self.is_checked[number] {
+            check(&mut self.text, entry)?;
+            self.is_checked[number] = true;
+        }
+        bases(&mut self.text, entry, range)
     }
 }
 
@@ -105,31 +125,35 @@ fn parse_fai(index: &Path, bytes: Vec<u8>) -> Result<Vec<Entry>, FastaError> {
     entries.ok_or_else(|| FastaError::Index { index: label(index), fault: MALFORMED })
 }
 
-fn stale(index: &Path) -> FastaError {
-    FastaError::Index { index: label(index), fault: STALE }
+fn mismatch() -> io::Error {
+    io::ErrorKind::InvalidData.into()
 }
 
-/// Reads the bases of `range`, or says that the text around the record is not what the index describes.
+/// Checks that the text around a record is what the index describes.
 ///
 /// This is surer than comparing the dates of the two files, which copying and unpacking change.
-fn checked_bases(text: &mut (impl Text + ?Sized), entry: &Entry, range: Range<u64>) -> io::Result<Vec<u8>> {
-    let mismatch = || io::Error::from(io::ErrorKind::InvalidData);
-    let offset_of = |base| entry.offset_of(base).ok_or_else(mismatch);
-    let is_inside = range.start <= range.end && range.end <= entry.bases;
-    if !is_inside || header_before(text, entry.offset)? != entry.name {
+fn check(text: &mut (impl Text + ?Sized), entry: &Entry) -> io::Result<()> {
+    if header_before(text, entry.offset)? != entry.name {
         return Err(mismatch());
     }
     let end = match entry.bases {
         0 => entry.offset,
-        bases => offset_of(bases - 1)? + 1,
+        bases => entry.offset_of(bases - 1).ok_or_else(mismatch)? + 1,
     };
     let line_end = bytes(text, entry.first_line_end().unwrap_or(0..0))?;
-    if !matches!(&line_end[..], b"\n" | b"\r\n" | b"") || !ends_at(text, end)? {
+    let has_lines = matches!(&line_end[..], b"\n" | b"\r\n" | b"");
+    if has_lines && ends_at(text, end)? { Ok(()) } else { Err(mismatch()) }
+}
+
+/// Reads the bases of `range`.
+fn bases(text: &mut (impl Text + ?Sized), entry: &Entry, range: Range<u64>) -> io::Result<Vec<u8>> {
+    if range.start > range.end || range.end > entry.bases {
         return Err(mismatch());
     }
     if range.is_empty() {
         return Ok(Vec::new());
     }
+    let offset_of = |base| entry.offset_of(base).ok_or_else(mismatch);
     let (first, last) = (offset_of(range.start)?, offset_of(range.end - 1)?);
     let mut bases = bytes(text, first..last + 1)?;
     bases.retain(|byte| !matches!(byte, b'\n' | b'\r'));

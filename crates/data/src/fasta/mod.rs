@@ -1,7 +1,7 @@
 //! Reads FASTA and FASTQ: plain, gzip, bgzip, zstd, xz or bzip2, told apart by content, from files or standard input.
 //!
 //! [`read`] streams one input and [`read_all`] several, one record in memory at a time. [`fetch`] and [`fetch_padded`] read a
-//! region, through the `.fai` and `.gzi` index where the file allows it. The parser crates stay behind this wall; errors carry
+//! region, and [`Contigs`] many, through the `.fai` and `.gzi` index where the file allows it. The parser crates stay behind this wall; errors carry
 //! file, record and line.
 //!
 //! ```no_run
@@ -21,6 +21,7 @@
 //! # Ok::<(), fasta::FastaError>(())
 //! ```
 
+mod contigs;
 mod error;
 mod fai;
 mod gzi;
@@ -32,6 +33,7 @@ mod source;
 use std::sync::Arc;
 
 pub use crate::input::{Compression, InputDigest};
+pub use contigs::Contigs;
 pub use error::{FastaError, LetterFault, RecordFault};
 pub use reader::{Records, read, read_all};
 pub use region::{Fetched, fetch, fetch_padded};
