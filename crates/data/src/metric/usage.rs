@@ -1,4 +1,6 @@
-//! Formulas on slices: how often a guess is right, how evenly codes are used.
+//! How often a guess is right, how evenly codes are used.
+
+use super::real;
 
 /// The share of positions where both slices agree, 0 to 1; NaN for empty slices.
 ///
@@ -8,7 +10,7 @@
 pub fn accuracy<T: PartialEq>(predicted: &[T], truth: &[T]) -> f64 {
     assert_eq!(predicted.len(), truth.len(), "one prediction per truth");
     let correct = predicted.iter().zip(truth).filter(|(a, b)| a == b).count();
-    count(correct) / count(truth.len())
+    real(correct as u64) / real(truth.len() as u64)
 }
 
 /// The perplexity of a histogram: `exp(-Σ p ln p)` with p the share of each count.
@@ -16,16 +18,15 @@ pub fn accuracy<T: PartialEq>(predicted: &[T], truth: &[T]) -> f64 {
 /// It is the number of codes that, evenly used, would be as unpredictable: 1 if a single code is used, all if all are used
 /// alike, 0 if nothing was counted.
 #[must_use]
-#[expect(clippy::cast_precision_loss, reason = "a share needs no more than 53 bits")]
 pub fn perplexity(counts: &[u64]) -> f64 {
-    let total: f64 = counts.iter().map(|&count| count as f64).sum();
+    let total: f64 = counts.iter().map(|&count| real(count)).sum();
     if total == 0.0 {
         return 0.0;
     }
     let entropy_nats: f64 = counts
         .iter()
         .filter(|&&count| count > 0)
-        .map(|&count| count as f64 / total)
+        .map(|&count| real(count) / total)
         .map(|share| -share * share.ln())
         .sum();
     entropy_nats.exp()
@@ -34,12 +35,7 @@ pub fn perplexity(counts: &[u64]) -> f64 {
 /// The share of codes that were used at least once, 0 to 1; NaN if there are no codes.
 #[must_use]
 pub fn usage(counts: &[u64]) -> f64 {
-    count(counts.iter().filter(|&&count| count > 0).count()) / count(counts.len())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a share needs no more than 53 bits")]
-fn count(items: usize) -> f64 {
-    items as f64
+    real(counts.iter().filter(|&&count| count > 0).count() as u64) / real(counts.len() as u64)
 }
 
 #[cfg(test)]
