@@ -7,7 +7,7 @@
 //! | 0 | [`aside`], [`random_access`], [`words`], [`nearest`] |
 //! | 0 | [`aside`], [`words`], [`nearest`], [`random`] |
 //! | 1 | [`alphabet`], [`span`], [`input`], [`metric`] |
-//! | 2 | [`fasta`], [`codes`], [`synthetic`] |
+//! | 2 | [`fasta`], [`codes`], [`synthetic`], [`shuffle`] |
 //! | 3 | [`segment`], [`window`], [`split`] |
 //! | 4 | [`corpus`] |
 //! | 5 | [`sampler`] |
@@ -49,6 +49,7 @@ pub mod random_access;
 pub mod random;
 pub mod sampler;
 pub mod segment;
+pub mod shuffle;
 pub mod span;
 pub mod split;
 pub mod synthetic;
