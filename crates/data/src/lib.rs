@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | 0 | [`aside`], [`random_access`], [`words`], [`nearest`] |
 //! | 0 | [`aside`], [`words`], [`nearest`], [`random`] |
-//! | 1 | [`alphabet`], [`span`], [`input`], [`metric`] |
+//! | 1 | [`alphabet`], [`span`], [`input`], [`metric`], [`bucket`] |
 //! | 2 | [`fasta`], [`codes`], [`synthetic`], [`shuffle`] |
 //! | 3 | [`segment`], [`window`], [`split`] |
 //! | 4 | [`corpus`] |
@@ -39,6 +39,7 @@
 
 pub mod alphabet;
 pub mod aside;
+pub mod bucket;
 pub mod codes;
 pub mod corpus;
 pub mod fasta;
