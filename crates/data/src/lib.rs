@@ -8,7 +8,7 @@
 //! | 0 | [`aside`], [`words`], [`nearest`], [`random`] |
 //! | 1 | [`alphabet`], [`span`], [`input`], [`metric`], [`bucket`] |
 //! | 2 | [`fasta`], [`codes`], [`synthetic`], [`shuffle`] |
-//! | 3 | [`segment`], [`window`], [`split`] |
+//! | 3 | [`segment`], [`window`], [`split`], [`bed`] |
 //! | 4 | [`corpus`] |
 //! | 5 | [`sampler`] |
 //!
@@ -39,6 +39,7 @@
 
 pub mod alphabet;
 pub mod aside;
+pub mod bed;
 pub mod bucket;
 pub mod codes;
 pub mod corpus;

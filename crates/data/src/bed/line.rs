@@ -1,0 +1,35 @@
+//! One line of BED.
+
+use std::sync::Arc;
+
+use super::BedFault;
+use crate::span::{Span, Strand};
+
+/// The place and name of a line; `None` if the line is a comment or for a browser. `contig` is the last contig, to be shared.
+pub(super) fn parse(line: &[u8], contig: &Arc<str>) -> Result<Option<(Span, Option<String>)>, BedFault> {
+    let line = str::from_utf8(line).map_err(|_| BedFault::NotText)?;
+    // Names may hold blanks where tabs separate the fields.
+    let fields: Vec<&str> =
+        if line.contains('\t') { line.split('\t').collect() } else { line.split_ascii_whitespace().collect() };
+    let is_remark = line.starts_with('#') || matches!(line.split_ascii_whitespace().next(), Some("track" | "browser"));
+    if is_remark {
+        return Ok(None);
+    }
+    let [name, start, end, ..] = fields[..] else { return Err(BedFault::Fields { found: fields.len() }) };
+    let (start, end) = (number("start", start)?, number("end", end)?);
+    if start >= end {
+        return Err(BedFault::Empty { start, end });
+    }
+    let strand = match fields.get(5).copied() {
+        None | Some("+" | ".") => Strand::Forward,
+        Some("-") => Strand::Reverse,
+        Some(found) => return Err(BedFault::Strand { found: found.to_owned() }),
+    };
+    let contig = if **contig == *name { contig.clone() } else { name.into() };
+    let name = fields.get(3).filter(|name| !matches!(**name, "" | ".")).map(|name| (*name).to_owned());
+    Ok(Some((Span { contig, start, end, strand }, name)))
+}
+
+fn number(field: &'static str, text: &str) -> Result<u64, BedFault> {
+    text.parse().map_err(|_| BedFault::Number { field, found: text.to_owned() })
+}

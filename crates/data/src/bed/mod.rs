@@ -1,0 +1,250 @@
+//! Reads BED: places on a genome, with their names, and the letters there.
+//!
+//! Three to twelve fields, separated by tabs or else by blanks; only contig, start, end, name and strand are used. Lines of
+//! `#`, `track` and `browser` are passed over. Files may be compressed.
+//!
+//! ```
+//! use vqdna_data::bed;
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let (peaks, genome) = (folder.path().join("peaks.bed"), folder.path().join("genome.fa"));
+//! std::fs::write(&genome, ">chr1\nACGTT\n")?;
+//! std::fs::write(&peaks, "chr1\t0\t2\nchr1\t2\t5\tpeak\t0\t-\n")?;
+//! let found = bed::sequences(&peaks, &genome)?.collect::<Result<Vec<_>, _>>()?;
+//! assert_eq!((found[0].0.id(), &found[0].1[..]), ("chr1:1-2(+)".to_owned(), &b"AC"[..]));
+//! assert_eq!((found[1].0.id(), &found[1].1[..]), ("peak".to_owned(), &b"AAC"[..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+mod line;
+
+use std::{path::Path, sync::Arc};
+
+use crate::{
+    fasta::{Contigs, FastaError},
+    input::{self, InputDigest, InputError, Lines, Watch},
+    span::Span,
+};
+
+pub use error::{BedError, BedFault};
+
+/// A line of a BED file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interval {
+    /// Where it lies; on the forward strand unless the file says `-`.
+    pub span: Span,
+    /// Its name; absent if the file has none or `.`.
+    pub name: Option<String>,
+    /// The line it was read from, counted from 1.
+    pub line: u64,
+}
+
+impl Interval {
+    /// Its name, or else where it lies as a region string: `chr1:1001-2000(+)`.
+    #[must_use]
+    pub fn id(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.span.to_string())
+    }
+}
+
+/// The intervals of a file, in order; ends after the first error.
+pub struct Intervals {
+    file: Arc<str>,
+    lines: Lines,
+    /// Until the end is reached.
+    watch: Option<Watch>,
+    /// The contig of the last interval, since the next is often on the same.
+    contig: Arc<str>,
+    found: u64,
+    bases: u64,
+    digest: Option<InputDigest>,
+}
+
+/// Opens a BED file; `-` is standard input.
+///
+/// # Errors
+/// If it cannot be read. The iterator yields the errors of its lines.
+pub fn read(path: &Path) -> Result<Intervals, BedError> {
+    let (text, watch) = input::open(path)?;
+    let (file, contig) = (watch.file.clone(), Arc::from(""));
+    Ok(Intervals { file, lines: Lines::new(text), watch: Some(watch), contig, found: 0, bases: 0, digest: None })
+}
+
+impl Intervals {
+    /// What was read, once the end has been reached.
+    #[must_use]
+    pub fn digest(&self) -> Option<&InputDigest> {
+        self.digest.as_ref()
+    }
+
+    fn next_interval(&mut self, watch: &Watch) -> Result<Option<Interval>, BedError> {
+        while let Some((line, text)) = self.lines.next_filled().map_err(|error| watch.explain(error))? {
+            let parsed = line::parse(text, &self.contig);
+            let at_line = |fault| BedError::Line { file: self.file.clone(), line, fault };
+            if let Some((span, name)) = parsed.map_err(at_line)? {
+                self.contig = span.contig.clone();
+                self.found += 1;
+                self.bases += span.len();
+                return Ok(Some(Interval { span, name, line }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Iterator for Intervals {
+    type Item = Result<Interval, BedError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let watch = self.watch.take()?;
+        match self.next_interval(&watch) {
+            Ok(Some(interval)) => {
+                self.watch = Some(watch);
+                Some(Ok(interval))
+            }
+            Ok(None) => match watch.finish(self.found, self.bases) {
+                Ok(digest) => {
+                    self.digest = Some(digest);
+                    None
+                }
+                Err(error) => Some(Err(error.into())),
+            },
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+/// The intervals of a file, each with its letters; ends after the first error.
+pub struct Sequences {
+    intervals: Intervals,
+    genome: Contigs,
+    has_failed: bool,
+}
+
+/// Opens a BED file (`-` for standard input) and the genome it speaks of.
+///
+/// # Errors
+/// If either cannot be read. The iterator yields the errors of the lines, also of those that name a contig that the genome does
+/// not have, or end beyond it.
+pub fn sequences(bed: &Path, genome: &Path) -> Result<Sequences, BedError> {
+    Ok(Sequences { intervals: read(bed)?, genome: Contigs::open(genome)?, has_failed: false })
+}
+
+impl Sequences {
+    /// What was read of the BED file, once its end has been reached.
+    #[must_use]
+    pub fn digest(&self) -> Option<&InputDigest> {
+        self.intervals.digest()
+    }
+
+    fn letters(&mut self, interval: &Interval) -> Result<Vec<u8>, BedError> {
+        let file = || self.intervals.file.clone();
+        self.genome.read(&interval.span).map_err(|error| match error {
+            FastaError::Region { .. } => BedError::Interval { file: file(), line: interval.line, source: error },
+            error => error.into(),
+        })
+    }
+}
+
+impl Iterator for Sequences {
+    type Item = Result<(Interval, Vec<u8>), BedError>;
+
+    /// The letters have the case of the genome; those on the reverse strand are the reverse complement.
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.has_failed {
+            return None;
+        }
+        let next = self.intervals.next()?;
+        let next = next.and_then(|interval| self.letters(&interval).map(|letters| (interval, letters)));
+        self.has_failed = next.is_err();
+        Some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{error::Error, fs, io::Write};
+
+    fn intervals(text: &[u8]) -> Result<Vec<(String, Option<String>, u64)>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.bed");
+        fs::write(&path, text).unwrap();
+        let short = |error: BedError| error.to_string().replace(&*path.to_string_lossy(), "x.bed");
+        let all = read(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(short)?;
+        Ok(all.into_iter().map(|interval| (interval.span.to_string(), interval.name, interval.line)).collect())
+    }
+
+    #[test]
+    fn three_to_twelve_fields_are_read() {
+        let text = b"browser position chr1:1-2\ntrack name=x\n#chrom\tstart\tend\n\nchr1\t0\t5\r\n\
+            chr1\t5\t9\tpeak 1\nchr2 7 8 . 960 -\nchr2\t0\t9\tx\t0\t.\t0\t9\t0,0,0\t1\t9,\t0,\n";
+        let expected = [
+            ("chr1:1-5(+)", None, 5),
+            ("chr1:6-9(+)", Some("peak 1"), 6),
+            ("chr2:8-8(-)", None, 7),
+            ("chr2:1-9(+)", Some("x"), 8),
+        ];
+        let expected = expected.map(|(span, name, line)| (span.to_owned(), name.map(str::to_owned), line));
+        assert_eq!(intervals(text), Ok(expected.to_vec()));
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(text).unwrap();
+        assert_eq!(intervals(&gzip.finish().unwrap()), Ok(expected.to_vec()));
+        assert_eq!(intervals(b""), Ok(vec![]));
+    }
+
+    #[test]
+    fn errors_name_file_line_and_field() {
+        for (text, message) in [
+            ("chr1\t0\t5\nchr1\t7\n", "x.bed, line 2: has 2 fields; BED has at least three: contig, start and end"),
+            ("chr1\tzero\t5\n", "x.bed, line 1: the start `zero` is not a whole number"),
+            ("chr1\t0\t-5\n", "x.bed, line 1: the end `-5` is not a whole number"),
+            (
+                "\nchr1\t5\t5\n",
+                "x.bed, line 2: holds no base, from 5 to 5: BED counts from 0 and the end is not included",
+            ),
+            ("chr1\t0\t5\tx\t0\t*\n", "x.bed, line 1: the strand `*` is none of `+`, `-` and `.`"),
+        ] {
+            assert_eq!(intervals(text.as_bytes()), Err(message.to_owned()));
+        }
+        assert!(intervals(b"chr\xff\t0\t1\n").unwrap_err().contains("is not UTF-8 text"));
+    }
+
+    #[test]
+    fn letters_are_those_of_the_strand() {
+        let folder = tempfile::tempdir().unwrap();
+        let [bed, genome] = ["x.bed", "x.fa"].map(|name| folder.path().join(name));
+        fs::write(&genome, ">chr1\nACGTacgtNN\n").unwrap();
+        let sequences = |text: &str| {
+            fs::write(&bed, text).unwrap();
+            let mut sequences = sequences(&bed, &genome).unwrap();
+            let found: Result<Vec<_>, _> = sequences.by_ref().collect();
+            found.map(|found| (found, sequences.digest().unwrap().clone()))
+        };
+        let (found, digest) = sequences("chr1\t0\t6\n").unwrap();
+        assert_eq!(found[0].1, b"ACGTac");
+        assert_eq!((digest.records, digest.bases), (1, 6));
+        let (found, _) = sequences("chr1\t2\t9\tx\t0\t-\n").unwrap();
+        assert_eq!(found[0].1, b"NacgtAC");
+
+        let chain = |text: &str| {
+            let error = sequences(text).unwrap_err();
+            format!("{error}: {}", error.source().unwrap())
+        };
+        let unknown = chain("chr1\t0\t1\n1\t0\t1\n");
+        assert!(unknown.contains("x.bed, line 2: the interval is not in the genome"), "{unknown}");
+        assert!(unknown.ends_with("x.fa: no contig `1`; did you mean `chr1`?"), "{unknown}");
+        let beyond = chain("chr1\t5\t11\n");
+        assert!(beyond.ends_with("`chr1:6-11` ends after the end of its contig, which has 10 bases"), "{beyond}");
+    }
+
+    #[test]
+    fn nothing_follows_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.bed");
+        fs::write(&path, "chr1\t0\t5\nchr1\nchr1\t0\t5\n").unwrap();
+        let ends: Vec<_> = read(&path).unwrap().map(|interval| interval.is_ok()).collect();
+        assert_eq!(ends, [true, false]);
+    }
+}
