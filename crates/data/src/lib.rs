@@ -1,4 +1,5 @@
-//! Genomes in, numbers out: reading sequences, cutting them into windows and splitting those, without any tensor.
+//! Genomes in, numbers out: reading sequences and what is known of them, cutting and splitting them, measuring what a model says;
+//! without any tensor.
 //!
 //! The rooms, lowest floor first; a room imports only from lower floors:
 //!
@@ -9,7 +10,7 @@
 //! | 1 | [`alphabet`], [`span`], [`input`], [`metric`], [`bucket`] |
 //! | 2 | [`fasta`], [`codes`], [`synthetic`], [`shuffle`] |
 //! | 3 | [`segment`], [`window`], [`split`], [`bed`] |
-//! | 4 | [`corpus`] |
+//! | 4 | [`corpus`], [`labelled`] |
 //! | 5 | [`sampler`] |
 //!
 //! Coordinates are 0-based and half-open everywhere; region strings (`chr1:1,000-2,000`) are 1-based and inclusive and are
@@ -45,6 +46,7 @@ pub mod codes;
 pub mod corpus;
 pub mod fasta;
 pub mod input;
+pub mod labelled;
 pub mod metric;
 pub mod nearest;
 pub mod random_access;

@@ -2,5 +2,6 @@
 
 mod compressed;
 mod edge_cases;
+mod labelled;
 mod laws;
 mod malformed;

@@ -1,0 +1,264 @@
+//! What can be wrong with labelled sequences, and where.
+
+use std::{io, sync::Arc};
+
+use parquet::errors::ParquetError;
+
+use super::{Place, Task};
+use crate::{fasta::LetterFault, input::InputError, nearest::did_you_mean, split::SplitError};
+
+/// Why labelled sequences could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LabelledError {
+    /// The file cannot be read at all.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The Parquet library refused.
+    #[error("{file}: cannot be read as Parquet")]
+    Parquet {
+        /// The file.
+        file: Arc<str>,
+        /// What the library said.
+        source: ParquetError,
+    },
+    /// A line is no JSON object.
+    #[error("{file}, line {line}: is no JSON object; JSON Lines has one in each line")]
+    Json {
+        /// The file.
+        file: Arc<str>,
+        /// The line, counted from 1.
+        line: u64,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// The file is a single JSON array.
+    #[error("{file}: is a JSON array; write one object a line instead (JSON Lines)")]
+    JsonArray {
+        /// The file.
+        file: Arc<str>,
+    },
+    /// The file has no rows.
+    #[error("{file}: has no rows")]
+    Empty {
+        /// The file.
+        file: Arc<str>,
+    },
+    /// The columns are not those that were asked for.
+    #[error("{file}: {fault}")]
+    Columns {
+        /// The file.
+        file: Arc<str>,
+        /// What is wrong with them.
+        fault: ColumnFault,
+    },
+    /// A row has more or fewer cells than the header.
+    #[error("{file}, line {line}: has {found} columns, but the header has {expected}")]
+    Width {
+        /// The file.
+        file: Arc<str>,
+        /// Line where the row starts, counted from 1.
+        line: u64,
+        /// Columns of the header.
+        expected: usize,
+        /// Cells of the row.
+        found: usize,
+    },
+    /// A cell cannot be used.
+    #[error("{file}, {place}, column `{}`: {fault}", shown(column))]
+    Cell {
+        /// The file.
+        file: Arc<str>,
+        /// The row.
+        place: Place,
+        /// Name of the column.
+        column: String,
+        /// What is wrong with the cell.
+        fault: CellFault,
+    },
+    /// The labels as a whole cannot be learned.
+    #[error("{file}: {fault}")]
+    Labels {
+        /// The file.
+        file: Arc<str>,
+        /// What is wrong with them.
+        fault: LabelFault,
+    },
+    /// A folder does not hold the parts of a data set.
+    #[error("{folder}: {fault}")]
+    Parts {
+        /// The folder.
+        folder: Arc<str>,
+        /// What is wrong with it.
+        fault: PartFault,
+    },
+    /// The shares to hold out are no shares.
+    #[error(transparent)]
+    Shares(#[from] SplitError),
+    /// The temporary file for a Parquet file from a pipe failed.
+    #[error("{folder}: cannot hold the temporary copy of the input; set TMPDIR to another folder")]
+    Spool {
+        /// The folder of temporary files.
+        folder: Arc<str>,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+/// What is wrong with the columns of a file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ColumnFault {
+    /// No column has the name that was asked for.
+    #[error("no column `{name}`; {}{}", listed(columns), did_you_mean(suggestion.as_deref().map(shown).as_deref()))]
+    Missing {
+        /// The name.
+        name: String,
+        /// The columns of the file.
+        columns: Vec<String>,
+        /// The one that was probably meant.
+        suggestion: Option<String>,
+    },
+    /// Nothing tells which column holds the sequences.
+    #[error(
+        "no column `sequence`, nor `sequence_1` and `sequence_2`, nor just two beside the labels; {}; \
+         say which holds the sequences",
+        listed(columns)
+    )]
+    NoSequence {
+        /// The columns of the file.
+        columns: Vec<String>,
+    },
+    /// Two columns have one name.
+    #[error("two columns are named `{name}`")]
+    Ambiguous {
+        /// The name.
+        name: String,
+    },
+    /// One column was asked for in two roles.
+    #[error("column `{name}` is asked for twice")]
+    Twice {
+        /// The name.
+        name: String,
+    },
+    /// One part of a data set has pairs of sequences, another single ones.
+    #[error("has {}, unlike the training set", if *are_pairs { "pairs of sequences" } else { "single sequences" })]
+    NotAlike {
+        /// Whether this part has pairs.
+        are_pairs: bool,
+    },
+    /// More than two columns of sequences were asked for.
+    #[error("sequences stand in one column or two, not in {count}")]
+    TooManySequences {
+        /// Columns that were asked for.
+        count: usize,
+    },
+}
+
+/// What is wrong with a cell.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CellFault {
+    /// There is nothing in it.
+    #[error("has no value")]
+    Empty,
+    /// It holds something else than a text or a number.
+    #[error("holds neither text nor a number")]
+    Nested,
+    /// It is no text.
+    #[error("is not UTF-8 text")]
+    NotText,
+    /// A letter of a sequence cannot be used.
+    #[error("letter {position}: `{}` {fault}", .letter.escape_ascii())]
+    Letter {
+        /// Place of the letter, counted from 1.
+        position: usize,
+        /// The letter.
+        letter: u8,
+        /// Why it cannot be used.
+        fault: LetterFault,
+    },
+    /// The value of a target is no number.
+    #[error("`{}` is not a finite number", shown(found))]
+    Number {
+        /// What stands there.
+        found: String,
+    },
+    /// The value of one of several labels is neither yes nor no.
+    #[error("`{}` is neither 0 nor 1", shown(found))]
+    YesOrNo {
+        /// What stands there.
+        found: String,
+    },
+    /// A label that the training set does not have.
+    #[error("`{}` is not among the labels of the training set: {}", shown(found), few(known))]
+    Unseen {
+        /// The label.
+        found: String,
+        /// The labels of the training set.
+        known: Vec<String>,
+    },
+}
+
+/// What is wrong with the labels of a training set.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LabelFault {
+    /// All rows have one label.
+    #[error("all rows have the label `{}`, so there is nothing to learn", shown(label))]
+    OneLabel {
+        /// The label.
+        label: String,
+    },
+    /// A task of two classes was asked for.
+    #[error("has {found} different labels, but a binary task has two")]
+    NotBinary {
+        /// Different labels in the file.
+        found: usize,
+    },
+    /// The task that was asked for reads labels from one column.
+    #[error("a {task} task has one label column, not {found}")]
+    OneColumn {
+        /// The task.
+        task: Task,
+        /// Label columns that were asked for.
+        found: usize,
+    },
+}
+
+/// What is wrong with a folder of parts.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PartFault {
+    /// There is no training set.
+    #[error("holds no training set; expected train.csv, .tsv, .jsonl or .parquet (or compressed, as train.csv.gz)")]
+    NoTrain,
+    /// Two files claim to be one part.
+    #[error("both {first} and {second} claim to be one part")]
+    Two {
+        /// Name of one file.
+        first: String,
+        /// Name of the other.
+        second: String,
+    },
+}
+
+/// Names of columns, for the end of a message.
+fn listed(columns: &[String]) -> String {
+    match columns {
+        [one] => format!("the only column is `{}`", shown(one)),
+        columns => format!("the columns are {}", few(columns)),
+    }
+}
+
+/// The first of many names.
+fn few(names: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let list = names.iter().take(SHOWN).map(|name| shown(name)).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN { format!("{list}, … ({} in all)", names.len()) } else { list }
+}
+
+/// A text from a file, fit for a message: short, and without control characters.
+fn shown(text: &str) -> String {
+    const SHOWN: usize = 40;
+    let mut shown = text.chars().take(SHOWN).collect::<String>().escape_debug().to_string();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push('…');
+    }
+    shown
+}

@@ -1,0 +1,283 @@
+//! What labels mean: learned from the training set, kept with the model, applied to every other set.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    LabelFault, LabelledError, Set, Targets,
+    labels::{class_numbers, classes, infer, values, yes_or_no},
+    table::Table,
+};
+use crate::words::words;
+
+/// What is to be told of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Which of two classes it belongs to.
+    Binary,
+    /// Which of several classes it belongs to.
+    MultiClass,
+    /// Which of several labels apply to it, any number of them.
+    MultiLabel,
+    /// One number, or several.
+    Regression,
+}
+
+words!(Task, "a task", {
+    Binary => "binary", MultiClass => "multi-class", MultiLabel => "multi-label", Regression => "regression",
+});
+
+/// What the labels of a training set mean.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Labelling {
+    /// One class for each row; two make a binary task.
+    Classes {
+        /// The column of labels.
+        column: String,
+        /// The classes as written, in the order of the model's outputs: numbers by size, words by letter.
+        classes: Vec<String>,
+    },
+    /// Any number of labels for each row, one column each.
+    Labels {
+        /// The columns, in the order of the model's outputs.
+        columns: Vec<String>,
+    },
+    /// A number for each column and row.
+    Values {
+        /// The columns, in the order of the model's outputs.
+        columns: Vec<String>,
+        /// What brings the values of each column to mean 0 and standard deviation 1.
+        standardization: Vec<Standardization>,
+    },
+}
+
+/// Mean and spread of a target in the training set.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Standardization {
+    /// The mean.
+    pub mean: f64,
+    /// The standard deviation, of all rows; 1 if they are equal.
+    pub sd: f64,
+}
+
+impl Standardization {
+    fn of(values: &[f64]) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "a number of rows")]
+        let count = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / count;
+        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
+        // Equal values may have a mean that rounding moved, and so a tiny variance.
+        let is_constant = values.iter().all(|value| *value == values[0]);
+        Self { mean, sd: if is_constant { 1.0 } else { variance.sqrt() } }
+    }
+
+    /// A value in standard deviations from the mean.
+    #[must_use]
+    pub fn apply(&self, value: f64) -> f64 {
+        (value - self.mean) / self.sd
+    }
+
+    /// The value that [`apply`](Self::apply) came from.
+    #[must_use]
+    pub fn invert(&self, standardized: f64) -> f64 {
+        standardized * self.sd + self.mean
+    }
+}
+
+impl Labelling {
+    /// The task that it is for.
+    #[must_use]
+    pub fn task(&self) -> Task {
+        match self {
+            Self::Classes { classes, .. } if classes.len() == 2 => Task::Binary,
+            Self::Classes { .. } => Task::MultiClass,
+            Self::Labels { .. } => Task::MultiLabel,
+            Self::Values { .. } => Task::Regression,
+        }
+    }
+
+    /// What the model's outputs stand for: classes, labels or targets.
+    #[must_use]
+    pub fn outputs(&self) -> &[String] {
+        match self {
+            Self::Classes { classes, .. } => classes,
+            Self::Labels { columns } | Self::Values { columns, .. } => columns,
+        }
+    }
+
+    /// The columns that labels are read from.
+    #[must_use]
+    pub fn columns(&self) -> &[String] {
+        match self {
+            Self::Classes { column, .. } => std::slice::from_ref(column),
+            Self::Labels { columns } | Self::Values { columns, .. } => columns,
+        }
+    }
+
+    /// Learns from a training set; the task is told from the labels unless it is given.
+    pub(super) fn learn(table: &Table, task: Option<Task>) -> Result<Self, LabelledError> {
+        let fail = |fault| LabelledError::Labels { file: table.rows.file.clone(), fault };
+        let task = task.unwrap_or_else(|| infer(table));
+        let columns = table.columns.clone();
+        match (task, &columns[..]) {
+            (Task::Binary | Task::MultiClass, [column]) => {
+                let classes = classes(table);
+                match &classes[..] {
+                    [label] => Err(fail(LabelFault::OneLabel { label: label.clone() })),
+                    [_, _, _, ..] if task == Task::Binary => Err(fail(LabelFault::NotBinary { found: classes.len() })),
+                    _ => Ok(Self::Classes { column: column.clone(), classes }),
+                }
+            }
+            (Task::Binary | Task::MultiClass, _) => Err(fail(LabelFault::OneColumn { task, found: columns.len() })),
+            (Task::MultiLabel, _) => Ok(Self::Labels { columns }),
+            (Task::Regression, _) => {
+                let values = values(table)?;
+                let of = |column| {
+                    let values: Vec<f64> = values.iter().skip(column).step_by(columns.len()).copied().collect();
+                    Standardization::of(&values)
+                };
+                Ok(Self::Values { standardization: (0..columns.len()).map(of).collect(), columns })
+            }
+        }
+    }
+
+    /// Gives the labels of a table, which has this labelling's columns, their meaning.
+    pub(super) fn apply(&self, table: Table) -> Result<Set, LabelledError> {
+        let targets = match self {
+            Self::Classes { classes, .. } => Targets::Classes(class_numbers(&table, classes)?),
+            Self::Labels { columns } => Targets::Labels { labels: columns.len(), values: yes_or_no(&table)? },
+            Self::Values { columns, .. } => Targets::Values { targets: columns.len(), values: values(&table)? },
+        };
+        Ok(Set { rows: table.rows, targets })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ColumnNames;
+    use super::*;
+    use std::fs;
+
+    /// A table of the given labels, in the columns `a`, `b` and so on.
+    fn table(rows: &[&str]) -> Table {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.csv");
+        let count = rows[0].split(',').count();
+        let names: Vec<String> = ["a", "b", "c"].iter().take(count).map(ToString::to_string).collect();
+        let lines: Vec<String> = rows.iter().map(|row| format!("ACGT,{row}\n")).collect();
+        fs::write(&path, format!("sequence,{}\n{}", names.join(","), lines.concat())).unwrap();
+        let columns = ColumnNames { label: names, ..ColumnNames::default() };
+        let mut table = Table::read(&path, None, &columns).unwrap().0;
+        table.rows.file = "x.csv".into();
+        table
+    }
+
+    fn learn(rows: &[&str], task: Option<Task>) -> Result<Labelling, String> {
+        Labelling::learn(&table(rows), task).map_err(|error| error.to_string())
+    }
+
+    fn classes_of(rows: &[&str]) -> Vec<String> {
+        match learn(rows, None) {
+            Ok(Labelling::Classes { classes, .. }) => classes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_task_is_told_from_the_labels() {
+        let many: Vec<String> = (0..101).map(|number| number.to_string()).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        for (rows, task) in [
+            (&["0", "1", "0"][..], Task::Binary),
+            (&["yes", "no"], Task::Binary),
+            (&["0.5", "0.7"], Task::Binary),
+            (&["0", "1", "2"], Task::MultiClass),
+            (&["0.0", "1.0", "2.0"], Task::MultiClass),
+            (&["Alpha", "Beta", "1"], Task::MultiClass),
+            (&many[..100], Task::MultiClass),
+            (&many, Task::Regression),
+            (&["0", "1", "1.5"], Task::Regression),
+            (&["-1e3", "2", "3"], Task::MultiClass),
+            (&["0,1", "1,1"], Task::MultiLabel),
+            (&["0.0,True", "1.0,False"], Task::MultiLabel),
+            (&["0,1", "1,2"], Task::Regression),
+        ] {
+            assert_eq!(learn(rows, None).unwrap().task(), task, "{rows:?}");
+        }
+    }
+
+    #[test]
+    fn classes_are_in_the_order_of_numbers_or_letters() {
+        assert_eq!(classes_of(&["10", "9", "-1", "9"]), ["-1", "9", "10"]);
+        assert_eq!(classes_of(&["b", "B", "a", "10", "9"]), ["10", "9", "B", "a", "b"]);
+        let table = table(&["10", "9", "10"]);
+        let labelling = Labelling::learn(&table, None).unwrap();
+        assert_eq!(labelling.apply(table).unwrap().targets, Targets::Classes(vec![1, 0, 1]));
+    }
+
+    #[test]
+    fn the_task_may_be_given() {
+        assert_eq!(learn(&["0", "1", "2"], Some(Task::Regression)).unwrap().task(), Task::Regression);
+        assert_eq!(learn(&["0.5", "1.5", "2"], Some(Task::MultiClass)).unwrap().task(), Task::MultiClass);
+        assert_eq!(learn(&["0", "1"], Some(Task::MultiLabel)).unwrap().outputs(), ["a"]);
+        assert_eq!(
+            learn(&["0", "1", "2"], Some(Task::Binary)),
+            Err("x.csv: has 3 different labels, but a binary task has two".into())
+        );
+        assert_eq!(
+            learn(&["0,1", "1,0"], Some(Task::MultiClass)),
+            Err("x.csv: a multi-class task has one label column, not 2".into())
+        );
+    }
+
+    #[test]
+    fn values_are_brought_to_mean_0_and_deviation_1() {
+        let table = table(&["1,5", "2.5,5", "5.5,5"]);
+        let labelling = Labelling::learn(&table, None).unwrap();
+        let Labelling::Values { standardization, .. } = &labelling else { panic!("{labelling:?}") };
+        // Around the mean of 3: -2, -0.5 and 2.5, squares 10.5.
+        assert_eq!(
+            standardization[..],
+            [Standardization { mean: 3.0, sd: 3.5f64.sqrt() }, Standardization { mean: 5.0, sd: 1.0 }]
+        );
+        let standardized = standardization[0].apply(5.5);
+        assert!((standardized - 2.5 / 3.5f64.sqrt()).abs() < 1e-12);
+        assert!((standardization[0].invert(standardized) - 5.5).abs() < 1e-12);
+        assert_eq!(Standardization::of(&[0.1; 3]).sd, 1.0);
+        let values = vec![1.0, 5.0, 2.5, 5.0, 5.5, 5.0];
+        assert_eq!(labelling.apply(table).unwrap().targets, Targets::Values { targets: 2, values });
+    }
+
+    #[test]
+    fn what_cannot_be_learned_or_applied_says_where() {
+        assert_eq!(
+            learn(&["1", "1"], None),
+            Err("x.csv: all rows have the label `1`, so there is nothing to learn".into())
+        );
+        assert_eq!(
+            learn(&["1.5", "2", "inf"], None),
+            Err("x.csv, line 4, column `a`: `inf` is not a finite number".into())
+        );
+        let regression = Some(Task::Regression);
+        assert_eq!(learn(&["1", "x"], regression), Err("x.csv, line 3, column `a`: `x` is not a finite number".into()));
+        let apply = |labelling: &Labelling, rows| labelling.apply(table(rows)).unwrap_err().to_string();
+        let classes = learn(&["0", "1", "2"], None).unwrap();
+        assert_eq!(
+            apply(&classes, &["1", "3"]),
+            "x.csv, line 3, column `a`: `3` is not among the labels of the training set: 0, 1, 2"
+        );
+        let labels = learn(&["0,1", "1,0"], None).unwrap();
+        assert_eq!(apply(&labels, &["0,1", "1,2"]), "x.csv, line 3, column `b`: `2` is neither 0 nor 1");
+    }
+
+    #[test]
+    fn labellings_survive_json() {
+        for rows in [&["a", "b"][..], &["0,1", "1,0"], &["0.25", "1.5", "7"]] {
+            let labelling = learn(rows, None).unwrap();
+            let json = serde_json::to_string(&labelling).unwrap();
+            assert_eq!(serde_json::from_str::<Labelling>(&json).unwrap(), labelling, "{json}");
+        }
+    }
+}

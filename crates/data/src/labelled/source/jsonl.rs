@@ -1,0 +1,88 @@
+//! One JSON object a line.
+
+use serde_json::{Map, Value};
+
+use super::super::{CellFault, LabelledError, Place, Unit};
+use super::Cells;
+use crate::input::{Lines, Watch};
+
+type Object = Map<String, Value>;
+
+/// A text of objects; the first tells which columns there are.
+pub(super) struct Jsonl {
+    lines: Lines,
+    first: Option<(u64, Object)>,
+    /// Names of the columns that are read.
+    chosen: Vec<String>,
+}
+
+impl Jsonl {
+    pub(super) fn open(
+        mut lines: Lines,
+        watch: &Watch,
+        choose: impl FnOnce(&[String]) -> Result<Vec<usize>, LabelledError>,
+    ) -> Result<Self, LabelledError> {
+        let first = next_object(&mut lines, watch)?;
+        let names: Vec<String> = first.iter().flat_map(|(_, object)| object.keys().cloned()).collect();
+        let chosen = choose(&names)?.into_iter().map(|column| names[column].clone()).collect();
+        Ok(Self { lines, first, chosen })
+    }
+
+    pub(super) fn read(&mut self, row: &mut Cells, watch: &Watch) -> Result<bool, LabelledError> {
+        let next = match self.first.take() {
+            None => next_object(&mut self.lines, watch)?,
+            first => first,
+        };
+        let Some((line, object)) = next else { return Ok(false) };
+        row.begin(line, self.chosen.len());
+        for (index, name) in self.chosen.iter().enumerate() {
+            match object.get(name) {
+                None | Some(Value::Null) => row.set(index, b""),
+                Some(Value::String(text)) => row.set(index, text.as_bytes()),
+                Some(value @ (Value::Bool(_) | Value::Number(_))) => row.set(index, value.to_string().as_bytes()),
+                Some(Value::Array(_) | Value::Object(_)) => {
+                    let place = Place { unit: Unit::Line, number: line };
+                    let (file, column) = (watch.file.clone(), name.clone());
+                    return Err(LabelledError::Cell { file, place, column, fault: CellFault::Nested });
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn next_object(lines: &mut Lines, watch: &Watch) -> Result<Option<(u64, Object)>, LabelledError> {
+    let Some((line, text)) = lines.next_filled().map_err(|error| watch.explain(error))? else { return Ok(None) };
+    let object = serde_json::from_slice(text);
+    let object = object.map_err(|source| LabelledError::Json { file: watch.file.clone(), line, source })?;
+    Ok(Some((line, object)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::input;
+    use std::path::Path;
+
+    #[test]
+    fn values_are_as_written() {
+        const TEXT: &str = concat!(
+            "{\"b\": 1, \"a\": \" AC \", \"c\": 0.50, \"d\": [1]}\n",
+            "{\"a\": \"\\u0041\", \"c\": -1e3, \"b\": true}\r\n",
+            "{\"a\": null, \"e\": {}, \"c\": 123456789012}",
+        );
+        let (text, watch) = input::start(Path::new("-"), Box::new(TEXT.as_bytes())).unwrap();
+        let choose = |names: &[String]| {
+            assert_eq!(names, ["b", "a", "c", "d"]);
+            Ok(vec![1, 2, 0])
+        };
+        let mut reader = Jsonl::open(Lines::new(text), &watch, choose).unwrap();
+        let (mut rows, mut row) = (Vec::new(), Cells::default());
+        while reader.read(&mut row, &watch).unwrap() {
+            let cells: Vec<_> = row.cells.iter().map(|cell| String::from_utf8_lossy(cell)).collect();
+            rows.push((row.number, cells.join("|")));
+        }
+        let expected = [(1, "AC|0.5|1"), (2, "A|-1000.0|true"), (3, "|123456789012|")];
+        assert_eq!(rows, expected.map(|(line, cells)| (line, cells.to_owned())));
+    }
+}

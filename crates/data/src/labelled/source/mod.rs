@@ -1,0 +1,100 @@
+//! The cells of a file, row by row, whatever its format.
+
+mod delimited;
+mod jsonl;
+mod parquet;
+
+use std::{path::Path, sync::Arc};
+
+use super::{Format, LabelledError, Unit};
+use crate::input::{self, InputDigest, InputError, Lines, Watch};
+use delimited::Delimited;
+use jsonl::Jsonl;
+use parquet::Parquet;
+
+/// One row: the cells of the columns that were chosen.
+#[derive(Debug, Default)]
+pub(super) struct Cells {
+    /// The line where the row starts, or the row, counted from 1.
+    pub(super) number: u64,
+    /// In the order chosen, without blanks around them; a missing cell is empty.
+    pub(super) cells: Vec<Vec<u8>>,
+}
+
+impl Cells {
+    /// Makes room for a row; the memory of the last is used again.
+    fn begin(&mut self, number: u64, cells: usize) {
+        self.number = number;
+        self.cells.resize_with(cells, Vec::new);
+    }
+
+    fn set(&mut self, index: usize, text: &[u8]) {
+        self.cells[index].clear();
+        self.cells[index].extend_from_slice(text.trim_ascii());
+    }
+}
+
+/// A file, opened.
+pub(super) struct Source {
+    pub(super) watch: Watch,
+    rows: RowReader,
+}
+
+enum RowReader {
+    Delimited(Box<Delimited>),
+    Jsonl(Box<Jsonl>),
+    Parquet(Box<Parquet>),
+}
+
+/// Longest first line that is looked at to tell a format.
+const FIRST_LINE: usize = 1 << 16;
+
+impl Source {
+    /// Opens a file, or standard input for `-`, in the format that is given, or that its name ends in, or that it begins like.
+    ///
+    /// `choose` is told the names of all columns, and says which of them are read.
+    pub(super) fn open(
+        path: &Path,
+        format: Option<Format>,
+        choose: impl FnOnce(&Arc<str>, &[String]) -> Result<Vec<usize>, LabelledError>,
+    ) -> Result<Self, LabelledError> {
+        let (mut text, watch) = input::open(path)?;
+        let file = &watch.file;
+        let first_line = text.first_line(FIRST_LINE).map_err(|error| watch.explain(error))?;
+        let format = format.or_else(|| Format::of(path)).or_else(|| Format::of_text(first_line));
+        let choose = |names: &[String]| match names {
+            [] => Err(LabelledError::Empty { file: file.clone() }),
+            names => choose(file, names),
+        };
+        let rows = match format {
+            None => return Err(LabelledError::JsonArray { file: file.clone() }),
+            Some(Format::Csv) => RowReader::Delimited(Box::new(Delimited::open(text, &watch, b',', choose)?)),
+            Some(Format::Tsv) => RowReader::Delimited(Box::new(Delimited::open(text, &watch, b'\t', choose)?)),
+            Some(Format::Jsonl) => RowReader::Jsonl(Box::new(Jsonl::open(Lines::new(text), &watch, choose)?)),
+            Some(Format::Parquet) => RowReader::Parquet(Box::new(Parquet::open(path, text, &watch, choose)?)),
+        };
+        Ok(Self { watch, rows })
+    }
+
+    /// What the rows are counted in.
+    pub(super) fn unit(&self) -> Unit {
+        match &self.rows {
+            RowReader::Delimited(_) | RowReader::Jsonl(_) => Unit::Line,
+            RowReader::Parquet(_) => Unit::Row,
+        }
+    }
+
+    /// Reads the next row; false if there is none.
+    pub(super) fn read(&mut self, row: &mut Cells) -> Result<bool, LabelledError> {
+        match &mut self.rows {
+            RowReader::Delimited(rows) => rows.read(row, &self.watch),
+            RowReader::Jsonl(rows) => rows.read(row, &self.watch),
+            RowReader::Parquet(rows) => rows.read(row, &self.watch),
+        }
+    }
+
+    /// Checks that the input ended where it should and sums it up; to be called when all rows have been read.
+    pub(super) fn finish(self, rows: u64, bases: u64) -> Result<InputDigest, InputError> {
+        self.watch.finish(rows, bases)
+    }
+}

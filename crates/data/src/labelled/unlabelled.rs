@@ -1,0 +1,146 @@
+//! Sequences to predict for, some at a time.
+
+use std::path::Path;
+
+use super::{ColumnNames, Format, LabelledError, Rows, reader::Reader, rows::Texts};
+use crate::input::InputDigest;
+
+/// The rows of a file in chunks, in order; ends after the first error.
+pub struct Chunks {
+    /// Until the end is reached.
+    reader: Option<Reader>,
+    bases: usize,
+    digest: Option<InputDigest>,
+}
+
+/// Opens a file of sequences, or standard input for `-`; labels are passed over.
+///
+/// A chunk ends with the row that brings it to `bases` letters, or to one row for each 64 of them, so that memory is bounded
+/// however large the file is.
+///
+/// # Errors
+/// If the file cannot be read, or nothing tells which column holds the sequences. The iterator yields the errors of its rows.
+pub fn unlabelled(
+    path: &Path,
+    format: Option<Format>,
+    names: &ColumnNames,
+    bases: usize,
+) -> Result<Chunks, LabelledError> {
+    Ok(Chunks { reader: Some(Reader::open(path, format, names, false)?), bases, digest: None })
+}
+
+impl Chunks {
+    /// What was read, once the end has been reached.
+    #[must_use]
+    pub fn digest(&self) -> Option<&InputDigest> {
+        self.digest.as_ref()
+    }
+
+    fn read_chunk(&self, reader: &mut Reader) -> Result<Rows, LabelledError> {
+        /// Letters that a row is worth even if it has fewer, for what is kept beside them.
+        const LEAST: usize = 64;
+        let mut rows = reader.no_rows();
+        while rows.bases().max(rows.len() * LEAST) < self.bases.max(1) {
+            if !reader.read(&mut rows, &mut Texts::default())? {
+                break;
+            }
+        }
+        Ok(rows)
+    }
+}
+
+impl Iterator for Chunks {
+    type Item = Result<Rows, LabelledError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut reader = self.reader.take()?;
+        match self.read_chunk(&mut reader) {
+            Ok(rows) if rows.is_empty() => match reader.finish() {
+                Ok(digest) => {
+                    self.digest = Some(digest);
+                    None
+                }
+                Err(error) => Some(Err(error)),
+            },
+            Ok(rows) => {
+                self.reader = Some(reader);
+                Some(Ok(rows))
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn chunks(name: &str, text: &str, bases: usize) -> Result<Vec<Vec<String>>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        let mut chunks = unlabelled(&path, None, &ColumnNames::default(), bases).map_err(|error| error.to_string())?;
+        let found: Result<Vec<Rows>, _> = chunks.by_ref().collect();
+        let found = found.map_err(|error| error.to_string().replace(&*path.to_string_lossy(), "x"))?;
+        assert_eq!(chunks.digest().unwrap().records, found.iter().map(|rows| rows.len() as u64).sum::<u64>());
+        let row = |row: super::super::Row<'_>| {
+            let second = row.second.map(|second| format!("+{}", String::from_utf8_lossy(second))).unwrap_or_default();
+            format!("{} {}{second}", row.id, String::from_utf8_lossy(row.sequence))
+        };
+        Ok(found.iter().map(|rows| rows.iter().map(row).collect()).collect())
+    }
+
+    #[test]
+    fn rows_come_in_chunks_with_their_names() {
+        let text = "id,sequence,label\na,ACGT,\n,NN,x\nc,U,\n";
+        assert_eq!(chunks("x.csv", text, 1000).unwrap(), [["a ACGT", "2 NN", "c U"]]);
+        assert_eq!(chunks("x.csv", text, 128).unwrap(), [vec!["a ACGT", "2 NN"], vec!["c U"]]);
+        assert_eq!(chunks("x.csv", text, 0).unwrap(), [["a ACGT"], ["2 NN"], ["c U"]]);
+        assert_eq!(chunks("x.csv", "sequence\n", 10).unwrap(), Vec::<Vec<String>>::new());
+    }
+
+    #[test]
+    fn every_format_and_pairs_are_read() {
+        let jsonl = "{\"sequence\": \"AC\", \"id\": 7}\n\n{\"id\": null, \"x\": [1], \"sequence\": \"gt\"}\n";
+        assert_eq!(chunks("x.jsonl", jsonl, 1000).unwrap(), [["7 AC", "2 gt"]]);
+        assert_eq!(chunks("x", jsonl, 1000).unwrap(), [["7 AC", "2 gt"]]);
+        assert_eq!(chunks("x", "left\tright\nAC\tGT\n", 1000).unwrap(), [["1 AC+GT"]]);
+    }
+
+    #[test]
+    fn errors_name_file_place_and_column() {
+        let message = |name: &str, text: &str| chunks(name, text, 1000).unwrap_err();
+        assert_eq!(
+            message("x.csv", "sequence\nAC\nAXC\n"),
+            "x, line 3, column `sequence`: letter 2: `X` is no nucleotide; is this a protein?"
+        );
+        assert_eq!(message("x.csv", "sequence,y\n,1\n"), "x, line 2, column `sequence`: has no value");
+        assert_eq!(message("x.jsonl", "{\"sequence\": \"A\"}\n{}\n"), "x, line 2, column `sequence`: has no value");
+        assert_eq!(
+            message("x.jsonl", "{\"sequence\": \"A\"}\n{\"sequence\": [1]}\n"),
+            "x, line 2, column `sequence`: holds neither text nor a number"
+        );
+        assert!(
+            message("x.jsonl", "{\"sequence\": \"A\"}\n{\"sequence\"\n").starts_with("x, line 2: is no JSON object")
+        );
+        assert!(message("x", "[{\"sequence\": \"A\"}]").contains("is a JSON array; write one object a line"));
+        assert!(message("x.csv", "").ends_with("has no rows"));
+    }
+
+    #[test]
+    fn nothing_follows_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.csv");
+        fs::write(&path, "sequence\nA\n-\nA\n").unwrap();
+        let ends: Vec<_> =
+            unlabelled(&path, None, &ColumnNames::default(), 1).unwrap().map(|rows| rows.is_ok()).collect();
+        assert_eq!(ends, [true, false]);
+    }
+
+    #[test]
+    fn chunks_may_be_read_on_another_thread() {
+        fn is_send<T: Send>() {}
+        is_send::<Chunks>();
+    }
+}
