@@ -1,10 +1,7 @@
 //! The specimens of needletail, gathered from the test data of older libraries: each gives its sequences or one clear error.
-//!
-//! They lie outside the repository, in the folder `VQDNA_SHARED` (default: `../shared` beside the workspace); without it the
-//! test passes and says so.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -55,16 +52,8 @@ fn the_table_holds_every_specimen() {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "a skipped test says so")]
 fn specimens() -> Option<PathBuf> {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-    let shared = env::var_os("VQDNA_SHARED").map_or(default, PathBuf::from);
-    let folder = shared.join("data/fasta_edge_cases/needletail/tests");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    println!("skipped: no specimens in {}", folder.display());
-    None
+    crate::shared("data/fasta_edge_cases/needletail/tests")
 }
 
 fn read_all_letters(path: &Path) -> Result<Counts, FastaError> {
