@@ -5,8 +5,7 @@
 //!
 //! | floor | rooms |
 //! | --- | --- |
-//! | 0 | [`aside`], [`random_access`], [`words`], [`nearest`] |
-//! | 0 | [`aside`], [`words`], [`nearest`], [`random`] |
+//! | 0 | [`aside`], [`random`], [`random_access`], [`words`], [`nearest`] |
 //! | 1 | [`alphabet`], [`span`], [`input`], [`metric`], [`bucket`] |
 //! | 2 | [`fasta`], [`codes`], [`synthetic`], [`shuffle`] |
 //! | 3 | [`segment`], [`window`], [`split`], [`bed`] |
@@ -49,8 +48,8 @@ pub mod input;
 pub mod labelled;
 pub mod metric;
 pub mod nearest;
-pub mod random_access;
 pub mod random;
+pub mod random_access;
 pub mod sampler;
 pub mod segment;
 pub mod shuffle;
