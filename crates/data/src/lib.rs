@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | 0 | [`aside`], [`random`], [`random_access`], [`words`], [`nearest`] |
 //! | 1 | [`alphabet`], [`span`], [`input`], [`metric`], [`bucket`] |
-//! | 2 | [`fasta`], [`codes`], [`synthetic`], [`shuffle`] |
+//! | 2 | [`fasta`], [`codes`], [`synthetic`], [`shuffle`], [`vectors`] |
 //! | 3 | [`segment`], [`window`], [`split`], [`bed`] |
 //! | 4 | [`corpus`], [`labelled`] |
 //! | 5 | [`sampler`] |
@@ -56,5 +56,6 @@ pub mod shuffle;
 pub mod span;
 pub mod split;
 pub mod synthetic;
+pub mod vectors;
 pub mod window;
 pub mod words;
