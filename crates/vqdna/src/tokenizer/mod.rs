@@ -3,6 +3,7 @@
 //! Every tokenizer turns a [`Batch`] into [`Tokens`], and the rest of the program sees nothing else of it. With a second kind
 //! this file gets an enum of configs and an enum of modules, as `quantizer/mod.rs` has.
 
+pub mod coded;
 pub mod vqdna;
 
 use burn::prelude::*;
