@@ -195,6 +195,34 @@ impl Transformer {
     /// - `real`: `[batch, bases]`, 1 for a real base, 0 for padding, which is not attended to
     /// - output: `[batch, pools, d_model]`
     pub fn hidden(&self, vectors: Tensor<3>, masked: Option<Tensor<2, Bool>>, real: &Tensor<2>) -> Tensor<3> {
+        self.norm.forward(self.after_layers(vectors, masked, real, self.layers.len()))
+    }
+
+    /// The hidden states after some of the layers, with nothing masked: 0 are projected vectors, and only those after all layers
+    /// pass the last norm. Shapes as for [`Transformer::hidden`].
+    ///
+    /// # Panics
+    /// If there are not as many layers.
+    pub fn hidden_of_layer(&self, vectors: Tensor<3>, real: &Tensor<2>, layer: usize) -> Tensor<3> {
+        let hidden = self.after_layers(vectors, None, real, layer);
+        if layer == self.layers.len() { self.norm.forward(hidden) } else { hidden }
+    }
+
+    /// Which hidden states are real: those of pools with a real base.
+    ///
+    /// # Shapes
+    /// - `real`: `[batch, bases]`, 1 or 0; output: `[batch, pools]`
+    pub fn real(&self, real: Tensor<2>) -> Tensor<2> {
+        pool(real.clone().unsqueeze_dim(2), &real, self.pool).1
+    }
+
+    fn after_layers(
+        &self,
+        vectors: Tensor<3>,
+        masked: Option<Tensor<2, Bool>>,
+        real: &Tensor<2>,
+        layers: usize,
+    ) -> Tensor<3> {
         let (vectors, real) = pool(vectors, real, self.pool);
         let mut x = self.proj.forward(vectors);
         if let Some(masked) = masked {
@@ -202,7 +230,7 @@ impl Transformer {
             let instead = self.mask_vector.val().unsqueeze::<3>().expand(shape);
             x = x.mask_where(masked.unsqueeze_dim::<3>(2).expand(shape), instead);
         }
-        self.norm.forward(self.layers.iter().fold(x, |x, layer| layer.forward(x, real.clone())))
+        self.layers[..layers].iter().fold(x, |x, layer| layer.forward(x, real.clone()))
     }
 
     /// The encoder with all of its parameters frozen and fresh adapters, which alone learn: a pure function of the encoder and the

@@ -1,5 +1,5 @@
-//! Tells something about a whole sequence: hidden states pooled over its real positions, a linear layer, GELU, then one linear layer to
-//! the outputs, which are logits of classes or predicted numbers.
+//! Tells something about a whole sequence: hidden states pooled over its real positions, a linear layer and GELU unless left out, then
+//! one linear layer to the outputs, which are logits of classes or predicted numbers.
 
 use burn::prelude::*;
 use rand::RngExt;
@@ -21,10 +21,23 @@ pub enum Pooling {
     Max,
 }
 
+/// What stands between pooled hidden states and the outputs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeadKind {
+    /// A linear layer and GELU.
+    #[default]
+    Mlp,
+    /// Nothing: logistic or linear regression.
+    Linear,
+}
+
 /// The network of a head.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SequenceHeadConfig {
+    /// What stands before the outputs.
+    pub kind: HeadKind,
     /// What stands for a sequence.
     pub pooling: Pooling,
     /// Channels between the two linear layers; absent: as many as a hidden state has.
@@ -63,12 +76,12 @@ impl SequenceHeadConfig {
     }
 }
 
-/// Pooling, then two linear layers with GELU between them.
+/// Pooling, then one linear layer, or two with GELU between them.
 #[derive(Module, Debug)]
 pub struct SequenceHead {
-    /// `d_model` to `d_hidden`, before GELU.
-    pub dense: Linear,
-    /// `d_hidden` to the outputs.
+    /// `d_model` to `d_hidden`, before GELU; none of a linear head.
+    pub dense: Option<Linear>,
+    /// `d_hidden`, or `d_model` of a linear head, to the outputs.
     pub classifier: Linear,
     #[module(skip)]
     pooling: Pooling,
@@ -80,13 +93,19 @@ impl SequenceHead {
     #[must_use]
     pub fn new(config: &SequenceHeadConfig, d_model: usize, outputs: usize, seed: u64, device: &Device) -> Self {
         let random = &mut stream(seed, "weights of the sequence head", &[]);
-        let d_hidden = config.d_hidden.unwrap_or(d_model);
+        let d_hidden = config.d_hidden.filter(|_| config.kind == HeadKind::Mlp).unwrap_or(d_model);
         Self {
-            dense: Linear::new(d_model, d_hidden, random, device),
+            dense: (config.kind == HeadKind::Mlp).then(|| Linear::new(d_model, d_hidden, random, device)),
             classifier: Linear::new(d_hidden, outputs, random, device),
             pooling: config.pooling,
             dropout: config.dropout,
         }
+    }
+
+    /// The same head with another last layer.
+    #[must_use]
+    pub fn with_classifier(self, classifier: Linear) -> Self {
+        Self { classifier, ..self }
     }
 
     /// Outputs of each sequence, without dropout.
@@ -105,23 +124,7 @@ impl SequenceHead {
     /// - `hidden`: `[batch, bases, d_model]`, finite; `real`: `[batch, bases]`, 1 or 0
     /// - output: `[batch, d_model]`
     pub fn pool(&self, hidden: Tensor<3>, real: Tensor<2>) -> Tensor<2> {
-        match self.pooling {
-            Pooling::Mean => {
-                let count = real.clone().sum_dim(1).clamp_min(1.0);
-                weighted_sum(hidden, real / count)
-            }
-            Pooling::First => {
-                let is_first = real.clone().cumsum(1).equal_elem(1.0).float();
-                weighted_sum(hidden, real * is_first)
-            }
-            Pooling::Max => {
-                let [_, _, d_model] = hidden.dims();
-                let padding = real.clone().equal_elem(0.0).unsqueeze_dim::<3>(2).expand(hidden.dims());
-                let largest = hidden.mask_fill(padding, f32::MIN).max_dim(1).squeeze_dim::<2>(1);
-                let is_empty = real.max_dim(1).equal_elem(0.0).expand([largest.dims()[0], d_model]);
-                largest.mask_fill(is_empty, 0.0)
-            }
-        }
+        pool(self.pooling, hidden, real)
     }
 
     /// Outputs of pooled sequences.
@@ -131,7 +134,11 @@ impl SequenceHead {
     /// - `kept`: `[batch, d_hidden]`, factors of the channels before the last layer; none for no dropout
     /// - output: `[batch, outputs]`
     pub fn outputs(&self, pooled: Tensor<2>, kept: Option<Tensor<2>>) -> Tensor<2> {
-        let inner = self.dense.forward_gelu(pooled.unsqueeze_dim(0));
+        let inner = pooled.unsqueeze_dim(0);
+        let inner = match &self.dense {
+            Some(dense) => dense.forward_gelu(inner),
+            None => inner,
+        };
         let inner = match kept {
             Some(kept) => inner * kept.unsqueeze_dim(0),
             None => inner,
@@ -145,11 +152,36 @@ impl SequenceHead {
     /// # Shapes
     /// - output: `[batch, d_hidden]`
     pub fn dropout_mask(&self, batch: usize, random: &mut Stream) -> Tensor<2> {
-        let [d_hidden, _] = self.dense.weight.dims();
+        let [_, d_hidden] = self.classifier.weight.dims();
         let kept = (1.0 / (1.0 - self.dropout)) as f32;
         let factors: Vec<f32> =
             (0..batch * d_hidden).map(|_| if random.random_bool(self.dropout) { 0.0 } else { kept }).collect();
-        Tensor::from_data(TensorData::new(factors, [batch, d_hidden]), &self.dense.weight.device())
+        Tensor::from_data(TensorData::new(factors, [batch, d_hidden]), &self.classifier.weight.device())
+    }
+}
+
+/// What stands for each sequence; 0 where nothing is real.
+///
+/// # Shapes
+/// - `hidden`: `[batch, bases, d_model]`, finite; `real`: `[batch, bases]`, 1 or 0
+/// - output: `[batch, d_model]`
+pub fn pool(pooling: Pooling, hidden: Tensor<3>, real: Tensor<2>) -> Tensor<2> {
+    match pooling {
+        Pooling::Mean => {
+            let count = real.clone().sum_dim(1).clamp_min(1.0);
+            weighted_sum(hidden, real / count)
+        }
+        Pooling::First => {
+            let is_first = real.clone().cumsum(1).equal_elem(1.0).float();
+            weighted_sum(hidden, real * is_first)
+        }
+        Pooling::Max => {
+            let [_, _, d_model] = hidden.dims();
+            let padding = real.clone().equal_elem(0.0).unsqueeze_dim::<3>(2).expand(hidden.dims());
+            let largest = hidden.mask_fill(padding, f32::MIN).max_dim(1).squeeze_dim::<2>(1);
+            let is_empty = real.max_dim(1).equal_elem(0.0).expand([largest.dims()[0], d_model]);
+            largest.mask_fill(is_empty, 0.0)
+        }
     }
 }
 
@@ -257,7 +289,10 @@ mod tests {
     fn settings_are_checked() {
         let of = |text: &str| toml::from_str::<SequenceHeadConfig>(text);
         let config = of("pooling = \"max\"\nd_hidden = 8\ndropout = 0.1").expect("sound");
-        assert_eq!(config, SequenceHeadConfig { pooling: Pooling::Max, d_hidden: Some(8), dropout: 0.1 });
+        assert_eq!(
+            config,
+            SequenceHeadConfig { kind: HeadKind::Mlp, pooling: Pooling::Max, d_hidden: Some(8), dropout: 0.1 }
+        );
         assert!(config.check().is_ok() && SequenceHeadConfig::default().check().is_ok());
         assert!(of("poling = \"max\"").is_err() && of("pooling = \"sum\"").is_err());
         for (text, field) in [("d_hidden = 0", "head.d_hidden"), ("dropout = 1.0", "head.dropout")] {
