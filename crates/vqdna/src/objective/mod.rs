@@ -3,6 +3,7 @@
 
 pub mod masked;
 pub mod reconstruct;
+pub mod supervised;
 
 use burn::module::Module;
 use burn::prelude::*;
