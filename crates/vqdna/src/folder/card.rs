@@ -7,7 +7,7 @@ use std::path::Path;
 use vqdna_data::fasta::InputDigest;
 use vqdna_data::segment::Counts;
 
-use super::{ModelConfig, PretrainedConfig};
+use super::{FinetunedConfig, ModelConfig, PretrainedConfig};
 use crate::objective::Measures;
 
 /// What `run.json` holds: all that is needed to do the run again, and what came of it.
@@ -34,9 +34,10 @@ pub struct Manifest<C> {
     pub vocabulary: Option<String>,
     /// Inputs with digests.
     pub inputs: Vec<InputDigest>,
-    /// What the letter policies did to them.
-    pub counts: Counts,
-    /// Windows trained on, and held out for validation.
+    /// What the letter policies did to them; none of labelled sequences.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
+    /// Windows (or labelled sequences) trained on, and held out for validation.
     pub windows: (usize, usize),
     /// Steps done.
     pub steps: u64,
@@ -48,9 +49,10 @@ pub struct Manifest<C> {
 
 /// The model card.
 pub(super) fn card<C>(config: &ModelConfig, manifest: &Manifest<C>) -> String {
-    let mut card = match &config.pretrained {
-        None => of_vocabulary(config),
-        Some(pretrained) => of_pretrained(config, pretrained),
+    let mut card = match (&config.finetuned, &config.pretrained) {
+        (Some(finetuned), _) => of_finetuned(finetuned),
+        (None, Some(pretrained)) => of_pretrained(config, pretrained),
+        (None, None) => of_vocabulary(config),
     };
     let _ = writeln!(card, "## Learned from\n\n| file | bases | BLAKE3 |\n| --- | --- | --- |");
     for input in &manifest.inputs {
@@ -92,6 +94,16 @@ fn of_pretrained(config: &ModelConfig, PretrainedConfig { vocabulary, backbone, 
         backbone.layers,
         backbone.d_model,
         codes(config)
+    )
+}
+
+fn of_finetuned(FinetunedConfig { labelling, vocabulary, .. }: &FinetunedConfig) -> String {
+    format!(
+        "---\nlibrary_name: vqdna\ntags: [dna, genomics, sequence-classification, vector-quantization]\n---\n\n\
+         # A fine-tuned VQDNA model\n\nTells {} of DNA sequences ({} task; VQDNA, arXiv 2405.10812), over a vocabulary that is inside and \
+         named {vocabulary}. Predict with\n\n    vqdna predict THIS_FOLDER sequences.fa > predictions.tsv\n\n",
+        labelling.outputs().join(", "),
+        labelling.task()
     )
 }
 

@@ -5,10 +5,12 @@
 //! | --- | --- | --- | --- |
 //! | vocabulary | `learn` | the tokenizer | [`Vocabulary`] |
 //! | pre-trained model | `pretrain` | a vocabulary, an encoder over its codes, masked heads | [`Pretrained`], or its [`Vocabulary`] alone |
+//! | fine-tuned model | `finetune` | a vocabulary, an encoder, a head, what its outputs stand for | [`Finetuned`], or its [`Vocabulary`] alone |
 //!
 //! A further kind is a section of [`ModelConfig`], a variant of [`Kind`] and a file here.
 
 mod card;
+mod finetuned;
 mod pretrained;
 mod vocabulary;
 
@@ -24,6 +26,7 @@ use crate::tokenizer::vqdna::{VqdnaConfig, VqdnaConfigError};
 use crate::weights::{self, Arrays, WeightError};
 
 pub use card::{Manifest, measures_json};
+pub use finetuned::{Finetuned, FinetunedConfig, publish as publish_finetuned};
 pub use pretrained::{Pretrained, PretrainedConfig, publish};
 pub use vocabulary::Vocabulary;
 
@@ -47,6 +50,9 @@ pub struct ModelConfig {
     /// What was pre-trained; none in a vocabulary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pretrained: Option<PretrainedConfig>,
+    /// What was fine-tuned, and to what.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finetuned: Option<FinetunedConfig>,
 }
 
 /// What a folder holds.
@@ -56,6 +62,8 @@ pub enum Kind {
     Vocabulary,
     /// A vocabulary and an encoder over its codes.
     Pretrained,
+    /// A vocabulary, an encoder and a head.
+    Finetuned,
 }
 
 impl fmt::Display for Kind {
@@ -63,6 +71,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Vocabulary => "a vocabulary",
             Self::Pretrained => "a pre-trained model",
+            Self::Finetuned => "a fine-tuned model",
         })
     }
 }
@@ -74,6 +83,7 @@ impl Kind {
         match self {
             Self::Vocabulary => "learn",
             Self::Pretrained => "pretrain",
+            Self::Finetuned => "finetune",
         }
     }
 }
@@ -167,7 +177,15 @@ impl ModelConfig {
             tokenizer: tokenizer.clone(),
             letters,
             pretrained: None,
+            finetuned: None,
         }
+    }
+
+    /// The config of a model that was fine-tuned over the vocabulary of `base`.
+    #[must_use]
+    pub fn of_finetuned(base: &Self, finetuned: FinetunedConfig) -> Self {
+        let architectures = vec!["VqdnaForSequenceClassification".to_owned()];
+        Self { architectures, finetuned: Some(finetuned), ..Self::new(&base.tokenizer, base.letters) }
     }
 
     /// The config of a model that was pre-trained over a vocabulary.
@@ -216,13 +234,25 @@ impl ModelConfig {
                 return Err(wrong(format!("{field} is {found:?}, but `tokenizer.quantizer` has {expected:?}")));
             }
         }
+        if let Some(finetuned) = &config.finetuned {
+            if let Some(backbone) = &finetuned.backbone {
+                backbone.check().map_err(|source| FolderError::Backbone { path: path.clone(), source })?;
+            }
+            if finetuned.labelling.outputs().is_empty() {
+                return Err(wrong("`finetuned.labelling` has no outputs".to_owned()));
+            }
+        }
         Ok(config)
     }
 
     /// What a folder with this config holds.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        if self.pretrained.is_some() { Kind::Pretrained } else { Kind::Vocabulary }
+        match (&self.finetuned, &self.pretrained) {
+            (Some(_), _) => Kind::Finetuned,
+            (None, Some(_)) => Kind::Pretrained,
+            (None, None) => Kind::Vocabulary,
+        }
     }
 
     /// Refuses a folder that holds anything but `needed`.
@@ -233,7 +263,7 @@ impl ModelConfig {
         if self.kind() == needed { Ok(()) } else { Err(self.other_than(needed, folder)) }
     }
 
-    fn other_than(&self, needed: Kind, folder: &Path) -> FolderError {
+    pub(crate) fn other_than(&self, needed: Kind, folder: &Path) -> FolderError {
         FolderError::OtherKind { folder: folder.to_owned(), found: self.kind(), needed }
     }
 }

@@ -4,7 +4,7 @@ use burn::prelude::*;
 use std::path::Path;
 
 use super::pretrained::TOKENIZER;
-use super::{FolderError, ModelConfig, digest, misfit, read_weights};
+use super::{FinetunedConfig, FolderError, Kind, ModelConfig, PretrainedConfig, digest, misfit, read_weights};
 use crate::tokenizer::vqdna::{Vqdna, load_published};
 use crate::weights::Arrays;
 
@@ -26,7 +26,7 @@ impl Vocabulary {
     /// See [`FolderError`].
     pub fn load(folder: &Path, device: &Device) -> Result<Self, FolderError> {
         let config = ModelConfig::load(folder)?;
-        let prefix = if config.pretrained.is_some() { TOKENIZER } else { "" };
+        let prefix = if config.kind() == Kind::Vocabulary { "" } else { TOKENIZER };
         Self::from_weights(config, read_weights(folder, prefix)?, folder, device)
     }
 
@@ -38,9 +38,11 @@ impl Vocabulary {
         device: &Device,
     ) -> Result<Self, FolderError> {
         let fresh = config.tokenizer.init(0, &device.clone().without_autodiff());
-        let (prefix, digest) = match &config.pretrained {
-            None => ("", digest(folder)?),
-            Some(pretrained) => (TOKENIZER, pretrained.vocabulary.clone()),
+        let (prefix, digest) = match (&config.pretrained, &config.finetuned) {
+            (None, None) => ("", digest(folder)?),
+            (Some(PretrainedConfig { vocabulary, .. }), _) | (None, Some(FinetunedConfig { vocabulary, .. })) => {
+                (TOKENIZER, vocabulary.clone())
+            }
         };
         let published = arrays.into_iter().map(|(name, array)| (name[prefix.len()..].to_owned(), array));
         let model = load_published(fresh, published.collect())

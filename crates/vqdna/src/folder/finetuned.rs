@@ -1,0 +1,92 @@
+//! A fine-tuned model: a vocabulary, an encoder over its codes, a head, and what the outputs stand for.
+//!
+//! One file holds all weights. Names begin with `tokenizer.`, `backbone.` or `head.`, and go on as those of the PyTorch definition
+//! of that part.
+
+use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use vqdna_data::labelled::Labelling;
+
+use super::pretrained::TOKENIZER;
+use super::{FolderError, Kind, ModelConfig, Vocabulary, digest, misfit, read_weights};
+use crate::backbone::transformer::{Transformer, TransformerConfig};
+use crate::head::sequence::{SequenceHead, SequenceHeadConfig};
+use crate::layers::lora::LoraConfig;
+use crate::objective::supervised::SequenceModel;
+use crate::tokenizer::vqdna::{self, Vqdna};
+use crate::weights::{self, Arrays};
+
+/// The section `finetuned` of `config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FinetunedConfig {
+    /// Digest of the vocabulary: BLAKE3 of the `model.safetensors` that `learn` wrote. Files of codes name it.
+    pub vocabulary: String,
+    /// The encoder; none for a probe of code vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<TransformerConfig>,
+    /// Adapters that stand beside its weights; none if they are folded in, or there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
+    /// The head.
+    pub head: SequenceHeadConfig,
+    /// What the outputs stand for.
+    pub labelling: Labelling,
+    /// Positions of the longest sequence that it learned from: longer ones are predicted window by window.
+    pub window: usize,
+    /// Whether outputs are the mean over both strands.
+    pub both_strands: bool,
+}
+
+/// A fine-tuned model, ready for use.
+#[derive(Clone, Debug)]
+pub struct Finetuned {
+    /// What its folder holds.
+    pub config: ModelConfig,
+    /// The section of it that is its own.
+    pub finetuned: FinetunedConfig,
+    /// Bases to codes, and codes to vectors; without autodiff.
+    pub vocabulary: Vocabulary,
+    /// Vectors to outputs, with adapters folded in.
+    pub model: SequenceModel,
+    /// Names the weights: BLAKE3 of `model.safetensors`.
+    pub digest: String,
+}
+
+impl Finetuned {
+    /// Loads a folder onto a device.
+    ///
+    /// # Errors
+    /// See [`FolderError`]; [`FolderError::OtherKind`] if the folder holds something else.
+    pub fn load(folder: &Path, device: &Device) -> Result<Self, FolderError> {
+        let config = ModelConfig::load(folder)?;
+        let Some(finetuned) = config.finetuned.clone() else {
+            return Err(config.other_than(Kind::Finetuned, folder));
+        };
+        let (tokenizer, arrays): (Arrays, Arrays) =
+            read_weights(folder, "")?.into_iter().partition(|(name, _)| name.starts_with(TOKENIZER));
+        let FinetunedConfig { backbone, lora, head, labelling, .. } = &finetuned;
+        let d_code = config.tokenizer.d_code;
+        let encoder = backbone.as_ref().map(|backbone| {
+            let fresh = backbone.init(d_code, 0, device);
+            match lora {
+                Some(lora) => fresh.with_adapters(lora, 0),
+                None => fresh,
+            }
+        });
+        let d_model = backbone.as_ref().map_or(d_code, |backbone| backbone.d_model);
+        let head = SequenceHead::new(head, d_model, labelling.outputs().len(), 0, device);
+        let model = weights::assign(SequenceModel { backbone: encoder, head }, &arrays).map_err(misfit(folder))?;
+        let model = SequenceModel { backbone: model.backbone.map(Transformer::merged), ..model };
+        let vocabulary = Vocabulary::from_weights(config.clone(), tokenizer, folder, device)?;
+        Ok(Self { config, finetuned, vocabulary, model, digest: digest(folder)? })
+    }
+}
+
+/// All weights under the names of the file.
+#[must_use]
+pub fn publish(vocabulary: &Vqdna, model: &SequenceModel) -> Arrays {
+    let tokenizer = vqdna::publish(vocabulary).into_iter().map(|(name, array)| (format!("{TOKENIZER}{name}"), array));
+    tokenizer.chain(weights::collect(model)).collect()
+}
