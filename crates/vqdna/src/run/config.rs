@@ -12,6 +12,8 @@ use vqdna_data::split::{SplitError, SplitPolicy};
 use vqdna_data::window::Windowing;
 
 use crate::backbone::transformer::TransformerConfigError;
+use crate::head::sequence::SequenceHeadConfigError;
+use crate::layers::lora::LoraConfigError;
 use crate::tokenizer::vqdna::VqdnaConfigError;
 use crate::train::TrainConfig;
 
@@ -19,9 +21,6 @@ use crate::train::TrainConfig;
 pub trait StageConfig: Clone + Serialize + DeserializeOwned {
     /// The one seed, from which all others are derived.
     fn seed(&self) -> u64;
-
-    /// What becomes of letters, and which windows are seen.
-    fn data(&self) -> &DataConfig;
 
     /// The loop.
     fn train(&self) -> &TrainConfig;
@@ -57,6 +56,12 @@ pub trait StageConfig: Clone + Serialize + DeserializeOwned {
             field_error(path, e.inner())
         })
     }
+}
+
+/// Everything that a run of a stage depends on that learns from windows of a corpus.
+pub trait CorpusConfig: StageConfig {
+    /// What becomes of letters, and which windows are seen.
+    fn data(&self) -> &DataConfig;
 }
 
 /// From records to windows.
@@ -153,6 +158,12 @@ pub enum ConfigError {
     /// A contradiction in an encoder.
     #[error("config: {0}")]
     Backbone(#[from] TransformerConfigError),
+    /// Adapters that cannot be.
+    #[error("config: {0}")]
+    Lora(#[from] LoraConfigError),
+    /// A head that cannot be.
+    #[error("config: {0}")]
+    Head(#[from] SequenceHeadConfigError),
     /// Shares of a split that cannot be.
     #[error("config field `data.split`: {0}")]
     Split(SplitError),

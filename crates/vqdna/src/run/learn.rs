@@ -4,7 +4,7 @@ use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
-use super::config::{ConfigError, DataConfig, StageConfig, check_data, check_train, require};
+use super::config::{ConfigError, CorpusConfig, DataConfig, StageConfig, check_data, check_train, require};
 use super::source::{Bases, Windows};
 use super::stage::{Finished, Job, StageError, StageObserver, fingerprint};
 use crate::folder::{self, ModelConfig};
@@ -45,13 +45,15 @@ impl LearnConfig {
     }
 }
 
+impl CorpusConfig for LearnConfig {
+    fn data(&self) -> &DataConfig {
+        &self.data
+    }
+}
+
 impl StageConfig for LearnConfig {
     fn seed(&self) -> u64 {
         self.seed
-    }
-
-    fn data(&self) -> &DataConfig {
-        &self.data
     }
 
     fn train(&self) -> &TrainConfig {
@@ -103,7 +105,7 @@ impl Learn<'_> {
             source: &source,
             config: &config.train,
             selection: None,
-            fingerprint: fingerprint(*config, &corpus, None),
+            fingerprint: fingerprint(*config, corpus.digests(), None),
             folder: job.folder,
             stop: job.stop,
         };

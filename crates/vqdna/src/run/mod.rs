@@ -2,7 +2,11 @@
 
 pub mod codes;
 pub mod config;
+pub mod finetune;
+pub mod kmers;
+pub mod labelled;
 pub mod learn;
 pub mod pretrain;
+pub mod recipe;
 pub mod source;
 pub mod stage;

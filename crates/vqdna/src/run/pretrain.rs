@@ -10,7 +10,9 @@ use vqdna_data::segment::Policy;
 use vqdna_data::span::StrandPolicy;
 
 use super::codes::{CodeFile, Codes, Origin};
-use super::config::{CodesFrom, ConfigError, DataConfig, StageConfig, check_data, check_train, is_share, require};
+use super::config::{
+    CodesFrom, ConfigError, CorpusConfig, DataConfig, StageConfig, check_data, check_train, is_share, require,
+};
 use super::source::Windows;
 use super::stage::{Finished, Job, StageError, StageObserver, fingerprint};
 use crate::backbone::transformer::TransformerConfig;
@@ -69,13 +71,15 @@ impl PretrainConfig {
     }
 }
 
+impl CorpusConfig for PretrainConfig {
+    fn data(&self) -> &DataConfig {
+        &self.data
+    }
+}
+
 impl StageConfig for PretrainConfig {
     fn seed(&self) -> u64 {
         self.seed
-    }
-
-    fn data(&self) -> &DataConfig {
-        &self.data
     }
 
     fn train(&self) -> &TrainConfig {
@@ -130,7 +134,7 @@ impl Pretrain<'_> {
         let corpus = job.read(&config.data, observer)?;
         let windows = Windows::new(&corpus, *config);
         job.begin(*config, &corpus, windows.sizes(), observer)?;
-        let fingerprint = fingerprint(*config, &corpus, Some(&vocabulary.digest));
+        let fingerprint = fingerprint(*config, corpus.digests(), Some(&vocabulary.digest));
         if job.resume {
             // Before the codes of another run are replaced.
             Checkpoint::check(job.folder, &fingerprint)?;

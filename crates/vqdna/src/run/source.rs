@@ -11,7 +11,7 @@ use vqdna_data::sampler::WindowTable;
 use vqdna_data::span::{Strand, StrandPolicy};
 use vqdna_data::split::Split;
 
-use super::config::{DataConfig, StageConfig};
+use super::config::{CorpusConfig, DataConfig};
 use crate::batch::{Batch, HostWindow};
 use crate::seed::stream;
 use crate::train::{Source, TrainConfig};
@@ -89,7 +89,7 @@ pub struct Windows<'a> {
 impl<'a> Windows<'a> {
     /// Windows as a config cuts and splits them.
     #[must_use]
-    pub fn new(corpus: &Corpus, config: &'a impl StageConfig) -> Self {
+    pub fn new(corpus: &Corpus, config: &'a impl CorpusConfig) -> Self {
         let (data, train, seed) = (config.data(), config.train(), config.seed());
         let table = |split| WindowTable::new(corpus, &data.windowing(), &data.split, seed, split);
         let [training, valid, test] = [Split::Train, Split::Valid, Split::Test].map(table);

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use vqdna_data::aside::{AsideFile, write_aside};
 use vqdna_data::corpus::Corpus;
 use vqdna_data::fasta::FastaError;
+use vqdna_data::input::InputDigest;
 use vqdna_data::segment::Counts;
 use vqdna_data::split::SplitError;
 
@@ -103,6 +104,12 @@ pub enum StageError {
         /// What else to do, where there is something.
         hint: &'static str,
     },
+    /// An encoder is wanted where there is only a vocabulary.
+    #[error(
+        "the model is a vocabulary, which has no encoder to fine-tune: pre-train one, or use --from-scratch with --mode full, or \
+         --mode probe"
+    )]
+    NoEncoder,
     /// No bases to learn from.
     #[error("there is no window to train on: {bases} bases were read, and {reason}")]
     NothingToLearn {
@@ -191,6 +198,11 @@ impl Job<'_> {
             return Err(StageError::NothingToLearn { bases, reason });
         }
         observer.read(&corpus.counts(), windows);
+        self.write_config(config)
+    }
+
+    /// Writes the resolved config, but for a folder with a checkpoint.
+    pub(super) fn write_config(&self, config: &impl StageConfig) -> Result<(), StageError> {
         if self.resume && self.has_checkpoint() {
             return Ok(());
         }
@@ -227,11 +239,24 @@ impl Job<'_> {
         Ok((model, Finished { ending, best, evaluated_on, measures, wall_s: begun.elapsed().as_secs_f64() }))
     }
 
-    /// What `run.json` says of a run; `vocabulary` names the one that it began with.
+    /// What `run.json` says of a run over a corpus; `vocabulary` names the one that it began with.
     pub(super) fn manifest<C: StageConfig>(
         &self,
         config: &C,
         corpus: &Corpus,
+        vocabulary: Option<&str>,
+        windows: (usize, usize),
+        finished: &Finished,
+    ) -> Manifest<C> {
+        let counts = Some(corpus.counts());
+        Manifest { counts, ..self.manifest_of(config, corpus.digests(), vocabulary, windows, finished) }
+    }
+
+    /// [`Job::manifest`] of any inputs.
+    pub(super) fn manifest_of<C: StageConfig>(
+        &self,
+        config: &C,
+        inputs: &[InputDigest],
         vocabulary: Option<&str>,
         windows: (usize, usize),
         finished: &Finished,
@@ -248,8 +273,8 @@ impl Job<'_> {
             machine: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             config: config.clone(),
             vocabulary: vocabulary.map(str::to_owned),
-            inputs: corpus.digests().to_vec(),
-            counts: corpus.counts(),
+            inputs: inputs.to_vec(),
+            counts: None,
             windows,
             steps: config.train().steps,
             evaluated_on: finished.evaluated_on.to_owned(),
@@ -259,10 +284,10 @@ impl Job<'_> {
 }
 
 /// Names what a run depends on: the essence of its config, the contents of its inputs, and the vocabulary that it began with.
-pub(super) fn fingerprint(config: &impl StageConfig, corpus: &Corpus, vocabulary: Option<&str>) -> String {
+pub(super) fn fingerprint(config: &impl StageConfig, inputs: &[InputDigest], vocabulary: Option<&str>) -> String {
     let mut hash = blake3::Hasher::new();
     hash.update(toml::to_string(&config.essence()).expect("a checked config is TOML").as_bytes());
-    for input in corpus.digests() {
+    for input in inputs {
         hash.update(input.blake3.as_bytes());
     }
     hash.update(vocabulary.unwrap_or_default().as_bytes());

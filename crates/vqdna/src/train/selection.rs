@@ -23,7 +23,9 @@ impl Default for SelectionConfig {
 }
 
 impl SelectionConfig {
-    fn is_better(&self, new: f64, old: f64) -> bool {
+    /// Whether one value of the measure is better than another.
+    #[must_use]
+    pub fn is_better(&self, new: f64, old: f64) -> bool {
         if matches!(self.measure.as_str(), "loss" | "mse") { new < old } else { new > old }
     }
 }

@@ -1,0 +1,538 @@
+//! Stage 3 as one call: a model and labelled sequences in, a folder with a fine-tuned model out.
+
+use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Instant;
+use vqdna_data::labelled::{Options, Set, Splits, Targets, class_weights};
+use vqdna_data::metric::{Bootstrap, Scores};
+
+use super::config::{ConfigError, StageConfig, check_train, require};
+use super::labelled::{Features, Inputs, Labelled, LabelledSource, codes};
+use super::stage::{Finished, Job, StageError, StageObserver, fingerprint};
+use crate::backbone::transformer::{Transformer, TransformerConfig};
+use crate::folder::{self, FinetunedConfig, ModelConfig, Pretrained, Vocabulary};
+use crate::head::sequence::{HeadKind, SequenceHead, SequenceHeadConfig};
+use crate::layers::Linear;
+use crate::layers::lora::LoraConfig;
+use crate::objective::Measures;
+use crate::objective::supervised::prediction::Prediction;
+use crate::objective::supervised::{Predictor, Probe, SequenceModel, Supervised};
+use crate::tokenizer::coded::CodedRows;
+use crate::train::optimizer::AdamwConfig;
+use crate::train::schedule::{Decay, ScheduleConfig};
+use crate::train::selection::{Best, SelectionConfig};
+use crate::train::{Ending, TrainConfig, Trained, Training};
+use crate::weights::{self, replace};
+
+/// What learns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Low-rank adapters beside the weights of the encoder, and the head.
+    #[default]
+    Lora,
+    /// Encoder and head.
+    Full,
+    /// A linear layer over pooled hidden states, which are computed once.
+    Probe,
+}
+
+/// How much the rows of a class, or the positive side of a label, count in the loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassWeights {
+    /// As many as there are.
+    #[default]
+    None,
+    /// As much as those of any other.
+    Balanced,
+}
+
+/// Which strand a sequence is read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReverseComplement {
+    /// The given one.
+    #[default]
+    None,
+    /// In training either, drawn for each batch; afterwards the given one.
+    Augment,
+    /// In training either; afterwards both, and outputs are their mean.
+    Average,
+}
+
+/// Everything that a run of `finetune` depends on, but its model and its data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FinetuneConfig {
+    /// The one seed, from which all others are derived.
+    pub seed: u64,
+    /// What learns.
+    pub mode: Mode,
+    /// How the data set is read.
+    pub data: Options,
+    /// Which strand a sequence is read from.
+    pub reverse_complement: ReverseComplement,
+    /// How much classes count.
+    pub class_weights: ClassWeights,
+    /// How often the training set is seen, if `train.steps` is 0.
+    pub epochs: f64,
+    /// Most steps that epochs may take; 0 for as many as they do.
+    pub most_steps: u64,
+    /// A fresh encoder, over a vocabulary that has none or instead of the one that was pre-trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<TransformerConfig>,
+    /// Adapters, where they learn.
+    pub lora: LoraConfig,
+    /// Whether adapters stay beside the weights in the folder, rather than folded into them.
+    pub keep_adapters: bool,
+    /// The head.
+    pub head: SequenceHeadConfig,
+    /// Which evaluation on `dev` is kept.
+    pub selection: SelectionConfig,
+    /// The loop; with 0 steps, `epochs` says how many.
+    pub train: TrainConfig,
+}
+
+impl Default for FinetuneConfig {
+    fn default() -> Self {
+        Self::of_mode(Mode::default())
+    }
+}
+
+impl FinetuneConfig {
+    /// The defaults of a mode.
+    ///
+    /// Batch, warm-up, decay and weight decay are those with which DNABERT-2 was fine-tuned on GUE; encoders as small as ours
+    /// learn faster with a higher rate.
+    #[must_use]
+    pub fn of_mode(mode: Mode) -> Self {
+        let rate = match mode {
+            Mode::Lora => 1e-3,
+            Mode::Full => 2e-4,
+            Mode::Probe => 1e-2,
+        };
+        let schedule = ScheduleConfig { rate, warmup: 0.06, decay: Decay::Linear, ..ScheduleConfig::default() };
+        let train = TrainConfig {
+            steps: 0,
+            batch: 32,
+            schedule,
+            optimizer: AdamwConfig { weight_decay: 0.01, ..AdamwConfig::default() },
+            log_every: 20,
+            evaluate_every: 100,
+            checkpoint_every: 0,
+            ..TrainConfig::default()
+        };
+        let head = match mode {
+            Mode::Probe => SequenceHeadConfig { kind: HeadKind::Linear, ..SequenceHeadConfig::default() },
+            Mode::Lora | Mode::Full => SequenceHeadConfig { dropout: 0.1, ..SequenceHeadConfig::default() },
+        };
+        Self {
+            seed: 42,
+            mode,
+            data: Options::default(),
+            reverse_complement: ReverseComplement::default(),
+            class_weights: ClassWeights::default(),
+            epochs: 4.0,
+            most_steps: 0,
+            backbone: None,
+            lora: LoraConfig::default(),
+            keep_adapters: false,
+            head,
+            selection: SelectionConfig::default(),
+            train,
+        }
+    }
+
+    /// Refuses a model that has not what the mode needs.
+    ///
+    /// # Errors
+    /// If it has no encoder, and one is needed.
+    pub fn fits(&self, base: &Base) -> Result<(), StageError> {
+        let has_encoder = base.backbone.is_some() || self.backbone.is_some() || self.mode == Mode::Probe;
+        if has_encoder { Ok(()) } else { Err(StageError::NoEncoder) }
+    }
+
+    /// The loop, with as many steps as the epochs over so many rows take.
+    #[must_use]
+    pub fn training(&self, rows: usize) -> TrainConfig {
+        let per_epoch = rows.div_ceil(self.train.batch) as u64;
+        let micro_batches = (self.epochs * per_epoch as f64).ceil() as u64;
+        let steps = match self.train.steps {
+            0 => {
+                let steps = micro_batches.div_ceil(self.train.accumulate).max(1);
+                if self.most_steps == 0 { steps } else { steps.min(self.most_steps) }
+            }
+            steps => steps,
+        };
+        let evaluate_every = if self.train.evaluate_every == 0 { 0 } else { self.train.evaluate_every.min(steps) };
+        TrainConfig { steps, evaluate_every, ..self.train.clone() }
+    }
+}
+
+impl StageConfig for FinetuneConfig {
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn train(&self) -> &TrainConfig {
+        &self.train
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if let Some(backbone) = &self.backbone {
+            backbone.check()?;
+        }
+        self.lora.check()?;
+        self.head.check()?;
+        require(self.epochs > 0.0 && self.epochs.is_finite(), "epochs", "above 0")?;
+        let linear = self.head.kind == HeadKind::Linear;
+        require(self.mode != Mode::Probe || linear, "head.kind", "`linear` for a probe")?;
+        let mut train = self.train.clone();
+        train.steps = train.steps.max(train.schedule.warmup_steps.unwrap_or(1)).max(1);
+        check_train(&train)
+    }
+
+    fn essence(&self) -> Self {
+        let mut essence = self.clone();
+        essence.train.recompute = false;
+        essence
+    }
+}
+
+/// What fine-tuning begins with.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// Bases to codes, and codes to vectors.
+    pub vocabulary: Vocabulary,
+    /// The encoder that was pre-trained, and its network; none over a vocabulary alone.
+    pub backbone: Option<(Transformer, TransformerConfig)>,
+    /// Digest of the weights that it was loaded from.
+    pub digest: String,
+}
+
+impl Base {
+    /// Loads a vocabulary or a pre-trained model.
+    ///
+    /// # Errors
+    /// If the folder holds neither.
+    pub fn load(folder: &Path, device: &Device) -> Result<Self, StageError> {
+        let config = ModelConfig::load(folder)?;
+        match config.kind() {
+            folder::Kind::Vocabulary => {
+                let vocabulary = Vocabulary::load(folder, device)?;
+                Ok(Self { digest: vocabulary.digest.clone(), vocabulary, backbone: None })
+            }
+            folder::Kind::Pretrained => {
+                let Pretrained { config, vocabulary, model, digest } = Pretrained::load(folder, device)?;
+                let network = config.pretrained.map(|pretrained| pretrained.backbone);
+                Ok(Self { vocabulary, backbone: network.map(|network| (model.backbone, network)), digest })
+            }
+            folder::Kind::Finetuned => Err(config.other_than(folder::Kind::Pretrained, folder).into()),
+        }
+    }
+}
+
+/// A data set with the codes of its sequences, for as many runs as one likes.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// Rows and labels.
+    pub splits: Splits,
+    train: CodedRows,
+    /// The training set from the other strand, where it is asked for.
+    train_reverse: Option<CodedRows>,
+    dev: Option<CodedRows>,
+    test: Option<CodedRows>,
+}
+
+impl Task {
+    /// Computes the codes of a data set.
+    #[must_use]
+    pub fn new(splits: Splits, vocabulary: &Vocabulary, strands: ReverseComplement, device: &Device) -> Self {
+        let codes = |set: &Set, reverse| codes(&vocabulary.model, &set.rows, reverse, device);
+        Self {
+            train: codes(&splits.train, false),
+            train_reverse: (strands != ReverseComplement::None).then(|| codes(&splits.train, true)),
+            dev: splits.dev.as_ref().map(|set| codes(set, false)),
+            test: splits.test.as_ref().map(|set| codes(set, false)),
+            splits,
+        }
+    }
+}
+
+/// Fine-tunes a model to a task.
+pub struct Finetune<'a> {
+    /// From what, and where to.
+    pub job: Job<'a>,
+    /// The checked config.
+    pub config: &'a FinetuneConfig,
+    /// What it begins with.
+    pub base: &'a Base,
+    /// What it learns.
+    pub task: &'a Task,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Finetuning {
+    /// How it ended, and the measures of [`Finetuning::scores`] in short.
+    pub finished: Finished,
+    /// All measures, with intervals; none if it was interrupted, or there is nothing to measure on.
+    pub scores: Option<Scores>,
+}
+
+impl Finetune<'_> {
+    /// Trains, evaluates on `test` (or on `dev` if there is none), and writes the folder.
+    ///
+    /// # Errors
+    /// See [`StageError`]. Nothing but logs and checkpoints is written before training ends.
+    pub fn run(&self, observer: &mut dyn StageObserver) -> Result<Finetuning, StageError> {
+        let (begun, Self { job, config, task, .. }) = (Instant::now(), self);
+        config.check()?;
+        let _claim = job.claim()?;
+        job.write_config(*config)?;
+        let train = config.training(task.splits.train.len());
+        let learned = match config.mode {
+            Mode::Probe => self.probe(&train, observer)?,
+            Mode::Lora | Mode::Full => self.tune(&train, observer)?,
+        };
+        let mut finetuning = Finetuning {
+            finished: Finished {
+                ending: learned.ending,
+                best: learned.best,
+                evaluated_on: "nothing",
+                measures: Measures::new(),
+                wall_s: begun.elapsed().as_secs_f64(),
+            },
+            scores: None,
+        };
+        if learned.ending == Ending::Finished {
+            self.evaluate(&learned.model, &mut finetuning, observer);
+            finetuning.finished.wall_s = begun.elapsed().as_secs_f64();
+            self.save(&learned.model, &train, &finetuning)?;
+        }
+        Ok(finetuning)
+    }
+
+    fn tune(
+        &self,
+        train: &TrainConfig,
+        observer: &mut dyn StageObserver,
+    ) -> Result<Learned<SequenceModel>, StageError> {
+        let (device, task) = (self.job.device.clone().autodiff(), self.task);
+        let model = self.fresh(&device)?;
+        let reverse = task.train_reverse.as_ref();
+        let trained = self.learn(model, &task.train, reverse, task.dev.as_ref(), train, &device, observer)?;
+        Ok(Learned { model: trained.model.valid(), ending: trained.ending, best: trained.best })
+    }
+
+    /// Logistic or linear regression on features brought to mean 0 and deviation 1, which is folded into the weights afterwards.
+    fn probe(
+        &self,
+        train: &TrainConfig,
+        observer: &mut dyn StageObserver,
+    ) -> Result<Learned<SequenceModel>, StageError> {
+        let (plain, task) = (self.job.device, self.task);
+        let model = self.fresh(plain)?;
+        let quantizer = &self.base.vocabulary.model.quantizer;
+        let [outputs, width] = model.head.classifier.weight.dims();
+        let features = |rows: &CodedRows| Features { values: model.features_of(rows, quantizer, plain), width };
+        let (mut known, mut dev) = (features(&task.train), task.dev.as_ref().map(features));
+        let mut reverse = task.train_reverse.as_ref().map(features);
+        let scaling = Scaling::of(&known);
+        [Some(&mut known), dev.as_mut(), reverse.as_mut()].into_iter().flatten().for_each(|found| scaling.apply(found));
+        let device = plain.clone().autodiff();
+        let probe = Probe::new(width, outputs, &device);
+        let trained = self.learn(probe, &known, reverse.as_ref(), dev.as_ref(), train, &device, observer)?;
+        let classifier = scaling.fold(trained.model.valid().classifier, plain);
+        let model = SequenceModel { head: model.head.with_classifier(classifier), ..model };
+        Ok(Learned { model, ending: trained.ending, best: trained.best })
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "a model, what it learns from, and how")]
+    fn learn<M: Predictor, I: Inputs<Batch = M::Input>>(
+        &self,
+        model: M,
+        known: &I,
+        reverse: Option<&I>,
+        dev: Option<&I>,
+        train: &TrainConfig,
+        device: &Device,
+        observer: &mut dyn StageObserver,
+    ) -> Result<Trained<M>, StageError> {
+        let (config, splits) = (self.config, &self.task.splits);
+        let source = LabelledSource {
+            train: Labelled::new(known, &splits.train),
+            reverse,
+            held_out: dev.zip(splits.dev.as_ref()).map(|(dev, set)| Labelled::new(dev, set)),
+            labelling: &splits.labelling,
+            batch: train.batch,
+            accumulate: train.accumulate,
+            seed: config.seed,
+            device,
+            lengths: known.lengths(),
+            orders: Mutex::new(HashMap::new()),
+        };
+        let objective = Supervised {
+            quantizer: &self.base.vocabulary.model.quantizer,
+            labelling: &splits.labelling,
+            weights: self.weights(),
+            seed: config.seed,
+            model: PhantomData,
+        };
+        let training = Training {
+            objective: &objective,
+            source: &source,
+            config: train,
+            selection: splits.dev.as_ref().map(|_| &config.selection),
+            fingerprint: fingerprint(self.config, &splits.digests, Some(&self.base.digest)),
+            folder: self.job.folder,
+            stop: self.job.stop,
+        };
+        Ok(training.run(model, self.job.resume, device, observer)?)
+    }
+
+    /// The model before the first step, on a device with autodiff or without.
+    fn fresh(&self, device: &Device) -> Result<SequenceModel, StageError> {
+        let (config, d_code) = (self.config, self.base.vocabulary.config.tokenizer.d_code);
+        let backbone = match (&config.backbone, &self.base.backbone) {
+            (Some(network), _) => Some(network.init(d_code, config.seed, device)),
+            (None, Some((known, network))) => {
+                let fresh = network.init(d_code, config.seed, device);
+                Some(weights::assign(fresh, &weights::collect(known)).expect("its own weights"))
+            }
+            (None, None) if config.mode == Mode::Probe => None,
+            (None, None) => return Err(StageError::NoEncoder),
+        };
+        let d_model = self.network().map_or(d_code, |network| network.d_model);
+        // Nothing is masked here.
+        let backbone =
+            backbone.map(|known| Transformer { mask_vector: known.mask_vector.set_require_grad(false), ..known });
+        let backbone = backbone.map(|known| match config.mode {
+            Mode::Lora => known.with_adapters(&config.lora, config.seed),
+            Mode::Full => known,
+            Mode::Probe => known.no_grad(),
+        });
+        let outputs = self.task.splits.labelling.outputs().len();
+        Ok(SequenceModel { backbone, head: SequenceHead::new(&config.head, d_model, outputs, config.seed, device) })
+    }
+
+    /// The encoder's config, if there is an encoder.
+    fn network(&self) -> Option<&TransformerConfig> {
+        self.config.backbone.as_ref().or(self.base.backbone.as_ref().map(|(_, network)| network))
+    }
+
+    fn weights(&self) -> Option<Vec<f64>> {
+        if self.config.class_weights == ClassWeights::None {
+            return None;
+        }
+        let splits = &self.task.splits;
+        match &splits.train.targets {
+            Targets::Classes(classes) => Some(class_weights(classes, splits.labelling.outputs().len())),
+            Targets::Labels { labels, values } => {
+                let positives = |label| values.iter().skip(label).step_by(*labels).filter(|&&applies| applies).count();
+                let weight =
+                    |count: usize| if count == 0 { 1.0 } else { (values.len() / labels - count) as f64 / count as f64 };
+                Some((0..*labels).map(|label| weight(positives(label))).collect())
+            }
+            Targets::Values { .. } => None,
+        }
+    }
+
+    fn evaluate(&self, model: &SequenceModel, finetuning: &mut Finetuning, observer: &mut dyn StageObserver) {
+        let (task, splits) = (self.task, &self.task.splits);
+        let known = [("test", &task.test, &splits.test), ("dev", &task.dev, &splits.dev)];
+        let found = known.into_iter().find_map(|(name, codes, set)| Some((name, codes.as_ref()?, set.as_ref()?)));
+        let Some((name, codes, set)) = found else { return };
+        observer.evaluating(set.len());
+        let (vocabulary, device) = (&self.base.vocabulary.model, self.job.device);
+        let mut outputs = model.outputs_of(codes, &vocabulary.quantizer, device);
+        if self.config.reverse_complement == ReverseComplement::Average {
+            let reverse = super::labelled::codes(vocabulary, &set.rows, true, device);
+            mean_of(&mut outputs, &model.outputs_of(&reverse, &vocabulary.quantizer, device));
+        }
+        let scores = Prediction::new(&splits.labelling, &outputs).scores(&set.targets, Some(Bootstrap::default()));
+        finetuning.finished.evaluated_on = name;
+        finetuning.finished.measures =
+            scores.scores.iter().filter_map(|score| Some((score.name.clone(), score.value?))).collect();
+        finetuning.scores = Some(scores);
+    }
+
+    fn save(&self, model: &SequenceModel, train: &TrainConfig, finetuning: &Finetuning) -> Result<(), StageError> {
+        let (job, config, base, splits) = (self.job, self.config, self.base, &self.task.splits);
+        let keeps = config.keep_adapters && config.mode == Mode::Lora;
+        let model = match &model.backbone {
+            Some(backbone) if !keeps => SequenceModel { backbone: Some(backbone.clone().merged()), ..model.clone() },
+            _ => model.clone(),
+        };
+        let finetuned = FinetunedConfig {
+            vocabulary: base.vocabulary.digest.clone(),
+            backbone: self.network().cloned(),
+            lora: keeps.then(|| config.lora.clone()),
+            head: config.head.clone(),
+            labelling: splits.labelling.clone(),
+            window: splits.train.rows.lengths().into_iter().max().unwrap_or_default(),
+            both_strands: config.reverse_complement == ReverseComplement::Average,
+        };
+        let made = ModelConfig::of_finetuned(&base.vocabulary.config, finetuned);
+        let weights = folder::publish_finetuned(&base.vocabulary.model, &model);
+        let resolved = FinetuneConfig { train: train.clone(), ..config.clone() };
+        let rows = (splits.train.len(), splits.dev.as_ref().map_or(0, Set::len));
+        let manifest = job.manifest_of(&resolved, &splits.digests, Some(&base.digest), rows, &finetuning.finished);
+        folder::save(job.folder, &made, &weights, &manifest)?;
+        Ok(())
+    }
+}
+
+/// A model that was trained, without autodiff.
+struct Learned<M> {
+    model: M,
+    ending: Ending,
+    /// The evaluation that was kept.
+    best: Option<Best>,
+}
+
+/// The mean of both, in place of the first.
+fn mean_of(first: &mut [f32], second: &[f32]) {
+    first.iter_mut().zip(second).for_each(|(first, second)| *first = 0.5 * (*first + second));
+}
+
+/// What brings features to mean 0 and deviation 1.
+pub(super) struct Scaling {
+    means: Vec<f32>,
+    deviations: Vec<f32>,
+}
+
+impl Scaling {
+    pub(super) fn of(features: &Features) -> Self {
+        let rows = (features.values.len() / features.width).max(1) as f64;
+        let column = |c: usize| features.values.iter().skip(c).step_by(features.width).map(|&v| f64::from(v));
+        let means: Vec<f64> = (0..features.width).map(|c| column(c).sum::<f64>() / rows).collect();
+        let deviation = |c: usize| (column(c).map(|v| (v - means[c]).powi(2)).sum::<f64>() / rows).sqrt();
+        let deviations =
+            (0..features.width).map(|c| Some(deviation(c)).filter(|&d| d > 0.0).unwrap_or(1.0) as f32).collect();
+        Self { means: means.into_iter().map(|mean| mean as f32).collect(), deviations }
+    }
+
+    pub(super) fn apply(&self, features: &mut Features) {
+        for row in features.values.chunks_mut(features.width) {
+            for ((value, mean), deviation) in row.iter_mut().zip(&self.means).zip(&self.deviations) {
+                *value = (*value - mean) / deviation;
+            }
+        }
+    }
+
+    /// The layer that does for features what `layer` does for scaled ones.
+    fn fold(&self, layer: Linear, device: &Device) -> Linear {
+        let row = |values: &[f32]| Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), device);
+        let (means, deviations) = (row(&self.means), row(&self.deviations));
+        let weight = layer.weight.val() / deviations.unsqueeze();
+        let shift = (weight.clone() * means.unsqueeze()).sum_dim(1).squeeze_dim::<1>(1);
+        let bias = layer.bias.val() - shift;
+        Linear { weight: replace(layer.weight, |_| weight), bias: replace(layer.bias, |_| bias) }
+    }
+}
