@@ -13,7 +13,7 @@
 //! | 4 | [`tokenizer`] |
 //! | 5 | [`objective`] |
 //! | 6 | [`train`], [`folder`] |
-//! | 7 | [`transcode`] |
+//! | 7 | [`transcode`], [`infer`] |
 //! | 8 | [`run`] |
 //! | 9 | [`estimate`] |
 //! | 10 | [`benchmark`] |
@@ -28,6 +28,7 @@ pub mod device;
 pub mod estimate;
 pub mod folder;
 pub mod head;
+pub mod infer;
 pub mod layers;
 pub mod objective;
 pub mod ops;

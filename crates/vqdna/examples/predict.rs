@@ -1,0 +1,24 @@
+//! What a fine-tuned model says of a sequence: `cargo run --release --example predict -- MODEL ACGTACGT`.
+#![allow(clippy::print_stdout, reason = "an example")]
+
+use std::error::Error;
+use std::path::Path;
+use vqdna::folder::Finetuned;
+use vqdna::infer::predict::{Merge, predict};
+use vqdna::infer::{Sequence, Windows};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().collect();
+    let [_, folder, letters] = &arguments[..] else { return Err("arguments: MODEL SEQUENCE".into()) };
+    let device = vqdna::device::open("cpu")?;
+    let model = Finetuned::load(Path::new(folder), &device)?;
+
+    let sequence = Sequence { id: "one".to_owned(), first: letters.as_bytes().to_vec(), second: None };
+    let windows = Windows { length: model.finetuned.window, stride: model.finetuned.window };
+    for found in predict(&model, &[sequence], windows, Merge::Mean, &device) {
+        for (name, value) in model.finetuned.labelling.outputs().iter().zip(&found.values) {
+            println!("{name}\t{value:.4}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! Vectors that stand for sequences, or for every base of them.
+
+use burn::prelude::*;
+use std::ops::Range;
+use std::path::Path;
+use vqdna_data::bucket::by_budget;
+
+use super::{Sequence, Windows};
+use crate::backbone::transformer::Transformer;
+use crate::folder::{self, Finetuned, FolderError, ModelConfig, Pretrained, Vocabulary};
+use crate::head::sequence::{Pooling, pool};
+use crate::objective::supervised::POSITIONS_TOGETHER;
+use crate::ops;
+use crate::tokenizer::coded::{Coded, CodedRows, bases_of};
+use crate::weights::to_array;
+
+/// Turns sequences into vectors.
+#[derive(Clone, Debug)]
+pub struct Embedder {
+    vocabulary: Vocabulary,
+    /// None for the vectors of codes.
+    backbone: Option<Transformer>,
+    layer: usize,
+    /// Bases of the longest sequence that a fine-tuned model learned from.
+    window: Option<usize>,
+    /// Names the weights.
+    pub digest: String,
+}
+
+/// A layer that a model does not have.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbedError {
+    /// See [`FolderError`].
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// Beyond the last one.
+    #[error("--layer {layer}: this model has layers 0 (code vectors) to {last}")]
+    Layer {
+        /// As asked for.
+        layer: usize,
+        /// The last there is.
+        last: usize,
+    },
+}
+
+/// A vector for a sequence, or for a position of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embedded {
+    /// Place of the sequence among those given.
+    pub sequence: usize,
+    /// The bases that the vector stands for.
+    pub bases: Range<usize>,
+    /// The vector.
+    pub vector: Vec<f32>,
+}
+
+impl Embedder {
+    /// Loads a vocabulary, a pre-trained or a fine-tuned model. `layer` counts from the code vectors, which are 0; none is the last.
+    ///
+    /// # Errors
+    /// See [`EmbedError`].
+    pub fn load(folder: &Path, layer: Option<usize>, device: &Device) -> Result<Self, EmbedError> {
+        let (vocabulary, backbone, window, digest) = match ModelConfig::load(folder)?.kind() {
+            folder::Kind::Vocabulary => {
+                let vocabulary = Vocabulary::load(folder, device)?;
+                let digest = vocabulary.digest.clone();
+                (vocabulary, None, None, digest)
+            }
+            folder::Kind::Pretrained => {
+                let found = Pretrained::load(folder, device)?;
+                (found.vocabulary, Some(found.model.backbone), None, found.digest)
+            }
+            folder::Kind::Finetuned => {
+                let found = Finetuned::load(folder, device)?;
+                (found.vocabulary, found.model.backbone, Some(found.finetuned.window), found.digest)
+            }
+        };
+        let last = backbone.as_ref().map_or(0, |backbone| backbone.layers.len());
+        let layer = layer.unwrap_or(last);
+        if layer > last {
+            return Err(EmbedError::Layer { layer, last });
+        }
+        let backbone = backbone.filter(|_| layer > 0);
+        Ok(Self { vocabulary, backbone, layer, window, digest })
+    }
+
+    /// Numbers of a vector.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        match &self.backbone {
+            Some(backbone) => backbone.norm.weight.dims()[0],
+            None => self.vocabulary.config.tokenizer.d_code,
+        }
+    }
+
+    /// The layer that vectors are taken from; 0 is the vectors of codes.
+    #[must_use]
+    pub fn layer(&self) -> usize {
+        self.layer
+    }
+
+    /// Bases that it is best to embed together: what a fine-tuned model learned from, else none in particular.
+    #[must_use]
+    pub fn window(&self) -> Option<usize> {
+        self.window
+    }
+
+    /// One vector for each sequence in order, pooled over its bases and those of its windows; or with no pooling one for each
+    /// position, from the window in whose middle it is nearest.
+    ///
+    /// The second sequences of pairs are not looked at.
+    #[must_use]
+    pub fn embed(
+        &self,
+        sequences: &[Sequence],
+        windows: Windows,
+        pooling: Option<Pooling>,
+        device: &Device,
+    ) -> Vec<Embedded> {
+        let mut places: Vec<(usize, Range<usize>, Range<usize>)> = Vec::new();
+        for (n, sequence) in sequences.iter().enumerate() {
+            let parts = windows.of(sequence.first.len());
+            let own = Windows::own(&parts);
+            places.extend(parts.into_iter().zip(own).map(|(part, own)| (n, part, own)));
+        }
+        let bases: Vec<_> = places.iter().map(|(n, part, _)| bases_of(&sequences[*n].first[part.clone()])).collect();
+        let rows = CodedRows::new(Coded::new(&self.vocabulary.model, &bases, device), None);
+        let mut found: Vec<Vec<Embedded>> = vec![Vec::new(); places.len()];
+        ops::with_frozen_weights(|| {
+            for batch in by_budget(&rows.lengths(), POSITIONS_TOGETHER) {
+                let here: Vec<_> = batch.iter().map(|&row| &places[row as usize]).collect();
+                for (&row, vectors) in batch.iter().zip(self.batch(&rows, &batch, &here, pooling, device)) {
+                    found[row as usize] = vectors;
+                }
+            }
+        });
+        let all = found.into_iter().flatten();
+        match pooling {
+            None => all.collect(),
+            Some(pooling) => merged(all, pooling),
+        }
+    }
+
+    fn batch(
+        &self,
+        rows: &CodedRows,
+        batch: &[u32],
+        places: &[&(usize, Range<usize>, Range<usize>)],
+        pooling: Option<Pooling>,
+        device: &Device,
+    ) -> Vec<Vec<Embedded>> {
+        let batch = rows.batch(batch, device);
+        let (vectors, real) = (batch.vectors(&self.vocabulary.model.quantizer), batch.real.clone());
+        let (hidden, real, size) = match &self.backbone {
+            Some(backbone) => {
+                (backbone.hidden_of_layer(vectors, &real, self.layer), backbone.real(real), backbone.pool)
+            }
+            None => (vectors, real, 1),
+        };
+        let [_, positions, width] = hidden.dims();
+        if let Some(pooling) = pooling {
+            let values = to_array(pool(pooling, hidden, real)).values;
+            let one = |((n, part, _), vector): (&&(usize, Range<usize>, Range<usize>), &[f32])| {
+                vec![Embedded { sequence: *n, bases: part.clone(), vector: vector.to_vec() }]
+            };
+            return places.iter().zip(values.chunks(width)).map(one).collect();
+        }
+        let values = to_array(hidden).values;
+        let each = |((n, part, own), values): (&&(usize, Range<usize>, Range<usize>), &[f32])| {
+            let count = part.len().div_ceil(size);
+            let position = |(at, vector): (usize, &[f32])| {
+                let start = part.start + at * size;
+                Embedded { sequence: *n, bases: start..(start + size).min(part.end), vector: vector.to_vec() }
+            };
+            let all = values.chunks(width).take(count).enumerate().map(position);
+            all.filter(|vector| own.contains(&vector.bases.start)).collect()
+        };
+        places.iter().zip(values.chunks(positions * width)).map(each).collect()
+    }
+}
+
+/// One vector for each sequence: of the mean, each window counts as its bases do.
+fn merged(all: impl Iterator<Item = Embedded>, pooling: Pooling) -> Vec<Embedded> {
+    let mut found: Vec<(f32, Embedded)> = Vec::new();
+    for part in all {
+        let weight = part.bases.len() as f32;
+        match found.last_mut().filter(|(_, last)| last.sequence == part.sequence) {
+            None => found.push((weight, part)),
+            Some((sum, last)) => {
+                last.bases.end = part.bases.end;
+                for (value, new) in last.vector.iter_mut().zip(&part.vector) {
+                    match pooling {
+                        Pooling::Mean => *value += (new - *value) * weight / (*sum + weight),
+                        Pooling::Max => *value = value.max(*new),
+                        Pooling::First => {}
+                    }
+                }
+                *sum += weight;
+            }
+        }
+    }
+    found.into_iter().map(|(_, embedded)| embedded).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_count_as_their_bases_do() {
+        let parts = || {
+            [(0, 0..6, 1.0), (0, 6..8, 5.0), (1, 0..2, 7.0)].into_iter().map(|(sequence, bases, value)| Embedded {
+                sequence,
+                bases,
+                vector: vec![value],
+            })
+        };
+        let of = |pooling| merged(parts(), pooling).into_iter().map(|e| (e.bases, e.vector)).collect::<Vec<_>>();
+        assert_eq!(of(Pooling::Mean), [(0..8, vec![2.0]), (0..2, vec![7.0])]);
+        assert_eq!(of(Pooling::Max), [(0..8, vec![5.0]), (0..2, vec![7.0])]);
+        assert_eq!(of(Pooling::First), [(0..8, vec![1.0]), (0..2, vec![7.0])]);
+    }
+}
