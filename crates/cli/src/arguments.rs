@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use vqdna::device;
 use vqdna::ops::{self, Precision};
 use vqdna::run::config::StageConfig;
-use vqdna::run::stage::{Finished, Job, StageObserver};
+use vqdna::run::stage::{Job, StageObserver};
 use vqdna::tokenizer::vqdna::{Kind, Preset};
 
 use crate::interrupt;
@@ -217,14 +217,14 @@ impl RunArgs {
     }
 
     /// Runs a stage of `steps` steps with a bar on stderr, until it ends or Ctrl-C is pressed.
-    pub fn start(
+    pub fn start<T>(
         &self,
         label: &'static str,
         inputs: &[PathBuf],
         device: &Device,
         steps: u64,
-        stage: impl FnOnce(Job, &mut dyn StageObserver) -> Result<Finished>,
-    ) -> Result<Finished> {
+        stage: impl FnOnce(Job, &mut dyn StageObserver) -> Result<T>,
+    ) -> Result<T> {
         let stop = interrupt::listen()?;
         let command_line: Vec<String> = std::env::args().collect();
         let mut progress = StageProgress::new(label, steps, self.resume);

@@ -8,8 +8,12 @@ static ASKED: AtomicBool = AtomicBool::new(false);
 /// Exit code of a program that a person stopped, by the convention of shells: 128 plus the number of the signal.
 pub const EXIT_CODE: u8 = 130;
 
-/// From now on the first interrupt sets the flag that is returned. Called once, before work that looks at the flag.
+/// From now on the first interrupt sets the flag that is returned. Called before work that looks at the flag.
 pub fn listen() -> Result<&'static AtomicBool> {
+    static LISTENING: AtomicBool = AtomicBool::new(false);
+    if LISTENING.swap(true, Ordering::Relaxed) {
+        return Ok(&ASKED);
+    }
     ctrlc::set_handler(|| {
         if ASKED.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(EXIT_CODE));
@@ -23,4 +27,9 @@ pub fn listen() -> Result<&'static AtomicBool> {
 /// Whether to go on.
 pub fn go_on() -> std::ops::ControlFlow<()> {
     if ASKED.load(Ordering::Relaxed) { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
+}
+
+/// An error once the work was asked to end.
+pub fn check() -> Result<()> {
+    if go_on().is_break() { Err(vqdna::transcode::TranscodeError::Interrupted.into()) } else { Ok(()) }
 }

@@ -27,6 +27,7 @@ mod commands;
 mod interrupt;
 mod measures;
 mod memory;
+mod output;
 mod progress;
 
 use clap::Parser;

@@ -2,5 +2,6 @@
 
 mod edge_cases;
 mod errors;
+mod finetune;
 mod pipeline;
 mod program;

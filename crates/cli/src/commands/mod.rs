@@ -3,9 +3,13 @@
 mod bench;
 mod decode;
 mod doctor;
+mod embed;
+mod evaluate;
+mod finetune;
 mod inspect;
 mod learn;
 mod merge;
+mod predict;
 mod pretrain;
 mod quickstart;
 mod tokenize;
@@ -13,8 +17,8 @@ mod tokenize;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// Learned vocabularies for genomes: learn one from FASTA, pre-train an encoder over its codes, tokenize genomes and decode them
-/// back.
+/// Learned vocabularies for genomes: learn one from FASTA, pre-train an encoder over its codes, fine-tune it on labelled sequences and
+/// predict; tokenize genomes and decode them back.
 #[derive(Parser)]
 #[command(name = "vqdna", version, arg_required_else_help = true)]
 pub struct Cli {
@@ -26,6 +30,10 @@ pub struct Cli {
 enum Command {
     Learn(learn::Args),
     Pretrain(pretrain::Args),
+    Finetune(finetune::Args),
+    Predict(predict::Args),
+    Evaluate(evaluate::Args),
+    Embed(embed::Args),
     Tokenize(tokenize::Args),
     Decode(decode::Args),
     Merge(merge::Args),
@@ -48,6 +56,10 @@ pub fn run(cli: Cli) -> Result<Verdict> {
     match cli.command {
         Command::Learn(args) => learn::run(&args),
         Command::Pretrain(args) => pretrain::run(&args),
+        Command::Finetune(args) => finetune::run(&args),
+        Command::Predict(args) => predict::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
+        Command::Embed(args) => embed::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Decode(args) => decode::run(&args),
         Command::Merge(args) => merge::run(&args),

@@ -1,0 +1,110 @@
+//! `vqdna embed`: a model and sequences to vectors.
+
+use anyhow::Result;
+use clap::{Args as ClapArgs, ValueEnum};
+use std::path::PathBuf;
+use vqdna::head::sequence::Pooling;
+use vqdna::infer::embed::Embedder;
+use vqdna_data::vectors::{Header, Writer};
+
+use super::Verdict;
+use super::predict::{ReadArgs, WindowArgs};
+use crate::arguments::{Compute, check_output};
+use crate::interrupt;
+
+/// Turn sequences into vectors: one for each, in their order, or with --pool none one for each base.
+///
+/// INPUT is a table (CSV, TSV, JSON Lines, Parquet), FASTA or FASTQ, or with --fasta a BED file; `-` is a table on standard input.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Args {
+    /// Folder of a model: fine-tuned, pre-trained, or a vocabulary.
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// Sequences.
+    #[arg(value_name = "INPUT")]
+    pub input: PathBuf,
+    /// Where vectors go: .parquet, .npy (with a sidecar of rows), .tsv, or `-` for text on standard output.
+    #[arg(long, short, value_name = "OUT")]
+    pub output: PathBuf,
+    /// Layer of the encoder; 0 are the vectors of codes. Default: the last.
+    #[arg(long)]
+    pub layer: Option<usize>,
+    /// What stands for a sequence. Padding never counts.
+    #[arg(long, value_enum, default_value_t = PoolName::Mean)]
+    pub pool: PoolName,
+    #[command(flatten)]
+    pub read: ReadArgs,
+    #[command(flatten)]
+    pub windows: WindowArgs,
+    #[command(flatten)]
+    pub compute: Compute,
+}
+
+/// What stands for a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PoolName {
+    /// The mean of its vectors.
+    Mean,
+    /// The largest value of each channel.
+    Max,
+    /// Its first vector.
+    First,
+    /// Each vector, with the bases that it stands for.
+    None,
+}
+
+impl PoolName {
+    fn pooling(self) -> Option<Pooling> {
+        match self {
+            Self::Mean => Some(Pooling::Mean),
+            Self::Max => Some(Pooling::Max),
+            Self::First => Some(Pooling::First),
+            Self::None => None,
+        }
+    }
+}
+
+/// Bases seen together by a model that was not fine-tuned: those of its pre-training by default.
+const WINDOW: usize = 512;
+
+/// Embeds into a file.
+pub fn run(args: &Args) -> Result<Verdict> {
+    let device = args.compute.open()?;
+    let embedder = Embedder::load(&args.model, args.layer, &device)?;
+    check_output(&args.output, args.read.fasta.iter().chain([&args.input]))?;
+    // Windows of pooled vectors need not overlap; single ones are better off with context on both sides.
+    let overlap = |length: usize| if args.pool == PoolName::None { length.div_ceil(2) } else { length };
+    let windows = args.windows.windows(embedder.window().unwrap_or(WINDOW).max(WINDOW), overlap)?;
+    let word = args.pool.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    let note = |name: &str, value: String| (name.to_owned(), value);
+    let header = Header {
+        width: embedder.width(),
+        notes: vec![
+            note("model", embedder.digest.clone()),
+            note("layer", embedder.layer().to_string()),
+            note("pool", word),
+            note("window", windows.length.to_string()),
+            note("stride", windows.stride.to_string()),
+        ],
+    };
+    interrupt::listen()?;
+    let mut writer = Writer::create(&args.output, &header)?;
+    let mut cut = 0_u64;
+    args.read.input(&args.input).read(|sequences| -> Result<()> {
+        cut += sequences.iter().filter(|sequence| sequence.first.len() > windows.length).count() as u64;
+        for found in embedder.embed(&sequences, windows, args.pool.pooling(), &device) {
+            let bases = found.bases.start as u64..found.bases.end as u64;
+            writer.write(&sequences[found.sequence].id, bases, &found.vector)?;
+        }
+        interrupt::check()
+    })?;
+    writer.finish()?;
+    if cut > 0 {
+        message!(
+            "{cut} sequences are longer than a window of {} bases and were seen in several, {} bases apart",
+            windows.length,
+            windows.stride
+        );
+    }
+    Ok(Verdict::Passed)
+}

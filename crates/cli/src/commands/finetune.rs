@@ -1,0 +1,252 @@
+//! `vqdna finetune`: a model and labelled sequences to a model that predicts.
+
+use anyhow::{Context, Result, bail};
+use burn::prelude::Device;
+use clap::Args as ClapArgs;
+use clap::builder::PossibleValuesParser;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use vqdna::backbone::transformer::TransformerConfig;
+use vqdna::run::finetune::{Base, Finetune, FinetuneConfig, Finetuning, Mode, Task};
+use vqdna::run::recipe::Recipe;
+use vqdna::tokenizer::vqdna::Preset;
+use vqdna::train::Ending;
+use vqdna_data::aside::write_aside;
+use vqdna_data::labelled::{Labelling, Shared, Splits};
+
+use super::Verdict;
+use crate::arguments::{Configure, RunArgs};
+use crate::measures::print_finished;
+
+/// Fine-tune a model on labelled sequences, and measure it on those held out.
+///
+/// DATA is a folder with train, dev and test, or one file of which a tenth is held out for each: CSV, TSV, JSON Lines or Parquet,
+/// with a column `sequence` (or two, for pairs) and a column `label` (or several, by --label). The task is told from the labels.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Args {
+    /// Folder of the model: of `pretrain`, or of `learn` with --from-scratch or --mode probe.
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// Folder or file of labelled sequences; `-` is standard input.
+    #[arg(value_name = "DATA")]
+    pub data: PathBuf,
+    /// What learns: adapters beside frozen weights, all weights, or a linear layer over frozen features.
+    #[arg(long, value_parser = PossibleValuesParser::new(["lora", "full", "probe"]), default_value = "lora")]
+    pub mode: String,
+    /// Begin with a fresh encoder, of the size that --preset names, instead of the one that was pre-trained.
+    #[arg(long)]
+    pub from_scratch: bool,
+    /// Published settings of a group of GUE (epochs, rate, batch, warm-up).
+    #[arg(long, value_parser = PossibleValuesParser::new(Recipe::NAMED.map(|(name, _)| name)))]
+    pub recipe: Option<String>,
+    /// The task, if it is not to be told from the labels.
+    #[arg(long, value_parser = PossibleValuesParser::new(["binary", "multi-class", "multi-label", "regression"]))]
+    pub task: Option<String>,
+    /// Column of sequences; twice for pairs.
+    #[arg(long, value_name = "COLUMN")]
+    pub sequence: Vec<String>,
+    /// Columns of labels.
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+    pub label: Vec<String>,
+    /// How often the training set is seen (`epochs`).
+    #[arg(long)]
+    pub epochs: Option<f64>,
+    /// Train so many times, with the seeds that follow --seed, and report mean and standard deviation.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub seeds: u64,
+    /// Leave out training rows whose sequence stands in dev or test.
+    #[arg(long)]
+    pub dedup: bool,
+    /// Make rare classes count as much as frequent ones.
+    #[arg(long)]
+    pub balanced: bool,
+    /// The other strand: not seen, seen in training, or seen always and averaged.
+    #[arg(long, value_name = "STRANDS", value_parser = PossibleValuesParser::new(["none", "augment", "average"]))]
+    pub rc: Option<String>,
+    #[command(flatten)]
+    pub configure: Configure,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// Fine-tunes with each seed and prints the measures.
+pub fn run(args: &Args) -> Result<Verdict> {
+    let config = config(args)?;
+    let device = args.run.open(config.train.precision)?;
+    let (base, task) = load(args, &config, &device)?;
+    if args.seeds == 1 {
+        let done = finetune(args, &args.run.output, &config, &base, &task, &device)?;
+        print_finished(&done.finished)?;
+        warn_of_nothing(&done, config.seed);
+        return Ok(Verdict::Passed);
+    }
+    let mut all = Vec::new();
+    for seed in config.seed..config.seed + args.seeds {
+        let (config, folder) = (FinetuneConfig { seed, ..config.clone() }, folder_of(&args.run.output, seed));
+        message!("seed {seed}, into {}", folder.display());
+        let done = finetune(args, &folder, &config, &base, &task, &device)?;
+        if let Ending::Interrupted(_) = done.finished.ending {
+            return print_finished(&done.finished).map(|()| Verdict::Passed);
+        }
+        warn_of_nothing(&done, seed);
+        all.push((seed, done));
+    }
+    summarize(&args.run.output, &config, &all)?;
+    Ok(Verdict::Passed)
+}
+
+fn folder_of(output: &Path, seed: u64) -> PathBuf {
+    output.join(format!("seed-{seed}"))
+}
+
+/// The config: defaults of the mode, then a recipe, then the flags, then file and single fields.
+fn config(args: &Args) -> Result<FinetuneConfig> {
+    let mode = match args.mode.as_str() {
+        "full" => Mode::Full,
+        "probe" => Mode::Probe,
+        _ => Mode::Lora,
+    };
+    if args.from_scratch && mode == Mode::Lora {
+        bail!("--from-scratch needs --mode full: adapters are for an encoder that has learned");
+    }
+    let mut assignments = args.configure.set.clone();
+    assignments.extend(args.epochs.map(|epochs| format!("epochs={epochs:?}")));
+    assignments.extend(args.task.as_ref().map(|task| format!("data.task=\"{task}\"")));
+    assignments.extend(args.rc.as_ref().map(|rc| format!("reverse_complement=\"{rc}\"")));
+    assignments.extend(args.dedup.then(|| "data.dedup=true".to_owned()));
+    assignments.extend(args.balanced.then(|| "class_weights=\"balanced\"".to_owned()));
+    let names = |names: &[String]| Value::from(names.to_vec()).to_string();
+    assignments.extend((!args.sequence.is_empty()).then(|| format!("data.columns.sequence={}", names(&args.sequence))));
+    assignments.extend((!args.label.is_empty()).then(|| format!("data.columns.label={}", names(&args.label))));
+    let configure = Configure { set: assignments, ..args.configure.clone() };
+    configure.resolve(|preset| {
+        let config = FinetuneConfig::of_mode(mode);
+        let config = match args.recipe.as_deref().and_then(Recipe::named) {
+            Some(recipe) => recipe.apply(config),
+            None => config,
+        };
+        let backbone = args.from_scratch.then(|| match preset {
+            Preset::Tiny => TransformerConfig::tiny(),
+            Preset::Small => TransformerConfig::small(),
+            Preset::Base => TransformerConfig::base(),
+        });
+        FinetuneConfig { backbone, ..config }
+    })
+}
+
+fn load(args: &Args, config: &FinetuneConfig, device: &Device) -> Result<(Base, Task)> {
+    let base = Base::load(&args.model, device)?;
+    config.fits(&base)?;
+    let splits = Splits::read(&args.data, &config.data)?;
+    describe(&splits);
+    let task = Task::new(splits, &base.vocabulary, config.reverse_complement, device);
+    Ok((base, task))
+}
+
+fn finetune(
+    args: &Args,
+    folder: &Path,
+    config: &FinetuneConfig,
+    base: &Base,
+    task: &Task,
+    device: &Device,
+) -> Result<Finetuning> {
+    let run = RunArgs { output: folder.to_owned(), ..args.run.clone() };
+    let steps = config.training(task.splits.train.len()).steps;
+    run.start("fine-tuning", std::slice::from_ref(&args.data), device, steps, |job, progress| {
+        Ok(Finetune { job, config, base, task }.run(progress)?)
+    })
+}
+
+/// What was read, and what the parts share.
+fn describe(splits: &Splits) {
+    let size = |set: &Option<vqdna_data::labelled::Set>| set.as_ref().map_or(0, vqdna_data::labelled::Set::len);
+    let labelling = &splits.labelling;
+    let outputs = match labelling {
+        Labelling::Classes { classes, .. } => format!("classes {}", classes.join(", ")),
+        Labelling::Labels { columns } => format!("labels {}", columns.join(", ")),
+        Labelling::Values { columns, .. } => format!("values of {}", columns.join(", ")),
+    };
+    message!("{} task: {outputs}", labelling.task());
+    message!("{} rows to train on, {} in dev, {} in test", splits.train.len(), size(&splits.dev), size(&splits.test));
+    let overlap = &splits.overlap;
+    if overlap.train.rows > 0 {
+        message!(
+            "note: {} rows of train repeat earlier ones, {} with another label",
+            overlap.train.rows,
+            overlap.train.conflicting
+        );
+    }
+    for (names, shared) in [
+        ("train stand in dev", overlap.train_dev),
+        ("train stand in test", overlap.train_test),
+        ("dev stand in test", overlap.dev_test),
+    ] {
+        if shared.rows + shared.reverse_complements > 0 {
+            let Shared { rows, reverse_complements, .. } = shared;
+            message!("note: {rows} rows of {names}, and {reverse_complements} as their reverse complement");
+        }
+    }
+    if splits.removed > 0 {
+        message!("left out {} rows of train that stand in dev or test", splits.removed);
+    }
+}
+
+/// Calls out a run that learned nothing.
+fn warn_of_nothing(done: &Finetuning, seed: u64) {
+    /// Correlation below which a classifier might as well guess.
+    const NOTHING: f64 = 0.05;
+    let mcc = done.scores.as_ref().and_then(|scores| scores.get("mcc"));
+    if let Some(mcc) = mcc.filter(|mcc| mcc.abs() < NOTHING) {
+        message!("warning: seed {seed} has an MCC of {mcc:.3}: it learned nothing; try another seed or a lower rate");
+    }
+}
+
+/// Prints mean and standard deviation of each measure over seeds, and makes the folder that of the seed with the best evaluation on
+/// dev.
+fn summarize(output: &Path, config: &FinetuneConfig, all: &[(u64, Finetuning)]) -> Result<()> {
+    let (_, first) = &all[0];
+    let best = all
+        .iter()
+        .max_by(|(_, a), (_, b)| {
+            let value = |done: &Finetuning| done.finished.best.map_or(f64::NAN, |best| best.value);
+            let (a, b) = (value(a), value(b));
+            if config.selection.is_better(a, b) { std::cmp::Ordering::Greater } else { std::cmp::Ordering::Less }
+        })
+        .map_or(config.seed, |(seed, _)| *seed);
+    data!(
+        "measure on {}\tmean\tsd\t{}",
+        first.finished.evaluated_on,
+        all.iter().map(|(seed, _)| format!("seed {seed}")).collect::<Vec<_>>().join("\t")
+    );
+    let mut table = Vec::new();
+    for (name, _) in &first.finished.measures {
+        let values: Vec<f64> =
+            all.iter().filter_map(|(_, done)| crate::measures::measure(&done.finished.measures, name)).collect();
+        let (mean, sd) = mean_and_deviation(&values);
+        let each: Vec<String> = values.iter().map(|value| format!("{value:.4}")).collect();
+        data!("{name}\t{mean:.4}\t{sd:.4}\t{}", each.join("\t"));
+        table.push(json!({ "measure": name, "mean": mean, "sd": sd, "values": values }));
+    }
+    data!("best on dev\tseed {best}");
+    let seeds: Vec<u64> = all.iter().map(|(seed, _)| *seed).collect();
+    let summary =
+        json!({ "evaluated_on": first.finished.evaluated_on, "seeds": seeds, "best_on_dev": best, "measures": table });
+    let text = serde_json::to_string_pretty(&summary)? + "\n";
+    write_aside(&output.join("seeds.json"), text.as_bytes())
+        .with_context(|| format!("cannot write to {}", output.display()))?;
+    for name in ["config.json", "run.json", "README.md", "model.safetensors"] {
+        let from = folder_of(output, best).join(name);
+        let bytes = std::fs::read(&from).with_context(|| format!("{}", from.display()))?;
+        write_aside(&output.join(name), &bytes).with_context(|| format!("cannot write to {}", output.display()))?;
+    }
+    Ok(())
+}
+
+/// Mean and sample standard deviation; the latter is 0 for one value.
+fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+    (mean, if values.len() > 1 { (squares / (count - 1.0)).sqrt() } else { 0.0 })
+}
