@@ -282,7 +282,7 @@ mod tests {
         let outputs = head.forward(hidden, Tensor::ones([4, 7], &device));
         assert_eq!(outputs.dims(), [4, 3]);
         let one = head.outputs(Tensor::ones([1, 2], &device), None);
-        assert_eq!(outputs.slice([2..3]).into_data(), one.into_data());
+        assert_eq!(outputs.narrow(0, 2, 1).into_data(), one.into_data());
     }
 
     #[test]

@@ -185,11 +185,12 @@ fn weights_with_adapters_come_back_by_name() {
 /// What is frozen is left out of the backward pass; the gradients of all else keep their bits.
 #[test]
 fn freezing_changes_no_other_gradient() {
+    type Freeze<'a> = &'a dyn Fn(&mut Transformer);
     let device = Device::flex().autodiff();
     for checkpoint in [false, true] {
         let all = encoder(checkpoint, Positions::default(), &device);
         let expected = gradients(&all, &all, &device);
-        let freezing: [(&str, &dyn Fn(&mut Transformer)); 4] = [
+        let freezing: [(&str, Freeze); 4] = [
             ("the lower layers", &|encoder| {
                 encoder.proj = encoder.proj.clone().no_grad();
                 encoder.layers[0] = encoder.layers[0].clone().no_grad();

@@ -52,10 +52,10 @@ mod tests {
 
     #[test]
     fn made_once_for_the_same_weights_and_settings() {
-        let made = Cell::new(0);
+        let calls = Cell::new(0);
         let make = || {
-            made.set(made.get() + 1);
-            made.get()
+            calls.set(calls.get() + 1);
+            calls.get()
         };
         let weights = [tensor(vec![1.0], [1])];
         with_frozen_weights(|| {
