@@ -18,7 +18,7 @@ use crate::progress::bases_bar;
 /// Turn codes back into bases, and measure how many are right.
 #[derive(ClapArgs, Clone, Debug)]
 pub struct Args {
-    /// Folder of the vocabulary.
+    /// Folder of the vocabulary, or of a model with one inside.
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
     /// Codes: .parquet, .npy or .tsv as written by `vqdna tokenize`.

@@ -14,7 +14,7 @@ use crate::arguments::Compute;
 /// Show a vocabulary, alone or in a pre-trained model: size, parameters, receptive field and codebook usage of each level.
 #[derive(ClapArgs, Clone, Debug)]
 pub struct Args {
-    /// Folder of the vocabulary.
+    /// Folder of the vocabulary, or of a model with one inside.
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
     #[command(flatten)]

@@ -20,7 +20,7 @@ use crate::progress::{bases_bar, describe};
 /// Codes are those of the whole sequence in one piece, whatever --chunk, --batch, --shard and --threads.
 #[derive(ClapArgs, Clone, Debug)]
 pub struct Args {
-    /// Folder of the vocabulary.
+    /// Folder of the vocabulary, or of a model with one inside.
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
     /// FASTA or FASTQ files, plain or compressed; `-` is standard input.
