@@ -152,7 +152,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let arrays = |value| Arrays::from([("a".to_owned(), Array { shape: vec![1], values: vec![value] })]);
         let write = |steps, value| {
-            Checkpoint::write(folder.path(), "f", steps, &arrays(value), &arrays(0.0), None).expect("written")
+            Checkpoint::write(folder.path(), "f", steps, &arrays(value), &arrays(0.0), None).expect("written");
         };
         assert!(Checkpoint::open(folder.path(), "f").expect("readable").is_none());
         write(1, 1.0);

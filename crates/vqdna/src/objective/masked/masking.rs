@@ -94,9 +94,9 @@ mod tests {
         for (span, positions) in [(1, 512), (1, 3), (8, 200), (41, 512), (41, 20)] {
             let masking = MaskingConfig { span, ..MaskingConfig::default() };
             let windows = 200_000 / positions as u64;
-            let drawn: Vec<Vec<Treatment>> = (0..windows).map(|window| draw(&masking, positions, window)).collect();
+            let masks: Vec<Vec<Treatment>> = (0..windows).map(|window| draw(&masking, positions, window)).collect();
             let count = |place: Option<usize>, wanted: &dyn Fn(Treatment) -> bool| {
-                let all = drawn.iter().flatten().enumerate();
+                let all = masks.iter().flatten().enumerate();
                 all.filter(|&(i, &t)| place.is_none_or(|place| i % positions == place) && wanted(t)).count() as f64
             };
             let (all, is_masked) = ((windows * positions as u64) as f64, |t: Treatment| t != Treatment::Seen);
