@@ -15,9 +15,9 @@ const QUERIES_BACK: usize = 96;
 /// Keys whose scores exist at a time in the backward pass, a multiple of the width of a panel: it has twice the scores.
 const STRIP: usize = 256;
 
-/// Gradient of [`forward`], `[batch * length, 3 * d]`, for the output gradient `dout [batch * length, d]`; `out` and `stats` are what
-/// [`forward`] returned. Scores are computed again; of a sequence of more than 512 rows, besides, some tasks at a time hold a gradient
-/// of its queries each. Rows of padding have gradient 0, and theirs in `dout` is not read.
+/// Gradient of [`forward`](super::forward()), `[batch * length, 3 * d]`, for the output gradient `dout [batch * length, d]`; `out` and
+/// `stats` are what that returned. Scores are computed again; of a sequence of more than 512 rows, besides, some tasks at a time hold a
+/// gradient of its queries each. Rows of padding have gradient 0, and theirs in `dout` is not read.
 ///
 /// # Panics
 /// If the slices do not fit the shapes.

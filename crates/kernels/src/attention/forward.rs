@@ -12,8 +12,9 @@ pub(super) const QUERIES: usize = 48;
 /// Queries of a task of the forward pass, a multiple of [`QUERIES`]: enough to be worth packing all keys.
 pub(super) const PART: usize = 2112;
 
-/// `softmax(q · kᵀ / √d_head) · v` for each head, `[batch * length, d]`: no row attends to padding, and rows of padding are 0. If `keep`,
-/// with what [`backward`] asks for: of each row the logarithm, to base 2, of the sum of `e^score`, `[batch, heads, length]`.
+/// `softmax(q · kᵀ / √d_head) · v` for each head, `[batch * length, d]`: no row attends to padding, and rows of padding are 0. If
+/// `keep`, with what [`backward`](super::backward()) asks for: of each row the logarithm, to base 2, of the sum of `e^score`,
+/// `[batch, heads, length]`.
 ///
 /// # Panics
 /// If the slices do not fit the shapes, or heads have an odd width and are rotated or in bf16.
