@@ -79,7 +79,7 @@ impl Writer {
     /// # Errors
     /// If the name tells no format, or the file cannot be written.
     pub fn create(path: &Path, header: &Header) -> Result<Self, VectorsError> {
-        let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+        let extension = path.extension().map(std::ffi::OsStr::to_ascii_lowercase);
         let inner = match extension.as_ref().and_then(|extension| extension.to_str()) {
             _ if path == Path::new("-") => Inner::Text(text::Writer::create(path, header)?),
             Some("parquet") => Inner::Parquet(parquet::Writer::create(path, header)?),
@@ -121,7 +121,11 @@ impl Writer {
 
 /// Notes as lines of comments.
 fn comments(header: &Header) -> String {
-    header.notes.iter().map(|(name, value)| format!("# {name}\t{value}\n")).collect()
+    let mut lines = String::new();
+    for (name, value) in &header.notes {
+        lines.extend(["# ", name, "\t", value, "\n"]);
+    }
+    lines
 }
 
 #[cfg(test)]

@@ -54,6 +54,16 @@ pub struct Embedded {
     pub vector: Vec<f32>,
 }
 
+/// A window of a sequence.
+struct Place {
+    /// Place of the sequence among those given.
+    sequence: usize,
+    /// The bases that are seen.
+    bases: Range<usize>,
+    /// Those in whose middle it is nearer than any other window.
+    own: Range<usize>,
+}
+
 impl Embedder {
     /// Loads a vocabulary, a pre-trained or a fine-tuned model. `layer` counts from the code vectors, which are 0; none is the last.
     ///
@@ -117,13 +127,14 @@ impl Embedder {
         pooling: Option<Pooling>,
         device: &Device,
     ) -> Vec<Embedded> {
-        let mut places: Vec<(usize, Range<usize>, Range<usize>)> = Vec::new();
+        let mut places = Vec::new();
         for (n, sequence) in sequences.iter().enumerate() {
             let parts = windows.of(sequence.first.len());
             let own = Windows::own(&parts);
-            places.extend(parts.into_iter().zip(own).map(|(part, own)| (n, part, own)));
+            places.extend(parts.into_iter().zip(own).map(|(bases, own)| Place { sequence: n, bases, own }));
         }
-        let bases: Vec<_> = places.iter().map(|(n, part, _)| bases_of(&sequences[*n].first[part.clone()])).collect();
+        let letters = |place: &Place| bases_of(&sequences[place.sequence].first[place.bases.clone()]);
+        let bases: Vec<_> = places.iter().map(letters).collect();
         let rows = CodedRows::new(Coded::new(&self.vocabulary.model, &bases, device), None);
         let mut found: Vec<Vec<Embedded>> = vec![Vec::new(); places.len()];
         ops::with_frozen_weights(|| {
@@ -145,7 +156,7 @@ impl Embedder {
         &self,
         rows: &CodedRows,
         batch: &[u32],
-        places: &[&(usize, Range<usize>, Range<usize>)],
+        places: &[&Place],
         pooling: Option<Pooling>,
         device: &Device,
     ) -> Vec<Vec<Embedded>> {
@@ -160,17 +171,18 @@ impl Embedder {
         let [_, positions, width] = hidden.dims();
         if let Some(pooling) = pooling {
             let values = to_array(pool(pooling, hidden, real)).values;
-            let one = |((n, part, _), vector): (&&(usize, Range<usize>, Range<usize>), &[f32])| {
-                vec![Embedded { sequence: *n, bases: part.clone(), vector: vector.to_vec() }]
+            let one = |(place, vector): (&&Place, &[f32])| {
+                vec![Embedded { sequence: place.sequence, bases: place.bases.clone(), vector: vector.to_vec() }]
             };
             return places.iter().zip(values.chunks(width)).map(one).collect();
         }
         let values = to_array(hidden).values;
-        let each = |((n, part, own), values): (&&(usize, Range<usize>, Range<usize>), &[f32])| {
+        let each = |(place, values): (&&Place, &[f32])| {
+            let Place { sequence, bases: part, own } = place;
             let count = part.len().div_ceil(size);
             let position = |(at, vector): (usize, &[f32])| {
                 let start = part.start + at * size;
-                Embedded { sequence: *n, bases: start..(start + size).min(part.end), vector: vector.to_vec() }
+                Embedded { sequence: *sequence, bases: start..(start + size).min(part.end), vector: vector.to_vec() }
             };
             let all = values.chunks(width).take(count).enumerate().map(position);
             all.filter(|vector| own.contains(&vector.bases.start)).collect()

@@ -116,7 +116,7 @@ impl Input {
             Self::Fasta(path) => {
                 for record in fasta::read_all(std::slice::from_ref(path)).map_err(InputError::from)? {
                     let record = record.map_err(InputError::from)?;
-                    push(Some(checked(path, record.name.to_string(), record.bases)?))?;
+                    push(Some(checked(path, record.name, record.bases)?))?;
                 }
             }
             Self::Bed { bed, genome } => {

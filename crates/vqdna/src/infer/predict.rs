@@ -49,7 +49,8 @@ pub fn predict(
         .flat_map(|(n, sequence)| {
             let whole = sequence.second.is_some();
             let bases = sequence.first.len();
-            let parts = if whole { vec![0..bases] } else { windows.of(bases) };
+            let length = if whole { bases } else { windows.length };
+            let parts = Windows { length, ..windows }.of(bases);
             parts.into_iter().map(move |part| (n, part))
         })
         .collect();

@@ -17,7 +17,7 @@ impl Windows {
     #[must_use]
     pub fn of(&self, bases: usize) -> Vec<Range<usize>> {
         if bases <= self.length {
-            return vec![0..bases];
+            return std::iter::once(0..bases).collect();
         }
         let last = bases - self.length;
         let starts = (0..last).step_by(self.stride.max(1)).chain([last]);
@@ -43,8 +43,8 @@ mod tests {
     #[test]
     fn windows_cover_everything_and_end_with_it() {
         let windows = Windows { length: 4, stride: 3 };
-        assert_eq!(windows.of(0), [0..0]);
-        assert_eq!(windows.of(4), [0..4]);
+        assert!(windows.of(0).iter().eq(std::iter::once(&(0..0))));
+        assert!(windows.of(4).iter().eq(std::iter::once(&(0..4))));
         assert_eq!(windows.of(5), [0..4, 1..5]);
         assert_eq!(windows.of(10), [0..4, 3..7, 6..10]);
         assert_eq!(Windows::own(&windows.of(10)), [0..3, 3..6, 6..10]);

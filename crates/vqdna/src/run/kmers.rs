@@ -47,7 +47,9 @@ pub fn baseline(splits: &Splits, quantizer: &Quantizer, device: &Device) -> Opti
     for k in LENGTHS {
         let [mut train, mut held_out, mut last] = [&splits.train, dev, test].map(|set| counts(&set.rows, k));
         let scaling = Scaling::of(&train);
-        [&mut train, &mut held_out, &mut last].into_iter().for_each(|features| scaling.apply(features));
+        for features in [&mut train, &mut held_out, &mut last] {
+            scaling.apply(features);
+        }
         for decay in DECAYS {
             let fit = Fit { splits, quantizer, device, decay };
             let model = fit.run(&train);
