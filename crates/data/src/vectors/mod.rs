@@ -187,7 +187,7 @@ mod tests {
         assert!(notes.iter().any(|note| note.key == "vqdna.layer" && note.value.as_deref() == Some("2")));
         let rows: Vec<String> = reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect();
         assert_eq!(rows.len(), 2);
-        assert!(rows[0].contains("id: \"a\"") && rows[0].contains("end: 5") && rows[0].contains("-0.5"), "{}", rows[0]);
+        assert!(rows[0].contains("id: \"a\"") && rows[0].contains("end: 5, vector: [1.0"), "{}", rows[0]);
     }
 
     #[test]
