@@ -140,12 +140,12 @@ impl Memory {
         memory
     }
 
-    /// With checkpoints: copies of all numbers and moments on the host (`train::Training::save`), and a file of the moments as it
-    /// is written (`weights::write`).
+    /// With checkpoints: copies of all numbers and moments on the host (`train::Training::save`), and the moments as bytes and as
+    /// the file that is written (`weights::write`).
     #[must_use]
     pub fn with_checkpoints(self) -> Self {
         let arrays = floats(self.numbers).saturating_add(floats(self.learned).saturating_mul(2));
-        self.besides_steps(arrays.saturating_add(floats(self.learned).saturating_mul(2)))
+        self.besides_steps(arrays.saturating_add(floats(self.learned).saturating_mul(4)))
     }
 }
 
