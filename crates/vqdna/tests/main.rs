@@ -1,5 +1,6 @@
 //! All integration tests of the library in one binary, because each binary links Burn again.
 
+mod finetune;
 mod floors;
 mod golden;
 mod host;

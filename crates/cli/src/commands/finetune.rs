@@ -71,6 +71,10 @@ pub struct Args {
 
 /// Fine-tunes with each seed and prints the measures.
 pub fn run(args: &Args) -> Result<Verdict> {
+    anyhow::ensure!(
+        !args.run.dry_run,
+        "finetune has no --dry-run; `vqdna bench finetune` measures the memory of a step"
+    );
     let config = config(args)?;
     let device = args.run.open(config.train.precision)?;
     let (base, task) = load(args, &config, &device)?;
