@@ -8,7 +8,7 @@ use vqdna::infer::embed::Embedder;
 use vqdna_data::vectors::{Header, Writer};
 
 use super::Verdict;
-use super::predict::{ReadArgs, WindowArgs};
+use super::predict::{BudgetArgs, ReadArgs, WindowArgs};
 use crate::arguments::{Compute, check_output};
 use crate::interrupt;
 
@@ -36,6 +36,8 @@ pub struct Args {
     pub read: ReadArgs,
     #[command(flatten)]
     pub windows: WindowArgs,
+    #[command(flatten)]
+    pub budget: BudgetArgs,
     #[command(flatten)]
     pub compute: Compute,
 }
@@ -92,7 +94,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let mut cut = 0_u64;
     args.read.input(&args.input).read(|sequences| -> Result<()> {
         cut += sequences.iter().filter(|sequence| sequence.first.len() > windows.length).count() as u64;
-        for found in embedder.embed(&sequences, windows, args.pool.pooling(), &device) {
+        for found in embedder.embed(&sequences, windows, args.pool.pooling(), args.budget.budget(), &device) {
             let bases = found.bases.start as u64..found.bases.end as u64;
             writer.write(&sequences[found.sequence].id, bases, &found.vector)?;
         }

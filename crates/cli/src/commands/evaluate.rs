@@ -11,7 +11,7 @@ use vqdna_data::labelled::{ColumnNames, Labelling, Parts, Rows, Set, Targets, re
 use vqdna_data::metric::{Bootstrap, Confusion, Scores};
 
 use super::Verdict;
-use super::predict::{MergeName, WindowArgs};
+use super::predict::{BudgetArgs, MergeName, WindowArgs};
 use crate::arguments::Compute;
 
 /// Measure a fine-tuned model on labelled sequences: all measures of its task with bootstrap intervals, and the confusion matrix.
@@ -35,6 +35,8 @@ pub struct Args {
     #[arg(long, default_value_t = 1000)]
     pub resamples: u32,
     #[command(flatten)]
+    pub budget: BudgetArgs,
+    #[command(flatten)]
     pub compute: Compute,
 }
 
@@ -52,8 +54,9 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let (set, _) = read(&file(&args.data)?, None, &columns, labelling)?;
     let sequences = sequences(&set.rows);
     let merge: Merge = args.merge.into();
-    let values =
-        predict(&model, &sequences, windows, merge, &device).into_iter().flat_map(|found| found.values).collect();
+    let values = predict(&model, &sequences, windows, merge, args.budget.budget(), &device)
+        .flat_map(|found| found.values)
+        .collect();
     let prediction = Prediction::merged(labelling, values);
     let bootstrap = Bootstrap { resamples: args.resamples, ..Bootstrap::default() };
     print_scores(&prediction.scores(&set.targets, Some(bootstrap)))?;

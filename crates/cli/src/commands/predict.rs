@@ -5,9 +5,9 @@ use clap::{Args as ClapArgs, ValueEnum};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use vqdna::folder::Finetuned;
-use vqdna::infer::Windows;
 use vqdna::infer::input::Input;
 use vqdna::infer::predict::{Merge, predict};
+use vqdna::infer::{Budget, Windows};
 use vqdna::objective::supervised::prediction::Prediction;
 use vqdna_data::labelled::{ColumnNames, Labelling};
 
@@ -36,6 +36,8 @@ pub struct Args {
     /// Where the table goes, tab-separated; `-` is standard output.
     #[arg(long, short, default_value = "-")]
     pub output: PathBuf,
+    #[command(flatten)]
+    pub budget: BudgetArgs,
     #[command(flatten)]
     pub compute: Compute,
 }
@@ -90,6 +92,21 @@ impl WindowArgs {
     }
 }
 
+/// How much is worked on at a time.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct BudgetArgs {
+    /// Memory for batches and what waits for them, in MiB, beside the program, the weights and the longest sequence.
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = super::tokenize::at_least_one)]
+    pub memory: usize,
+}
+
+impl BudgetArgs {
+    /// As the library names it.
+    pub fn budget(&self) -> Budget {
+        Budget::mebibytes(self.memory)
+    }
+}
+
 /// What becomes of the windows of a long sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MergeName {
@@ -123,7 +140,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     writeln!(output, "{}", header(labelling))?;
     let mut cut = 0_u64;
     args.read.input(&args.input).read(|sequences| -> Result<()> {
-        for found in predict(&model, &sequences, windows, args.merge.into(), &device) {
+        for found in predict(&model, &sequences, windows, args.merge.into(), args.budget.budget(), &device) {
             cut += u64::from(found.windows > 1);
             let prediction = Prediction::merged(labelling, found.values.clone());
             let values: Vec<String> = found.values.iter().map(|value| format!("{value:.6}")).collect();

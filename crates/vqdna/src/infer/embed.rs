@@ -5,11 +5,11 @@ use std::ops::Range;
 use std::path::Path;
 use vqdna_data::bucket::by_budget;
 
-use super::{Sequence, Windows};
+use super::budget::groups;
+use super::{Budget, Sequence, Windows};
 use crate::backbone::transformer::Transformer;
 use crate::folder::{self, Finetuned, FolderError, ModelConfig, Pretrained, Vocabulary};
 use crate::head::sequence::{Pooling, pool};
-use crate::objective::supervised::POSITIONS_TOGETHER;
 use crate::ops;
 use crate::tokenizer::coded::{Coded, CodedRows, bases_of};
 use crate::weights::to_array;
@@ -116,40 +116,54 @@ impl Embedder {
     }
 
     /// One vector for each sequence in order, pooled over its bases and those of its windows; or with no pooling one for each
-    /// position, from the window in whose middle it is nearest.
+    /// position, from the window in whose middle it is nearest. They are computed as they are asked for, some windows at a time.
     ///
     /// The second sequences of pairs are not looked at.
-    #[must_use]
-    pub fn embed(
-        &self,
-        sequences: &[Sequence],
+    pub fn embed<'a>(
+        &'a self,
+        sequences: &'a [Sequence],
         windows: Windows,
         pooling: Option<Pooling>,
-        device: &Device,
-    ) -> Vec<Embedded> {
-        let mut places = Vec::new();
-        for (n, sequence) in sequences.iter().enumerate() {
+        budget: Budget,
+        device: &'a Device,
+    ) -> Box<dyn Iterator<Item = Embedded> + 'a> {
+        let places = sequences.iter().enumerate().flat_map(move |(n, sequence)| {
             let parts = windows.of(sequence.first.len());
             let own = Windows::own(&parts);
-            places.extend(parts.into_iter().zip(own).map(|(bases, own)| Place { sequence: n, bases, own }));
+            parts.into_iter().zip(own).map(move |(bases, own)| Place { sequence: n, bases, own })
+        });
+        let width = if pooling.is_none() { self.width() } else { 0 };
+        let together = groups(places, budget.bases(width), |place| place.bases.len());
+        let positions = budget.batch(self.vocabulary.config.tokenizer.d_code, self.backbone.as_ref());
+        let each = together.flat_map(move |places| self.places(sequences, &places, pooling, positions, device));
+        match pooling {
+            None => Box::new(each),
+            Some(pooling) => Box::new(Merged { parts: each, pooling, waiting: None }),
         }
+    }
+
+    /// The vectors of windows, in their order.
+    fn places(
+        &self,
+        sequences: &[Sequence],
+        places: &[Place],
+        pooling: Option<Pooling>,
+        positions: usize,
+        device: &Device,
+    ) -> impl Iterator<Item = Embedded> + use<> {
         let letters = |place: &Place| bases_of(&sequences[place.sequence].first[place.bases.clone()]);
         let bases: Vec<_> = places.iter().map(letters).collect();
         let rows = CodedRows::new(Coded::new(&self.vocabulary.model, &bases, device), None);
         let mut found: Vec<Vec<Embedded>> = vec![Vec::new(); places.len()];
         ops::with_frozen_weights(|| {
-            for batch in by_budget(&rows.lengths(), POSITIONS_TOGETHER) {
+            for batch in by_budget(&rows.lengths(), positions) {
                 let here: Vec<_> = batch.iter().map(|&row| &places[row as usize]).collect();
                 for (&row, vectors) in batch.iter().zip(self.batch(&rows, &batch, &here, pooling, device)) {
                     found[row as usize] = vectors;
                 }
             }
         });
-        let all = found.into_iter().flatten();
-        match pooling {
-            None => all.collect(),
-            Some(pooling) => merged(all, pooling),
-        }
+        found.into_iter().flatten()
     }
 
     fn batch(
@@ -191,27 +205,41 @@ impl Embedder {
     }
 }
 
-/// One vector for each sequence: of the mean, each window counts as its bases do.
-fn merged(all: impl Iterator<Item = Embedded>, pooling: Pooling) -> Vec<Embedded> {
-    let mut found: Vec<(f32, Embedded)> = Vec::new();
-    for part in all {
-        let weight = part.bases.len() as f32;
-        match found.last_mut().filter(|(_, last)| last.sequence == part.sequence) {
-            None => found.push((weight, part)),
-            Some((sum, last)) => {
-                last.bases.end = part.bases.end;
-                for (value, new) in last.vector.iter_mut().zip(&part.vector) {
-                    match pooling {
-                        Pooling::Mean => *value += (new - *value) * weight / (*sum + weight),
-                        Pooling::Max => *value = value.max(*new),
-                        Pooling::First => {}
+/// The vectors of windows as one vector for each sequence; of the mean, each window counts as its bases do.
+struct Merged<I> {
+    parts: I,
+    pooling: Pooling,
+    /// A sequence that may have further windows, and the bases behind its vector so far.
+    waiting: Option<(f32, Embedded)>,
+}
+
+impl<I: Iterator<Item = Embedded>> Iterator for Merged<I> {
+    type Item = Embedded;
+
+    fn next(&mut self) -> Option<Embedded> {
+        for part in self.parts.by_ref() {
+            let weight = part.bases.len() as f32;
+            match self.waiting.as_mut().filter(|(_, last)| last.sequence == part.sequence) {
+                None => {
+                    if let Some((_, whole)) = self.waiting.replace((weight, part)) {
+                        return Some(whole);
                     }
                 }
-                *sum += weight;
+                Some((sum, last)) => {
+                    last.bases.end = part.bases.end;
+                    for (value, new) in last.vector.iter_mut().zip(&part.vector) {
+                        match self.pooling {
+                            Pooling::Mean => *value += (new - *value) * weight / (*sum + weight),
+                            Pooling::Max => *value = value.max(*new),
+                            Pooling::First => {}
+                        }
+                    }
+                    *sum += weight;
+                }
             }
         }
+        self.waiting.take().map(|(_, whole)| whole)
     }
-    found.into_iter().map(|(_, embedded)| embedded).collect()
 }
 
 #[cfg(test)]
@@ -227,7 +255,10 @@ mod tests {
                 vector: vec![value],
             })
         };
-        let of = |pooling| merged(parts(), pooling).into_iter().map(|e| (e.bases, e.vector)).collect::<Vec<_>>();
+        let of = |pooling| {
+            let merged = Merged { parts: parts(), pooling, waiting: None };
+            merged.map(|e| (e.bases, e.vector)).collect::<Vec<_>>()
+        };
         assert_eq!(of(Pooling::Mean), [(0..8, vec![2.0]), (0..2, vec![7.0])]);
         assert_eq!(of(Pooling::Max), [(0..8, vec![5.0]), (0..2, vec![7.0])]);
         assert_eq!(of(Pooling::First), [(0..8, vec![1.0]), (0..2, vec![7.0])]);

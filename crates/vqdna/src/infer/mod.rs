@@ -1,10 +1,12 @@
 //! Finished models on sequences of any number and length: some sequences at a time, those that are longer than a window in windows,
 //! results in the order of the input.
 
+mod budget;
 pub mod embed;
 pub mod input;
 pub mod predict;
 pub mod windows;
 
+pub use budget::Budget;
 pub use input::{InputError, Sequence};
 pub use windows::Windows;

@@ -3,7 +3,8 @@
 use burn::prelude::*;
 use std::ops::Range;
 
-use super::{Sequence, Windows};
+use super::budget::groups;
+use super::{Budget, Sequence, Windows};
 use crate::folder::Finetuned;
 use crate::objective::supervised::prediction::Prediction;
 use crate::tokenizer::coded::{Coded, CodedRows, bases_of};
@@ -34,46 +35,49 @@ pub struct Predicted {
     pub values: Vec<f64>,
 }
 
-/// Predictions for sequences, in their order. The two sequences of a pair are always seen whole.
-#[must_use]
-pub fn predict(
-    model: &Finetuned,
-    sequences: &[Sequence],
+/// A window of a sequence, by its place among those given.
+type Place = (usize, Range<usize>);
+
+/// Predictions for sequences, in their order, computed as they are asked for, some windows at a time. The two sequences of a pair are
+/// always seen whole.
+pub fn predict<'a>(
+    model: &'a Finetuned,
+    sequences: &'a [Sequence],
     windows: Windows,
     merge: Merge,
-    device: &Device,
-) -> Vec<Predicted> {
-    let places: Vec<(usize, Range<usize>)> = sequences
-        .iter()
-        .enumerate()
-        .flat_map(|(n, sequence)| {
-            let whole = sequence.second.is_some();
-            let bases = sequence.first.len();
-            let length = if whole { bases } else { windows.length };
-            let parts = Windows { length, ..windows }.of(bases);
-            parts.into_iter().map(move |part| (n, part))
-        })
-        .collect();
-    let mut outputs = outputs(model, sequences, &places, false, device);
-    if model.finetuned.both_strands {
-        let reverse = self::outputs(model, sequences, &places, true, device);
-        outputs.iter_mut().zip(reverse).for_each(|(forward, reverse)| *forward = 0.5 * (*forward + reverse));
-    }
-    let prediction = Prediction::new(&model.finetuned.labelling, &outputs);
-    let each = places.into_iter().zip(prediction.rows()).map(|((sequence, bases), values)| Predicted {
-        sequence,
-        bases,
-        windows: 1,
-        values: values.to_vec(),
+    budget: Budget,
+    device: &'a Device,
+) -> impl Iterator<Item = Predicted> + 'a {
+    let places = sequences.iter().enumerate().flat_map(move |(n, sequence)| {
+        let bases = sequence.first.len();
+        let length = if sequence.second.is_some() { bases } else { windows.length };
+        Windows { length, ..windows }.of(bases).into_iter().map(move |part| (n, part))
     });
-    merged(each, merge)
+    let together = groups(places, budget.bases(0), |(n, part): &Place| {
+        part.len() + sequences[*n].second.as_ref().map_or(0, Vec::len)
+    });
+    let positions = budget.batch(model.vocabulary.config.tokenizer.d_code, model.model.backbone.as_ref());
+    let parts = together.flat_map(move |places| {
+        let outputs = |reverse| outputs(model, sequences, &places, reverse, positions, device);
+        let mut values = outputs(false);
+        if model.finetuned.both_strands {
+            values.iter_mut().zip(outputs(true)).for_each(|(forward, reverse)| *forward = 0.5 * (*forward + reverse));
+        }
+        let prediction = Prediction::new(&model.finetuned.labelling, &values);
+        let each = places.into_iter().zip(prediction.rows());
+        let each =
+            each.map(|((sequence, bases), values)| Predicted { sequence, bases, windows: 1, values: values.to_vec() });
+        each.collect::<Vec<_>>()
+    });
+    Merged { parts, merge, waiting: None }
 }
 
 fn outputs(
     model: &Finetuned,
     sequences: &[Sequence],
-    places: &[(usize, Range<usize>)],
+    places: &[Place],
     reverse: bool,
+    positions: usize,
     device: &Device,
 ) -> Vec<f32> {
     let bases = |letters: &[u8]| -> Vec<BaseId> {
@@ -89,29 +93,49 @@ fn outputs(
     let coded = |sequences: &[Vec<BaseId>]| Coded::new(vocabulary, sequences, device);
     let second = second.filter(|second| !second.is_empty()).map(|second| coded(&second));
     let rows = CodedRows::new(coded(&first), second);
-    model.model.outputs_of(&rows, &vocabulary.quantizer, device)
+    model.model.outputs_of(&rows, &vocabulary.quantizer, positions, device)
 }
 
-fn merged(each: impl Iterator<Item = Predicted>, merge: Merge) -> Vec<Predicted> {
-    let mut all: Vec<Predicted> = Vec::new();
-    for part in each {
-        match all.last_mut().filter(|last| merge != Merge::None && last.sequence == part.sequence) {
-            None => all.push(part),
-            Some(last) => {
-                last.bases.end = part.bases.end;
-                last.windows += 1;
-                for (value, part) in last.values.iter_mut().zip(part.values) {
-                    *value = if merge == Merge::Max { value.max(part) } else { *value + part };
+/// The predictions of windows as one for each sequence, unless they stay apart.
+struct Merged<I> {
+    parts: I,
+    merge: Merge,
+    /// A sequence that may have further windows.
+    waiting: Option<Predicted>,
+}
+
+impl<I: Iterator<Item = Predicted>> Merged<I> {
+    fn whole(&self, mut sequence: Predicted) -> Predicted {
+        if self.merge == Merge::Mean {
+            sequence.values.iter_mut().for_each(|value| *value /= sequence.windows as f64);
+        }
+        sequence
+    }
+}
+
+impl<I: Iterator<Item = Predicted>> Iterator for Merged<I> {
+    type Item = Predicted;
+
+    fn next(&mut self) -> Option<Predicted> {
+        while let Some(part) = self.parts.next() {
+            let merge = self.merge;
+            match self.waiting.as_mut().filter(|last| merge != Merge::None && last.sequence == part.sequence) {
+                None => {
+                    if let Some(last) = self.waiting.replace(part) {
+                        return Some(self.whole(last));
+                    }
+                }
+                Some(last) => {
+                    last.bases.end = part.bases.end;
+                    last.windows += 1;
+                    for (value, part) in last.values.iter_mut().zip(part.values) {
+                        *value = if merge == Merge::Max { value.max(part) } else { *value + part };
+                    }
                 }
             }
         }
+        self.waiting.take().map(|last| self.whole(last))
     }
-    if merge == Merge::Mean {
-        for sequence in &mut all {
-            sequence.values.iter_mut().for_each(|value| *value /= sequence.windows as f64);
-        }
-    }
-    all
 }
 
 #[cfg(test)]
@@ -128,7 +152,10 @@ mod tests {
                 values: vec![value, 1.0 - value],
             })
         };
-        let of = |merge| merged(parts(), merge).into_iter().map(|p| (p.bases, p.windows, p.values)).collect::<Vec<_>>();
+        let of = |merge| {
+            let merged = Merged { parts: parts(), merge, waiting: None };
+            merged.map(|p| (p.bases, p.windows, p.values)).collect::<Vec<_>>()
+        };
         assert_eq!(of(Merge::Mean), [(0..6, 2, vec![0.5, 0.5]), (0..3, 1, vec![0.5, 0.5])]);
         assert_eq!(of(Merge::Max), [(0..6, 2, vec![0.8, 0.8]), (0..3, 1, vec![0.5, 0.5])]);
         assert_eq!(of(Merge::None).len(), 3);

@@ -20,7 +20,7 @@ use crate::layers::Linear;
 use crate::layers::lora::LoraConfig;
 use crate::objective::Measures;
 use crate::objective::supervised::prediction::Prediction;
-use crate::objective::supervised::{Predictor, Probe, SequenceModel, Supervised};
+use crate::objective::supervised::{POSITIONS_TOGETHER, Predictor, Probe, SequenceModel, Supervised};
 use crate::tokenizer::coded::CodedRows;
 use crate::train::optimizer::AdamwConfig;
 use crate::train::schedule::{Decay, ScheduleConfig};
@@ -152,9 +152,9 @@ impl FinetuneConfig {
     ///
     /// # Errors
     /// If it has no encoder, and one is needed.
-    pub fn fits(&self, base: &Base) -> Result<(), StageError> {
-        let has_encoder = base.backbone.is_some() || self.backbone.is_some() || self.mode == Mode::Probe;
-        if has_encoder { Ok(()) } else { Err(StageError::NoEncoder) }
+    pub fn fits(&self, has_encoder: bool) -> Result<(), StageError> {
+        let fits = has_encoder || self.backbone.is_some() || self.mode == Mode::Probe;
+        if fits { Ok(()) } else { Err(StageError::NoEncoder) }
     }
 
     /// The loop, with as many steps as the epochs over so many rows take.
@@ -450,10 +450,10 @@ impl Finetune<'_> {
         let Some((name, codes, set)) = found else { return };
         observer.evaluating(set.len());
         let (vocabulary, device) = (&self.base.vocabulary.model, self.job.device);
-        let mut outputs = model.outputs_of(codes, &vocabulary.quantizer, device);
+        let mut outputs = model.outputs_of(codes, &vocabulary.quantizer, POSITIONS_TOGETHER, device);
         if self.config.reverse_complement == ReverseComplement::Average {
             let reverse = super::labelled::codes(vocabulary, &set.rows, true, device);
-            mean_of(&mut outputs, &model.outputs_of(&reverse, &vocabulary.quantizer, device));
+            mean_of(&mut outputs, &model.outputs_of(&reverse, &vocabulary.quantizer, POSITIONS_TOGETHER, device));
         }
         let scores = Prediction::new(&splits.labelling, &outputs).scores(&set.targets, Some(Bootstrap::default()));
         finetuning.finished.evaluated_on = name;

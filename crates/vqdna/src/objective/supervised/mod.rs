@@ -52,14 +52,14 @@ impl SequenceModel {
 
     /// Outputs of rows in their order, `[rows, outputs]`, computed in batches of like length; the model is without autodiff.
     #[must_use]
-    pub fn outputs_of(&self, rows: &CodedRows, quantizer: &Quantizer, device: &Device) -> Vec<f32> {
-        in_batches(rows, device, |batch| self.outputs(batch, quantizer, None))
+    pub fn outputs_of(&self, rows: &CodedRows, quantizer: &Quantizer, positions: usize, device: &Device) -> Vec<f32> {
+        in_batches(rows, positions, device, |batch| self.outputs(batch, quantizer, None))
     }
 
     /// [`SequenceModel::features`] of rows in their order, `[rows, d_model]`.
     #[must_use]
     pub fn features_of(&self, rows: &CodedRows, quantizer: &Quantizer, device: &Device) -> Vec<f32> {
-        in_batches(rows, device, |batch| self.features(batch, quantizer))
+        in_batches(rows, POSITIONS_TOGETHER, device, |batch| self.features(batch, quantizer))
     }
 }
 
@@ -75,10 +75,15 @@ fn hidden(backbone: Option<&Transformer>, vectors: Tensor<3>, real: Tensor<2>) -
 pub const POSITIONS_TOGETHER: usize = 16_384;
 
 /// A row of numbers for each row, in their order.
-fn in_batches(rows: &CodedRows, device: &Device, compute: impl Fn(&CodedBatch) -> Tensor<2>) -> Vec<f32> {
+fn in_batches(
+    rows: &CodedRows,
+    positions: usize,
+    device: &Device,
+    compute: impl Fn(&CodedBatch) -> Tensor<2>,
+) -> Vec<f32> {
     let mut found: Vec<Vec<f32>> = vec![Vec::new(); rows.len()];
     ops::with_frozen_weights(|| {
-        for batch in by_budget(&rows.lengths(), POSITIONS_TOGETHER) {
+        for batch in by_budget(&rows.lengths(), positions) {
             let computed = compute(&rows.batch(&batch, device));
             let [_, width] = computed.dims();
             for (&row, values) in batch.iter().zip(to_array(computed).values.chunks(width)) {
