@@ -88,6 +88,10 @@ impl StageObserver for StageProgress {
         }
     }
 
+    fn found_codes(&mut self) {
+        self.message("codes of these inputs are in the folder, and are used again");
+    }
+
     fn evaluating(&mut self, windows: usize) {
         self.bar.set_message(format!("; evaluating {windows} held-out windows"));
     }

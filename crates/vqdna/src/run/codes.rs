@@ -114,7 +114,8 @@ struct Provenance {
     both_strands: bool,
 }
 
-/// Names of the files.
+/// Names of the folder and the files.
+const FOLDER: &str = "codes";
 const ARRAY: &str = "corpus.npy";
 const PROVENANCE: &str = "provenance.json";
 /// Version of `provenance.json`; files of another one are computed anew.
@@ -123,12 +124,21 @@ const FORMAT_VERSION: u64 = 1;
 const CHUNK: usize = 4096;
 
 impl CodeFile {
-    /// The codes of a corpus in a run's folder: those that an earlier run left there, if they are of the same vocabulary, inputs
-    /// and letters, else computed now.
+    /// The codes of a corpus that an earlier run left in a run's folder, if they are of the same vocabulary, inputs and letters.
+    #[must_use]
+    pub fn find(folder: &Path, vocabulary: &Vocabulary, corpus: &Corpus, data: &DataConfig) -> Option<Self> {
+        let (folder, provenance) = (folder.join(FOLDER), Provenance::of(vocabulary, corpus, data));
+        let found: Provenance = serde_json::from_slice(&std::fs::read(folder.join(PROVENANCE)).ok()?).ok()?;
+        let both_strands = provenance.both_strands || found.both_strands;
+        let serves = found == Provenance { both_strands, ..provenance.clone() };
+        serves.then(|| Self::open(&folder, &provenance, corpus).ok().flatten()).flatten()
+    }
+
+    /// Computes the codes of a corpus into a run's folder, in place of what is there.
     ///
     /// # Errors
     /// If they cannot be computed or written, or `progress` breaks it off.
-    pub fn find_or_compute(
+    pub fn compute(
         folder: &Path,
         vocabulary: &Vocabulary,
         corpus: &Corpus,
@@ -136,27 +146,9 @@ impl CodeFile {
         device: &Device,
         progress: Progress,
     ) -> Result<Self, TranscodeError> {
-        let provenance = Provenance {
-            format_version: FORMAT_VERSION,
-            vocabulary: vocabulary.digest.clone(),
-            inputs: corpus.digests().iter().map(|input| input.blake3.clone()).collect(),
-            letters: data.letters,
-            both_strands: data.strand != StrandPolicy::Forward,
-        };
-        let folder = folder.join("codes");
-        if let Some(found) = Self::find(&folder, &provenance, corpus) {
-            return Ok(found);
-        }
+        let (folder, provenance) = (folder.join(FOLDER), Provenance::of(vocabulary, corpus, data));
         provenance.compute(&folder, vocabulary, corpus, device, progress)?;
         Ok(Self::open(&folder, &provenance, corpus)?.expect("codes of every segment were just written"))
-    }
-
-    /// The codes in a folder, if they come from there; whatever else is in it will be replaced.
-    fn find(folder: &Path, provenance: &Provenance, corpus: &Corpus) -> Option<Self> {
-        let found: Provenance = serde_json::from_slice(&std::fs::read(folder.join(PROVENANCE)).ok()?).ok()?;
-        let both_strands = provenance.both_strands || found.both_strands;
-        let serves = found == Provenance { both_strands, ..provenance.clone() };
-        serves.then(|| Self::open(folder, provenance, corpus).ok().flatten()).flatten()
     }
 
     /// Opens the file; none if a segment is missing in it.
@@ -190,6 +182,16 @@ impl CodeFile {
 }
 
 impl Provenance {
+    fn of(vocabulary: &Vocabulary, corpus: &Corpus, data: &DataConfig) -> Self {
+        Self {
+            format_version: FORMAT_VERSION,
+            vocabulary: vocabulary.digest.clone(),
+            inputs: corpus.digests().iter().map(|input| input.blake3.clone()).collect(),
+            letters: data.letters,
+            both_strands: data.strand != StrandPolicy::Forward,
+        }
+    }
+
     /// Computes the codes into a folder.
     fn compute(
         &self,

@@ -177,21 +177,27 @@ impl Pretrain<'_> {
     }
 
     fn codes<'c>(&'c self, corpus: &'c Corpus, observer: &mut dyn StageObserver) -> Result<Codes<'c>, StageError> {
-        let Self { job, config, vocabulary } = self;
+        let Self { config, vocabulary, .. } = self;
         let origin = match config.data.codes.unwrap_or_default() {
             CodesFrom::OnTheFly => Origin::Vocabulary(vocabulary),
-            CodesFrom::Cached => {
-                let strands = if config.data.strand == StrandPolicy::Forward { 1 } else { 2 };
-                let of = strands * corpus.segments().iter().map(|segment| segment.bases).sum::<u64>();
-                let progress = &mut |bases| {
-                    observer.tokenizing(bases, of);
-                    if job.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-                };
-                let (folder, data) = (job.folder, &config.data);
-                Origin::File(CodeFile::find_or_compute(folder, vocabulary, corpus, data, job.device, progress)?)
-            }
+            CodesFrom::Cached => Origin::File(self.code_file(corpus, observer)?),
         };
         Ok(Codes { corpus, asks_soft_masked: config.data.soft_masked_weight > 0.0, origin })
+    }
+
+    fn code_file(&self, corpus: &Corpus, observer: &mut dyn StageObserver) -> Result<CodeFile, StageError> {
+        let Self { job, config, vocabulary } = self;
+        if let Some(found) = CodeFile::find(job.folder, vocabulary, corpus, &config.data) {
+            observer.found_codes();
+            return Ok(found);
+        }
+        let strands = if config.data.strand == StrandPolicy::Forward { 1 } else { 2 };
+        let of = strands * corpus.segments().iter().map(|segment| segment.bases).sum::<u64>();
+        let progress = &mut |bases| {
+            observer.tokenizing(bases, of);
+            if job.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        Ok(CodeFile::compute(job.folder, vocabulary, corpus, &config.data, job.device, progress)?)
     }
 
     fn objective(&self) -> masked::pretrain::Pretrain<'_> {

@@ -61,6 +61,8 @@ pub trait StageObserver: Observer {
     fn read(&mut self, counts: &Counts, windows: (usize, usize));
     /// While codes of the inputs are computed: how many bases have theirs, of how many on all strands.
     fn tokenizing(&mut self, _bases: u64, _of: u64) {}
+    /// Instead, where the folder has them from an earlier run.
+    fn found_codes(&mut self) {}
     /// Before the final evaluation of this many windows.
     fn evaluating(&mut self, windows: usize);
 }
