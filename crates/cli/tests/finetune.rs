@@ -40,10 +40,13 @@ fn number(text: &str) -> f64 {
 #[test]
 fn a_probe_learns_is_moved_and_predicts_the_same() {
     let folder = folder();
-    let outcome = folder.ok(&format!("finetune model data -o probe --mode probe --epochs 40 {BRIEFLY}"));
+    let outcome = folder.ok(&format!("finetune model data -o probe --mode probe --epochs 40 --kmers {BRIEFLY}"));
     assert!(outcome.stderr.contains("binary task: classes 0, 1"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("120 rows to train on, 40 in dev, 40 in test"), "{}", outcome.stderr);
     assert!(number(outcome.value("auroc")) > 0.7, "{}", outcome.text());
+    assert!(outcome.text().contains("\nmeasure on test\t"), "and what k-mers achieve: {}", outcome.text());
+    let kmers: serde_json::Value = serde_json::from_str(&folder.text("probe/kmers.json")).expect("JSON");
+    assert!(kmers["measures"]["auroc"].as_f64().expect("a number") > 0.7, "{kmers}");
 
     let predicted = folder.ok("predict probe data/test.csv");
     let lines: Vec<&str> = predicted.text().lines().collect();
@@ -124,6 +127,12 @@ fn embeddings_are_written_in_every_format() {
     let lines: Vec<&str> = each.text().lines().filter(|line| line.starts_with("a\t")).collect();
     assert_eq!(lines.len(), 150);
     assert!(lines.iter().enumerate().all(|(n, line)| line.starts_with(&format!("a\t{n}\t{}\t", n + 1))));
+    // Nor does any number depend on how much is worked on at a time.
+    folder.write("longer.fa", format!(">a\n{}\n>b\n{}\n", bases(9, 3000), bases(8, 200)));
+    for command in ["embed tuned longer.fa -o - --pool none", "embed tuned longer.fa -o -", "predict tuned longer.fa"] {
+        let little = folder.ok(&format!("{command} --memory 1"));
+        assert!(little.stdout == folder.ok(command).stdout, "{command}");
+    }
     let refused = folder.run("embed tuned data/test.csv -o x.npy --layer 3");
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains("--layer 3: this model has layers 0 (code vectors) to 2"), "{}", refused.stderr);

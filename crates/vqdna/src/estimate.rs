@@ -5,9 +5,12 @@
 //! measured peak for the presets `small` and `base` (`docs/guide.md`, "Memory"). Sizes are bytes; `rows` are bases of a micro-batch.
 
 use crate::backbone::transformer::TransformerConfig;
+use crate::head::sequence::HeadKind;
+use crate::objective::supervised::POSITIONS_TOGETHER;
 use crate::ops::Precision;
 use crate::quantizer::QuantizerConfig;
 use crate::run::config::{CodesFrom, DataConfig};
+use crate::run::finetune::{FinetuneConfig, Mode, ReverseComplement};
 use crate::run::learn::{LearnConfig, START_ROWS};
 use crate::run::pretrain::PretrainConfig;
 use crate::tokenizer::vqdna::{STEM_KERNEL, VqdnaConfig};
@@ -131,7 +134,7 @@ impl Memory {
 
     /// With what a run holds besides a step.
     fn of_run(self, train: &TrainConfig, data: &DataConfig, bases: u64) -> Self {
-        let mut memory = self.with_checkpoints();
+        let mut memory = self.with_checkpoints(0);
         memory.data = memory.data.saturating_add(corpus(data, bases));
         // The sum over micro-batches has gradients of its own while those of the next are found.
         if train.accumulate > 1 {
@@ -140,11 +143,11 @@ impl Memory {
         memory
     }
 
-    /// With checkpoints: copies of all numbers and moments on the host (`train::Training::save`), and the moments as bytes and as
-    /// the file that is written (`weights::write`).
+    /// With checkpoints: copies of all numbers, of `others` and of moments on the host (`train::Training::save`), and the moments as
+    /// bytes and as the file that is written (`weights::write`).
     #[must_use]
-    pub fn with_checkpoints(self) -> Self {
-        let arrays = floats(self.numbers).saturating_add(floats(self.learned).saturating_mul(2));
+    pub fn with_checkpoints(self, others: u64) -> Self {
+        let arrays = floats(self.numbers.saturating_add(others)).saturating_add(floats(self.learned).saturating_mul(2));
         self.besides_steps(arrays.saturating_add(floats(self.learned).saturating_mul(4)))
     }
 }
@@ -278,21 +281,21 @@ pub fn learn_step(config: &VqdnaConfig, step: &Step) -> Memory {
     memory.with_gradients()
 }
 
-/// A step of stage 2: [`MaskedModel`](crate::objective::masked::MaskedModel) over code vectors `d_input` wide, and the optimiser.
-#[must_use]
-pub fn pretrain_step(config: &TransformerConfig, d_input: usize, codebook_sizes: &[usize], step: &Step) -> Memory {
-    // Positions of the encoder are pools of bases.
-    let (bases, pool) = (step.rows(), size(config.pool).max(1));
+/// An encoder: its numbers, and the floats that a step keeps of it and works in.
+struct Encoder {
+    numbers: u64,
+    /// Numbers of the mask vector, which only pre-training learns.
+    mask_vector: u64,
+    kept: u64,
+    work: u64,
+}
+
+/// A step through an encoder; positions are pools of the bases of `step`.
+fn encoder(config: &TransformerConfig, d_input: usize, step: &Step) -> Encoder {
     let step = &Step { length: step.length.div_ceil(config.pool.max(1)), ..*step };
     let (rows, here) = (step.rows(), group(step.rows()));
     let (d, inner, heads, layers) = (size(config.d_model), size(config.d_ff), size(config.heads), size(config.layers));
-    let (d_input, levels) = (size(d_input), size(codebook_sizes.len()));
     let layer = linear(d, 3 * d) + linear(d, d) + linear(d, inner) + linear(inner, d) + 4 * d;
-    let backbone = linear(d_input, d) + d + layers * layer + 2 * d;
-    let classifiers: u64 = codebook_sizes.iter().map(|&codes| linear(d, size(codes))).sum();
-    let head = linear(d, d) + 2 * d + pool * classifiers;
-    let mut memory = Memory::of_module(backbone + head, backbone + head, step.threads);
-    let masked = rows.div_ceil(MASKED);
     // Queries, keys and values, what was attended to, and a number a head; then the input of GELU.
     let (attention, mlp) = (step.units(4 * d) + heads, step.units(inner));
     let per_layer = match (config.checkpoint, step.recompute) {
@@ -300,10 +303,6 @@ pub fn pretrain_step(config: &TransformerConfig, d_input: usize, codebook_sizes:
         (false, true) => 2 * d,
         (false, false) => 2 * d + attention + mlp,
     };
-    // The last norm keeps its input; the head keeps masked rows before and after its layer, its norm and GELU.
-    let kept =
-        rows.saturating_mul(layers * per_layer + 2 * d).saturating_add(masked.saturating_mul(4 * d + pool * levels));
-    memory.kept = floats(kept);
     let backward = match (config.checkpoint, step.recompute) {
         // Gradients of a layer's output and input; of what was attended to. That of queries, keys and values takes the place of
         // the inner layer that was kept.
@@ -314,13 +313,101 @@ pub fn pretrain_step(config: &TransformerConfig, d_input: usize, codebook_sizes:
         (true, recompute) => 3 * d + if recompute { 4 * d + attention } else { d + attention + mlp },
     };
     let long = if size(step.length) > ATTENTION_KEYS { ATTENTION_PARTS * size(step.threads) } else { 0 };
-    let attention = size(step.length).saturating_mul(d / heads.max(1)).saturating_mul(1 + long);
-    let logits = LOGITS.min(masked.saturating_mul(size(codebook_sizes.iter().copied().max().unwrap_or(0))));
+    let attended = size(step.length).saturating_mul(d / heads.max(1)).saturating_mul(1 + long);
     let work =
-        rows.saturating_mul(backward).saturating_add(here * (d + 2 * step.units(inner))).saturating_add(attention);
-    memory.work = floats(work.saturating_add(logits).saturating_add(MATRICES * d * inner));
-    memory.data = floats(bases.saturating_mul(d_input + levels + 2));
+        rows.saturating_mul(backward).saturating_add(here * (d + 2 * step.units(inner))).saturating_add(attended);
+    Encoder {
+        numbers: linear(size(d_input), d) + d + layers * layer + 2 * d,
+        mask_vector: d,
+        // The last norm keeps its input.
+        kept: rows.saturating_mul(layers * per_layer + 2 * d),
+        work: work.saturating_add(MATRICES * d * inner),
+    }
+}
+
+/// A step of stage 2: [`MaskedModel`](crate::objective::masked::MaskedModel) over code vectors `d_input` wide, and the optimiser.
+#[must_use]
+pub fn pretrain_step(config: &TransformerConfig, d_input: usize, codebook_sizes: &[usize], step: &Step) -> Memory {
+    let (d, pool, levels) = (size(config.d_model), size(config.pool).max(1), size(codebook_sizes.len()));
+    let encoder = encoder(config, d_input, step);
+    let classifiers: u64 = codebook_sizes.iter().map(|&codes| linear(d, size(codes))).sum();
+    let head = linear(d, d) + 2 * d + pool * classifiers;
+    let mut memory = Memory::of_module(encoder.numbers + head, encoder.numbers + head, step.threads);
+    let masked = step.rows().div_ceil(pool).div_ceil(MASKED);
+    // The head keeps masked rows before and after its layer, its norm and GELU.
+    memory.kept = floats(encoder.kept.saturating_add(masked.saturating_mul(4 * d + pool * levels)));
+    let logits = LOGITS.min(masked.saturating_mul(size(codebook_sizes.iter().copied().max().unwrap_or(0))));
+    memory.work = floats(encoder.work.saturating_add(logits));
+    memory.data = floats(step.rows().saturating_mul(size(d_input) + levels + 2));
     memory.with_gradients()
+}
+
+/// Labelled sequences, by what they take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Labelled {
+    /// Bases of all sequences.
+    pub bases: u64,
+    /// Sequences to train on.
+    pub rows: u64,
+    /// Bases of the longest one, or of the longest pair.
+    pub longest: usize,
+    /// Classes, labels or values.
+    pub outputs: usize,
+}
+
+/// A run of `vqdna finetune`: an encoder over a vocabulary (none for a probe of code vectors), and what it learns from. `pretrained`
+/// says that the encoder is loaded, so that there are two of it.
+#[must_use]
+pub fn finetune(
+    run: &FinetuneConfig,
+    network: Option<&TransformerConfig>,
+    pretrained: bool,
+    vocabulary: &VqdnaConfig,
+    data: &Labelled,
+    threads: usize,
+) -> Memory {
+    let TrainConfig { batch, recompute, precision, .. } = run.train;
+    let step = Step { batch, length: data.longest, recompute, precision, threads };
+    let (d_code, levels) = (vocabulary.d_code, size(vocabulary.quantizer.codebook_sizes().len()));
+    let encoder = network.map(|network| encoder(network, d_code, &step));
+    let d = network.map_or(size(d_code), |network| size(network.d_model));
+    let inner = (run.head.kind == HeadKind::Mlp).then(|| run.head.d_hidden.map_or(d, size));
+    let head = inner.map_or(0, |inner| linear(d, inner)) + linear(inner.unwrap_or(d), size(data.outputs));
+    let backbone = encoder.as_ref().map_or(0, |encoder| encoder.numbers);
+    let adapters = network.map_or(0, |network| run.lora.numbers(network));
+    let (numbers, learned) = match run.mode {
+        Mode::Probe => (backbone + head, head),
+        Mode::Lora => (backbone + adapters + head, adapters + head),
+        Mode::Full => (backbone + head, backbone + head - encoder.as_ref().map_or(0, |encoder| encoder.mask_vector)),
+    };
+    let mut memory = Memory::of_module(numbers, learned, threads);
+    let batch = floats(step.rows().saturating_mul(size(d_code) + levels + 2));
+    match (run.mode, &encoder) {
+        (Mode::Lora | Mode::Full, Some(encoder)) => {
+            memory.kept = floats(encoder.kept);
+            memory.work = floats(encoder.work);
+            memory.data = batch;
+        }
+        // Features of all sequences, and again where they are brought to one scale.
+        _ => memory.data = floats(data.rows.saturating_mul(2 * d)),
+    }
+    memory = memory.with_gradients();
+    // With every checkpoint goes the best evaluation's model.
+    memory = memory.with_checkpoints(numbers);
+    let frozen = learn_step(vocabulary, &Step { batch: 0, ..step }).numbers;
+    let loaded = if pretrained { backbone } else { 0 };
+    // That model is kept as well.
+    let known = frozen.saturating_add(loaded).saturating_add(memory.numbers);
+    memory.numbers = memory.numbers.saturating_add(frozen).saturating_add(loaded);
+    memory.parameters = floats(known.saturating_add(numbers));
+    // Letters, and the codes of one strand or both.
+    let strands = if run.reverse_complement == ReverseComplement::None { 1 } else { 2 };
+    memory.data = memory.data.saturating_add(data.bases.saturating_mul(1 + 2 * levels * strands));
+    // An evaluation sees this many positions at a time, of which a layer's widest moment holds eight vectors.
+    let positions = size(POSITIONS_TOGETHER).min(data.bases);
+    let evaluated = floats(positions.saturating_mul(2 * size(d_code) + 8 * d / network.map_or(1, |n| size(n.pool))));
+    let coded = encode(vocabulary, size(BASES_TOGETHER).min(data.bases));
+    memory.besides_steps(evaluated.max(coded))
 }
 
 #[cfg(test)]

@@ -7,22 +7,28 @@ use clap::builder::PossibleValuesParser;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use vqdna::backbone::transformer::TransformerConfig;
+use vqdna::estimate;
+use vqdna::folder::{Kind, ModelConfig};
 use vqdna::run::finetune::{Base, Finetune, FinetuneConfig, Finetuning, Mode, Task};
+use vqdna::run::kmers::{self, Baseline};
 use vqdna::run::recipe::Recipe;
+use vqdna::run::stage::Finished;
 use vqdna::tokenizer::vqdna::Preset;
 use vqdna::train::Ending;
 use vqdna_data::aside::write_aside;
-use vqdna_data::labelled::{Labelling, Shared, Splits};
+use vqdna_data::labelled::{Labelling, Rows, Shared, Splits};
 
 use super::Verdict;
 use crate::arguments::{Configure, RunArgs};
 use crate::measures::print_finished;
+use crate::memory::print_memory;
 
 /// Fine-tune a model on labelled sequences, and measure it on those held out.
 ///
 /// DATA is a folder with train, dev and test, or one file of which a tenth is held out for each: CSV, TSV, JSON Lines or Parquet,
 /// with a column `sequence` (or two, for pairs) and a column `label` (or several, by --label). The task is told from the labels.
 #[derive(ClapArgs, Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub struct Args {
     /// Folder of the model: of `pretrain`, or of `learn` with --from-scratch or --mode probe.
     #[arg(value_name = "MODEL")]
@@ -63,6 +69,9 @@ pub struct Args {
     /// The other strand: not seen, seen in training, or seen always and averaged.
     #[arg(long, value_name = "STRANDS", value_parser = PossibleValuesParser::new(["none", "augment", "average"]))]
     pub rc: Option<String>,
+    /// Measure beside the model what counts of k-mers achieve under logistic or linear regression.
+    #[arg(long)]
+    pub kmers: bool,
     #[command(flatten)]
     pub configure: Configure,
     #[command(flatten)]
@@ -71,16 +80,19 @@ pub struct Args {
 
 /// Fine-tunes with each seed and prints the measures.
 pub fn run(args: &Args) -> Result<Verdict> {
-    anyhow::ensure!(
-        !args.run.dry_run,
-        "finetune has no --dry-run; `vqdna bench finetune` measures the memory of a step"
-    );
     let config = config(args)?;
+    if args.run.dry_run {
+        return estimate(args, &config).map(|()| Verdict::Passed);
+    }
     let device = args.run.open(config.train.precision)?;
     let (base, task) = load(args, &config, &device)?;
+    let kmers = if args.kmers { Some(kmers(&base, &task, &device)?) } else { None };
     if args.seeds == 1 {
         let done = finetune(args, &args.run.output, &config, &base, &task, &device)?;
         print_finished(&done.finished)?;
+        if let (Some(kmers), Ending::Finished) = (&kmers, done.finished.ending) {
+            print_kmers(&args.run.output, kmers, &done.finished)?;
+        }
         warn_of_nothing(&done, config.seed);
         return Ok(Verdict::Passed);
     }
@@ -96,6 +108,9 @@ pub fn run(args: &Args) -> Result<Verdict> {
         all.push((seed, done));
     }
     summarize(&args.run.output, &config, &all)?;
+    if let Some(kmers) = &kmers {
+        print_kmers(&args.run.output, kmers, &all[0].1.finished)?;
+    }
     Ok(Verdict::Passed)
 }
 
@@ -138,9 +153,33 @@ fn config(args: &Args) -> Result<FinetuneConfig> {
     })
 }
 
+/// Prints the memory that a run will take, from the model's config and the table.
+fn estimate(args: &Args, config: &FinetuneConfig) -> Result<()> {
+    let made = ModelConfig::load(&args.model)?;
+    if made.kind() == Kind::Finetuned {
+        made.require(Kind::Pretrained, &args.model)?;
+    }
+    config.fits(made.pretrained.is_some())?;
+    let splits = Splits::read(&args.data, &config.data)?;
+    describe(&splits);
+    let rows = [Some(&splits.train), splits.dev.as_ref(), splits.test.as_ref()].map(|set| set.map(|set| &set.rows));
+    let rows = rows.into_iter().flatten();
+    let data = estimate::Labelled {
+        bases: rows.clone().map(|rows| rows.bases() as u64).sum(),
+        rows: rows.clone().map(|rows| rows.len() as u64).sum(),
+        longest: rows.flat_map(Rows::lengths).max().unwrap_or_default(),
+        outputs: splits.labelling.outputs().len(),
+    };
+    let pretrained = made.pretrained.as_ref().map(|pretrained| &pretrained.backbone);
+    let network = config.backbone.as_ref().or(pretrained);
+    let threads = args.run.compute.threads()?;
+    let memory = estimate::finetune(config, network, pretrained.is_some(), &made.tokenizer, &data, threads);
+    print_memory(&memory, &args.run.compute)
+}
+
 fn load(args: &Args, config: &FinetuneConfig, device: &Device) -> Result<(Base, Task)> {
     let base = Base::load(&args.model, device)?;
-    config.fits(&base)?;
+    config.fits(base.backbone.is_some())?;
     let splits = Splits::read(&args.data, &config.data)?;
     describe(&splits);
     let task = Task::new(splits, &base.vocabulary, config.reverse_complement, device);
@@ -196,6 +235,32 @@ fn describe(splits: &Splits) {
     }
 }
 
+/// What k-mers achieve on the task.
+fn kmers(base: &Base, task: &Task, device: &Device) -> Result<Baseline> {
+    message!("fitting k-mers");
+    let baseline = kmers::baseline(&task.splits, &base.vocabulary.model.quantizer, device);
+    baseline.context("--kmers needs dev and test, and single sequences rather than pairs")
+}
+
+/// Prints those measures of k-mers that a model has too, and writes them beside it.
+fn print_kmers(output: &Path, kmers: &Baseline, finished: &Finished) -> Result<()> {
+    data!("\nmeasure on {}\t{}-mers", finished.evaluated_on, kmers.k);
+    let mut measures = serde_json::Map::new();
+    for (name, _) in &finished.measures {
+        if let Some(value) = kmers.scores.get(name) {
+            data!("{name}\t{value:.6}");
+            measures.insert(name.clone(), json!(value));
+        }
+    }
+    let found = json!({ "evaluated_on": finished.evaluated_on, "k": kmers.k, "measures": measures });
+    write_json(output, "kmers.json", &found)
+}
+
+fn write_json(folder: &Path, name: &str, value: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)? + "\n";
+    write_aside(&folder.join(name), text.as_bytes()).with_context(|| format!("cannot write to {}", folder.display()))
+}
+
 /// Calls out a run that learned nothing.
 fn warn_of_nothing(done: &Finetuning, seed: u64) {
     /// Correlation below which a classifier might as well guess.
@@ -236,9 +301,7 @@ fn summarize(output: &Path, config: &FinetuneConfig, all: &[(u64, Finetuning)]) 
     let seeds: Vec<u64> = all.iter().map(|(seed, _)| *seed).collect();
     let summary =
         json!({ "evaluated_on": first.finished.evaluated_on, "seeds": seeds, "best_on_dev": best, "measures": table });
-    let text = serde_json::to_string_pretty(&summary)? + "\n";
-    write_aside(&output.join("seeds.json"), text.as_bytes())
-        .with_context(|| format!("cannot write to {}", output.display()))?;
+    write_json(output, "seeds.json", &summary)?;
     for name in ["config.json", "run.json", "README.md", "model.safetensors"] {
         let from = folder_of(output, best).join(name);
         let bytes = std::fs::read(&from).with_context(|| format!("{}", from.display()))?;

@@ -10,6 +10,7 @@ use burn::prelude::*;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
+use crate::backbone::transformer::TransformerConfig;
 use crate::ops::LowRank;
 use crate::seed::{Stream, stream};
 use crate::weights::{constant, uniform};
@@ -100,6 +101,17 @@ impl LoraConfig {
             Some((_, &target)) => Err(E::Twice(target)),
             None => Ok(()),
         }
+    }
+
+    /// Numbers of the adapters of an encoder.
+    #[must_use]
+    pub fn numbers(&self, network: &TransformerConfig) -> u64 {
+        let of = |target: &Target| match target {
+            Target::Query | Target::Key | Target::Value | Target::Dense => 2 * network.d_model,
+            Target::Up | Target::Down => network.d_model + network.d_ff,
+        };
+        let widths: usize = self.targets.iter().map(of).sum();
+        (self.rank * widths * network.layers) as u64
     }
 
     fn scale(&self) -> f64 {
