@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+"""What pre-training is worth: all three stages on real genomes and tasks, beside the same encoder without the second.
+
+    python3 benches/three_stages.py --work runs/three-stages -o results/DATE-MACHINE-tasks
+
+Needs the release build (`cargo build --release`). In the folder --work it learns a vocabulary of the genomes, pre-trains an encoder
+over it (configs in `configs/genomes`), and fine-tunes to each task with as many seeds as --seeds says: once the encoder that was
+pre-trained, once a fresh one of the same network, with the same settings. k-mers under logistic regression, chosen on dev, stand
+beside them. What is there is not run again, so a run that was stopped goes on. The table is made of all tasks that are whole.
+"""
+import argparse
+import gzip
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from measuring import GENOMES, PROGRAM, ROOT, build, machine, markdown, output
+
+DATA = GENOMES.parent
+NETWORK = ["--preset", "small", "--set", "backbone.pool=4"]
+SETTINGS = ["--mode", "full", "--precision", "bf16"]
+# Name, data, settings, measure. Epochs are chosen for time; sequences of a transcription factor mean the same on either strand.
+TASKS = [
+    ("prom_core_tata", "gue/prom/prom_core_tata", ["--epochs", 6], "mcc"),
+    ("mouse/2", "gue/mouse/2", ["--epochs", 6, "--rc", "augment"], "mcc"),
+    ("mouse/0", "gue/mouse/0", ["--epochs", 3, "--rc", "augment"], "mcc"),
+    ("crispr/HELA", "crispr/HELA.csv.gz", ["--epochs", 6, "--sequence", "sgRNA", "--label", "indel"], "spearman"),
+    ("tf/0", "gue/tf/0", ["--epochs", 1, "--set", "train.batch=64", "--rc", "augment"], "mcc"),
+    ("tf/1", "gue/tf/1", ["--epochs", 1, "--set", "train.batch=64", "--rc", "augment"], "mcc"),
+    ("prom_300_tata", "gue/prom/prom_300_tata", ["--epochs", 3], "mcc"),
+]
+ARMS = {"pretrained": [], "fresh": ["--from-scratch", *NETWORK]}
+
+
+def genomes(data):
+    """Files of the corpus; every record is named after its file too, since some share their names."""
+    folder = data / "genomes"
+    return [folder / "yeast.fa.gz", folder / "ecoli.fna.gz", *sorted(folder.glob("human.*.gz")),
+            *sorted((folder / "vertebrates").glob("*.gz"))]
+
+
+def write_corpus(files, target):
+    aside = target.with_suffix(".part")
+    with gzip.open(aside, "wt", compresslevel=6) as out:
+        for file in files:
+            with gzip.open(file, "rt") as lines:
+                for line in lines:
+                    header = line.startswith(">")
+                    out.write(f">{file.name.split('.f')[0]}:{line[1:].split()[0].replace(':', '_')}\n" if header else line)
+    aside.rename(target)
+
+
+def call(args, *words):
+    command = [str(word) for word in (args.program, *words)]
+    print(shlex.join(["vqdna", *command[1:]]), file=sys.stderr, flush=True)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def stages(args):
+    """The vocabulary and the encoder; a run that was stopped goes on."""
+    corpus, vocabulary, encoder = (args.work / name for name in ("genomes.fa.gz", "vocabulary", "encoder"))
+    if not corpus.exists():
+        write_corpus(genomes(args.data), corpus)
+    for words, folder, config in ((["learn"], vocabulary, "learn"), (["pretrain", vocabulary], encoder, "pretrain")):
+        if not (folder / "model.safetensors").exists():
+            resume = ["--resume"] if (folder / "checkpoint").exists() else []
+            call(args, *words, corpus, "--config", ROOT / f"configs/genomes/{config}.toml", "-o", folder, *resume)
+    return encoder
+
+
+def tune(args, encoder):
+    for name, data, settings, _ in TASKS:
+        for arm, words in ARMS.items():
+            folder = args.work / name / arm
+            if name in args.tasks and not (folder / "seeds.json").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                kmers = ["--kmers"] if arm == "fresh" else []
+                call(args, "finetune", encoder, args.data / data, "-o", folder, *SETTINGS, *words, *settings, *kmers,
+                     "--seeds", args.seeds)
+
+
+def values(folder, measure):
+    summary = json.loads((folder / "seeds.json").read_text())
+    return next(found for found in summary["measures"] if found["measure"] == measure)
+
+
+def table(work):
+    lines, better = [], []
+    for name, _, _, measure in TASKS:
+        folders = {arm: work / name / arm for arm in ARMS}
+        if not all((folder / "seeds.json").exists() for folder in folders.values()):
+            continue
+        found = {arm: values(folder, measure) for arm, folder in folders.items()}
+        manifest = json.loads((folders["pretrained"] / "run.json").read_text())
+        kmers = json.loads((folders["fresh"] / "kmers.json").read_text())
+        gain = found["pretrained"]["mean"] - found["fresh"]["mean"]
+        better.append(gain > 0)
+        show = lambda arm: f"{found[arm]['mean']:.3f} ± {found[arm]['sd']:.3f}"
+        lines.append([name, measure, *map(show, ARMS), f"{gain:+.3f}", f"{kmers['measures'][measure]:.3f} (k = {kmers['k']})",
+                      f"{manifest['config']['epochs']:g}", str(manifest["steps"])])
+    head = ["task", "measure on test", "pre-trained", "fresh", "difference", "k-mers", "epochs", "steps"]
+    return markdown(head, lines), sum(better), len(better)
+
+
+def stage_table(work):
+    lines = []
+    for name in ("vocabulary", "encoder"):
+        manifest = json.loads((work / name / "run.json").read_text())
+        command = " ".join(Path(word).name if "/" in word else word for word in manifest["command_line"][1:])
+        shown = {key: value for key, value in manifest["measures"].items()
+                 if key.startswith(("reconstruction", "usage", "perplexity", "accuracy", "bits"))}
+        lines.append([name, str(manifest["steps"]), f"{manifest['wall_s'] / 60:.1f}", manifest["evaluated_on"],
+                      ", ".join(f"{key} {value:.4g}" for key, value in shown.items()), f"`vqdna {command}`"])
+    return markdown(["stage", "steps", "minutes", "split", "measures", "command"], lines)
+
+
+def report(args):
+    tasks, better, all_tasks = table(args.work)
+    settings = shlex.join(map(str, SETTINGS))
+    own = "\n".join(f"* {name}: `{shlex.join(map(str, words))}`" for name, _, words, _ in TASKS if (args.work / name).exists())
+    return f"""# What pre-training is worth
+
+Machine: {machine()}.
+Versions: {output('rustc', '--version')}, {', '.join(f'{key} {value}' for key, value in build(args.program, args.commit).items())}.
+
+{tasks}
+
+Mean ± sample standard deviation over seeds. The encoder that was pre-trained is better in {better} of {all_tasks} tasks. Four bases
+are one position of the encoder (`backbone.pool = 4`). The evaluation on dev with the lowest loss is kept, and measured on test once.
+crispr/HELA comes as one file, of which a hash of the sequence holds out a tenth for dev and for test.
+
+{stage_table(args.work)}
+
+Corpus: {', '.join(file.name for file in genomes(args.data))}. All fine-tuning: `{settings}`, fresh encoders also
+`{shlex.join(map(str, ARMS['fresh']))}`, and
+
+{own}
+
+Made by `python3 benches/three_stages.py`; settings and measures of every seed lie in the folders beside this file.
+"""
+
+
+def keep(args):
+    """Configs, manifests and measures; where files lay on the machine says nothing to others."""
+    def manifest(source, target):
+        found = json.loads(source.read_text())
+        found["command_line"] = ["vqdna", *(Path(word).name if "/" in word else word for word in found["command_line"][1:])]
+        found["inputs"] = [{**file, "path": Path(file["path"]).name} for file in found["inputs"]]
+        target.write_text(json.dumps(found, indent=2) + "\n")
+
+    for name in ("vocabulary", "encoder", *(f"{task}/{arm}" for task, *_ in TASKS for arm in ARMS)):
+        source, target = args.work / name, args.output / name
+        if not (source / "run.json").exists():
+            continue
+        target.mkdir(parents=True, exist_ok=True)
+        manifest(source / "run.json", target / "run.json")
+        for file in ("seeds.json", "kmers.json", *(("config.toml", "metrics.jsonl") if "/" not in name else ())):
+            if (source / file).exists():
+                shutil.copy(source / file, target / file)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("-o", "--output", type=Path, required=True, help="folder of the table")
+    p.add_argument("--work", type=Path, required=True, help="folder of the runs, some hundred megabytes")
+    p.add_argument("--data", type=Path, default=DATA, help="folder with genomes, gue and crispr")
+    p.add_argument("--program", type=Path, default=PROGRAM)
+    p.add_argument("--commit", help="commit that the program was built from, if it is not that of this tree")
+    p.add_argument("--tasks", nargs="+", default=[name for name, *_ in TASKS], choices=[name for name, *_ in TASKS], metavar="TASK")
+    p.add_argument("--seeds", type=int, default=3)
+    args = p.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    tune(args, stages(args))
+    args.output.mkdir(parents=True, exist_ok=True)
+    keep(args)
+    (args.output / "README.md").write_text(report(args))
+
+
+if __name__ == "__main__":
+    main()
