@@ -25,5 +25,7 @@ pub mod mlp_block;
 pub mod norm;
 pub mod product;
 mod rows;
+pub mod sample;
 pub mod simd;
 pub mod stem;
+pub mod units;

@@ -257,6 +257,7 @@ pub fn read_named(
     for (name, view) in file.iter().filter(|(name, _)| wanted(name)) {
         let values = match view.dtype() {
             Dtype::F32 => view.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+            Dtype::I32 => view.data().as_chunks::<4>().0.iter().map(|&b| i32::from_le_bytes(b) as f32).collect(),
             Dtype::I64 => view.data().as_chunks::<8>().0.iter().map(|&b| i64::from_le_bytes(b) as f32).collect(),
             other => return Err(format(format!("`{name}` holds {other:?}, not F32"))),
         };

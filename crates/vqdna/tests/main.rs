@@ -3,6 +3,7 @@
 mod finetune;
 mod floors;
 mod golden;
+mod golden_mxdna;
 mod host;
 mod laws;
 mod learns;

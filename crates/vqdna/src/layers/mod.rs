@@ -1,5 +1,6 @@
 //! Layers of all networks, with PyTorch's weight layouts and initialisation, on [`crate::ops`].
 
+mod deformable;
 pub mod lora;
 mod transformer;
 
@@ -8,8 +9,9 @@ use burn::prelude::*;
 
 use crate::ops::{self, ConvBlockWeights, LowRank};
 use crate::seed::Stream;
-use crate::weights::{constant, replace, uniform};
+use crate::weights::{constant, normal, replace, uniform};
 
+pub use deformable::DeformableConv;
 pub use transformer::{TransformerLayer, TransformerShape};
 
 /// `x · weightᵀ + bias`.
@@ -50,6 +52,34 @@ impl Linear {
         };
         Self { weight: replace(self.weight, merge), ..self }
     }
+}
+
+/// `x · weightᵀ`: a linear layer without bias.
+#[derive(Module, Debug)]
+pub struct Projection {
+    /// `[d_out, d_in]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Projection {
+    /// Drawn from a normal distribution around 0.
+    #[must_use]
+    pub fn new(d_in: usize, d_out: usize, deviation: f64, random: &mut Stream, device: &Device) -> Self {
+        Self { weight: normal([d_out, d_in], deviation, random, device) }
+    }
+
+    /// # Shapes
+    /// - `x`: `[batch, positions, d_in]`
+    /// - output: `[batch, positions, d_out]`
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        unbiased(x, self.weight.val())
+    }
+}
+
+/// `x · weightᵀ`.
+fn unbiased(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
+    let bias = Tensor::zeros([weight.dims()[0]], &x.device());
+    ops::linear(x, weight, bias)
 }
 
 /// Gain and bias of a layer norm over channels.

@@ -167,3 +167,23 @@ pub(super) fn adamw<const D: usize>(
     let change = first.clone().mul_scalar(step.rate / correction(beta1)) / root;
     (parameter.mul_scalar(1.0 - step.rate * step.weight_decay) - change, [first, second])
 }
+
+pub(super) fn sample(x: Tensor<3>, offsets: Tensor<3>, factors: Tensor<3>) -> Tensor<3> {
+    let ([batch, positions, d], [_, _, taps], device) = (x.dims(), offsets.dims(), x.device());
+    // Whole and fractional part apart, or far along a sequence nothing would be left of the latter.
+    let whole = offsets.clone().detach().floor();
+    let share = offsets - whole.clone();
+    let whole = whole.clamp(-(positions as f64) - taps as f64, (positions + taps) as f64).int();
+    let along = Tensor::<1, Int>::arange(0..positions as i64, &device).reshape([1, positions, 1]);
+    let tap = Tensor::<1, Int>::arange(0..taps as i64, &device).sub_scalar((taps / 2) as i64).reshape([1, 1, taps]);
+    let left = whole + along + tap;
+    let read = |place: Tensor<3, Int>| {
+        let real = place.clone().greater_equal_elem(0).bool_and(place.clone().lower_elem(positions as i64));
+        let place = place.clamp(0, positions as i64 - 1).reshape([batch, positions * taps, 1]);
+        let rows = x.clone().gather(1, place.expand([batch, positions * taps, d]));
+        rows.reshape([batch, positions, taps, d]) * real.float().unsqueeze_dim(3)
+    };
+    let share = share.unsqueeze_dim(3);
+    let between = read(left.clone()) * (share.clone().neg() + 1.0) + read(left + 1) * share;
+    (between * factors.unsqueeze_dim(3)).reshape([batch, positions, taps * d])
+}

@@ -345,6 +345,16 @@ pub fn stem(bases: Tensor<2, Int>, weight: Tensor<3>, bias: Tensor<1>) -> Tensor
     dispatch!(bias.device(), stem(bases, weight, bias))
 }
 
+/// Rows at fractional places, between which they are interpolated, each times a factor; rows beyond a sequence are 0. Tap k of
+/// position t reads at `t - taps / 2 + k + offset`. The gradient of an offset at a whole place is the one to the right.
+///
+/// # Shapes
+/// - `x`: `[batch, positions, d]`; `offsets`, `factors`: `[batch, positions, taps]`
+/// - output: `[batch, positions, taps · d]`, tap by tap
+pub fn sample(x: Tensor<3>, offsets: Tensor<3>, factors: Tensor<3>) -> Tensor<3> {
+    dispatch!(x.device(), sample(x, offsets, factors))
+}
+
 /// Index of the nearest code by squared distance, in f32; ties go to the lowest index. Not differentiated.
 ///
 /// # Shapes

@@ -4,6 +4,7 @@
 //! this file gets an enum of configs and an enum of modules, as `quantizer/mod.rs` has.
 
 pub mod coded;
+pub mod mxdna;
 pub mod vqdna;
 
 use burn::prelude::*;

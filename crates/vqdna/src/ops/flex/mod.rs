@@ -3,11 +3,13 @@
 mod frozen;
 mod low_rank;
 mod residual;
+mod sample;
 mod transformer;
 
 pub(super) use frozen::with_frozen_weights;
 pub(super) use low_rank::{arguments as low_rank_arguments, merged};
 pub(super) use residual::residual;
+pub(super) use sample::sample;
 pub(super) use transformer::{attention, cross_entropy, layer_norm, linear_gelu, mlp};
 
 use super::{AdamwStep, ConvBlockWeights, keeps, precision};

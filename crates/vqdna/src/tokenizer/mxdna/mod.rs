@@ -1,0 +1,204 @@
+//! The tokenization layer of MxDNA (Qiao et al. 2024): the model itself decides how a sequence is cut.
+//!
+//! A router scores units of several sizes at every base; greedy selection keeps the best that do not overlap; an expert for each size
+//! makes a vector of each unit; a deformable convolution assembles them to tokens. Selection and the packing of tokens are
+//! constants for the gradient: the router learns from its probability, which scales the vector of each unit, and from the balance
+//! of the experts.
+
+mod assembly;
+mod expert;
+mod selection;
+
+use burn::prelude::*;
+use burn::tensor::IndexingUpdateOp;
+use burn::tensor::activation::softmax;
+use serde::{Deserialize, Serialize};
+
+use crate::layers::{LayerNorm, Projection};
+use crate::seed::{Stream, stream};
+use crate::weights::to_array;
+use selection::numbers;
+
+pub use assembly::{Assembled, Assembly, PlainConv};
+pub use expert::{Convolution, Expert, groups};
+pub use selection::{Kept, Selection, UnitRows};
+
+/// Deviation of fresh weights, as in the published code.
+const DEVIATION: f64 = 0.02;
+
+/// What shapes a [`UnitLayer`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UnitConfig {
+    /// Bases of a unit of each expert.
+    pub sizes: Vec<usize>,
+    /// ε of the layer norms.
+    pub norm_eps: f64,
+    /// ε of the norms inside the experts.
+    pub expert_norm_eps: f64,
+    /// In training, hidden states are multiplied by random factors of 1 ± this before they are scored.
+    pub jitter: f64,
+}
+
+impl Default for UnitConfig {
+    fn default() -> Self {
+        Self { sizes: (1..=10).collect(), norm_eps: 1e-5, expert_norm_eps: 1e-5, jitter: 0.01 }
+    }
+}
+
+/// Bases to units to tokens.
+#[derive(Module, Debug)]
+pub struct UnitLayer {
+    /// Norm of the states of bases.
+    pub norm: LayerNorm,
+    /// Scores of the sizes: `d` to their number.
+    pub gate: Projection,
+    /// An expert for each size.
+    pub experts: Vec<Expert>,
+    /// Units to tokens.
+    pub assembly: Assembly,
+    #[module(skip)]
+    sizes: Vec<usize>,
+}
+
+/// States of bases, with the positions that are no bases.
+#[derive(Clone, Debug)]
+pub struct Positions<'a> {
+    /// `[batch, positions, d]`.
+    pub states: Tensor<3>,
+    /// Positions of each sequence, the special ones included; the rest is padding.
+    pub lengths: &'a [usize],
+    /// `[batch, positions]`: the first and the last position of each sequence, and padding if one likes.
+    pub special: &'a [bool],
+}
+
+/// The tokens of a batch.
+#[derive(Clone, Debug)]
+pub struct UnitTokens {
+    /// `[batch, tokens, d]`; what stands where there is no token says nothing.
+    pub assembled: Assembled,
+    /// Which positions are tokens.
+    pub kept: Kept,
+    /// `[batch, tokens]`, 1 for a token.
+    pub real: Tensor<2>,
+    /// The units behind them.
+    pub selection: Selection,
+    /// `[batch, positions, sizes]`; 0 at special positions.
+    pub scores: Tensor<3>,
+    /// `[batch, positions, d]`: states, at anchors with the vector of their unit added.
+    pub aggregated: Tensor<3>,
+    /// How unevenly experts are chosen: 1 if all are as likely; 0 without units.
+    pub balance: Tensor<1>,
+}
+
+impl UnitLayer {
+    /// A fresh layer over states `d` wide, a pure function of the seed.
+    #[must_use]
+    pub fn new(config: &UnitConfig, d: usize, seed: u64, device: &Device) -> Self {
+        let random = &mut stream(seed, "weights of the unit layer", &[]);
+        let expert = |random: &mut Stream, size: usize| Expert::new(d, size, config.expert_norm_eps, random, device);
+        Self {
+            norm: LayerNorm::new(d, config.norm_eps, device),
+            gate: Projection::new(d, config.sizes.len(), DEVIATION, random, device),
+            experts: config.sizes.iter().map(|&size| expert(random, size)).collect(),
+            assembly: Assembly::new(d, config.norm_eps, random, device),
+            sizes: config.sizes.clone(),
+        }
+    }
+
+    /// `jitter`, in training, holds factors of the states that are scored, `[batch, positions, d]`.
+    pub fn forward(&self, input: Positions, jitter: Option<Tensor<3>>) -> UnitTokens {
+        let Positions { states, lengths, special } = input;
+        let normed = self.norm.forward(states.clone());
+        let scores = self.scores(normed.clone(), special, jitter);
+        let selection = Selection::new(&to_array(scores.clone()).values, &self.sizes, lengths);
+        let units = selection.by_size(&self.sizes);
+        let (aggregated, balance) = self.aggregate(states, normed, scores.clone(), &units);
+        let kept = selection.kept(special, lengths);
+        let (assembled, real) = self.assemble(aggregated.clone(), &kept, special);
+        UnitTokens { assembled, kept, real, selection, scores, aggregated, balance }
+    }
+
+    fn scores(&self, normed: Tensor<3>, special: &[bool], jitter: Option<Tensor<3>>) -> Tensor<3> {
+        let [batch, positions, _] = normed.dims();
+        let scored: Vec<f32> = special.iter().map(|&special| f32::from(u8::from(!special))).collect();
+        let scored = Tensor::<3>::from_data(TensorData::new(scored, [batch, positions, 1]), &normed.device());
+        let jittered = match jitter {
+            Some(jitter) => normed * jitter,
+            None => normed,
+        };
+        self.gate.forward(jittered * scored)
+    }
+
+    /// States with the vectors of units at their anchors, each times the probability of its expert there; and the balance.
+    fn aggregate(
+        &self,
+        states: Tensor<3>,
+        normed: Tensor<3>,
+        scores: Tensor<3>,
+        units: &[UnitRows],
+    ) -> (Tensor<3>, Tensor<1>) {
+        let ([batch, positions, d], device) = (states.dims(), states.device());
+        let anchors: Vec<i32> = units.iter().flat_map(|units| units.anchors.iter().copied()).collect();
+        if anchors.is_empty() {
+            return (states, Tensor::zeros([1], &device));
+        }
+        let rows = batch * positions;
+        let anchors = numbers(&anchors, &device);
+        let probabilities = softmax(scores, 2).reshape([rows, self.sizes.len()]).select(0, anchors.clone());
+        let normed = normed.reshape([rows, d]);
+        let (mut vectors, mut shares, mut before) = (Vec::new(), Vec::new(), 0);
+        for ((number, expert), units) in self.experts.iter().enumerate().zip(units) {
+            let count = units.anchors.len();
+            shares.push(count as f32);
+            if count == 0 {
+                continue;
+            }
+            let covered = normed.clone().select(0, numbers(&units.covered, &device));
+            let chance = probabilities.clone().narrow(0, before, count).narrow(1, number, 1);
+            vectors.push(expert.forward(covered.reshape([count, self.sizes[number], d])) * chance);
+            before += count;
+        }
+        let balance = balance(probabilities, &shares, before);
+        let states = states.reshape([rows, d]);
+        let aggregated = states.select_assign(0, anchors, Tensor::cat(vectors, 0), IndexingUpdateOp::Add);
+        (aggregated.reshape([batch, positions, d]), balance)
+    }
+
+    fn assemble(&self, aggregated: Tensor<3>, kept: &Kept, special: &[bool]) -> (Assembled, Tensor<2>) {
+        let ([batch, positions, d], device) = (aggregated.dims(), aggregated.device());
+        let row = |(n, &at): (usize, &i32)| usize::try_from(at).ok().map(|at| n / kept.width * positions + at);
+        let rows: Vec<Option<usize>> = kept.positions.iter().enumerate().map(row).collect();
+        let mask = |holds: &dyn Fn(usize) -> bool| {
+            let of = |row: &Option<usize>| f32::from(u8::from(row.is_some_and(holds)));
+            let values: Vec<f32> = rows.iter().map(of).collect();
+            Tensor::<2>::from_data(TensorData::new(values, [batch, kept.width]), &device)
+        };
+        let (real, is_unit) = (mask(&|_| true), mask(&|row| !special[row]));
+        let numbered: Vec<i32> = rows.iter().map(|row| row.unwrap_or(0) as i32).collect();
+        let packed = aggregated.reshape([batch * positions, d]).select(0, numbers(&numbered, &device));
+        let packed = packed.reshape([batch, kept.width, d]) * real.clone().unsqueeze_dim(2);
+        (self.assembly.forward(packed, is_unit), real)
+    }
+}
+
+/// `n · Σ share · mean probability` over the `n` experts, both at the anchors of all `units` (Switch Transformer, Fedus et al. 2021, eq. 4).
+fn balance(probabilities: Tensor<2>, counts: &[f32], units: usize) -> Tensor<1> {
+    let shares: Vec<f32> = counts.iter().map(|count| count / units as f32 * counts.len() as f32).collect();
+    let shares = Tensor::<1>::from_data(TensorData::new(shares, [counts.len()]), &probabilities.device());
+    (probabilities.mean_dim(0).squeeze_dim::<1>(0) * shares).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Vector T10 of the project's specification of MxDNA.
+    #[test]
+    fn balance_is_that_worked_out_by_hand() {
+        let device = Device::flex();
+        let anchors = Tensor::<2>::from_data([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 1.0, 0.0]], &device);
+        let found = to_array(balance(softmax(anchors, 1), &[2.0, 1.0, 0.0], 3)).values[0];
+        assert!((found - 1.315_812).abs() < 1e-6, "{found}");
+    }
+}

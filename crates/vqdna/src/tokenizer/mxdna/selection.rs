@@ -1,0 +1,110 @@
+//! Which units the sequences of a batch are cut into, and which rows become tokens. Constants for every gradient.
+
+use burn::prelude::*;
+use rayon::prelude::*;
+use std::ops::Range;
+use vqdna_kernels::units::{self, NONE, unit};
+
+/// The units of a batch of sequences of `positions` rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// `[batch, positions]`: the number of a unit's size at its anchor, else -1.
+    pub anchors: Vec<i32>,
+    /// `[batch, positions]`: the number of the size of the unit that covers a position, else -1.
+    pub owners: Vec<i32>,
+    positions: usize,
+}
+
+/// Units of one size, as rows of the whole batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnitRows {
+    /// Their anchors.
+    pub anchors: Vec<i32>,
+    /// The rows that they cover, one unit after another.
+    pub covered: Vec<i32>,
+}
+
+/// Rows that become tokens, packed to the left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Tokens of the sequence that has most.
+    pub width: usize,
+    /// `[batch, width]`: the position of each token, -1 where there is none.
+    pub positions: Vec<i32>,
+}
+
+impl Selection {
+    /// Chooses units by score, between the first and the last position of each sequence, which are special.
+    ///
+    /// - `scores`: `[batch, positions, sizes]`; `lengths`: of each sequence, with both special positions
+    #[must_use]
+    pub fn new(scores: &[f32], sizes: &[usize], lengths: &[usize]) -> Self {
+        let positions = scores.len() / (lengths.len() * sizes.len()).max(1);
+        let (mut anchors, mut owners) = (vec![NONE; lengths.len() * positions], vec![NONE; lengths.len() * positions]);
+        let each = anchors.par_chunks_mut(positions.max(1)).zip(owners.par_chunks_mut(positions.max(1)));
+        let each = each.zip(scores.par_chunks((positions * sizes.len()).max(1))).zip(lengths);
+        each.for_each(|(((anchors, owners), scores), &length)| {
+            units::select(scores, sizes, inner(length), anchors, owners);
+        });
+        Self { anchors, owners, positions }
+    }
+
+    /// The units of each size.
+    #[must_use]
+    pub fn by_size(&self, sizes: &[usize]) -> Vec<UnitRows> {
+        let mut found = vec![UnitRows::default(); sizes.len()];
+        for (row, &size) in self.anchors.iter().enumerate().filter(|(_, size)| **size != NONE) {
+            let units = &mut found[size as usize];
+            let covered =
+                unit(row, sizes[size as usize], &(0..self.anchors.len())).expect("a unit lies in its sequence");
+            units.anchors.push(row as i32);
+            units.covered.extend(covered.map(|row| row as i32));
+        }
+        found
+    }
+
+    /// Anchors and special positions.
+    ///
+    /// - `special`: `[batch, positions]`; `lengths`: of each sequence
+    #[must_use]
+    pub fn kept(&self, special: &[bool], lengths: &[usize]) -> Kept {
+        let of = |(sequence, &length): (usize, &usize)| -> Vec<i32> {
+            let row = |at: usize| sequence * self.positions + at;
+            (0..length).filter(|&at| special[row(at)] || self.anchors[row(at)] != NONE).map(|at| at as i32).collect()
+        };
+        let rows: Vec<Vec<i32>> = lengths.iter().enumerate().map(of).collect();
+        let width = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let padded = rows.into_iter().flat_map(|row| row.into_iter().chain(std::iter::repeat(NONE)).take(width));
+        Kept { width, positions: padded.collect() }
+    }
+}
+
+/// Positions that may be part of a unit.
+fn inner(length: usize) -> Range<usize> {
+    1.min(length)..length.saturating_sub(1).max(1.min(length))
+}
+
+/// Whole numbers on a device.
+pub(super) fn numbers(values: &[i32], device: &Device) -> Tensor<1, Int> {
+    Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_of_no_two_or_more_positions_are_cut() {
+        let lengths = [0, 1, 2, 3, 5];
+        let selection = Selection::new(&[0.5; 5 * 5 * 2], &[1, 2], &lengths);
+        let covered = |n: usize| selection.owners[n * 5..(n + 1) * 5].iter().filter(|&&owner| owner != NONE).count();
+        assert_eq!([0, 1, 2, 3, 4].map(covered), [0, 0, 0, 1, 3]);
+        let special: Vec<bool> = lengths.iter().flat_map(|&n| (0..5).map(move |at| at == 0 || at + 1 >= n)).collect();
+        let kept = selection.kept(&special, &lengths);
+        assert_eq!(kept.width, 5);
+        assert_eq!(kept.positions[..10], [-1, -1, -1, -1, -1, 0, -1, -1, -1, -1]);
+        assert_eq!(kept.positions[10..20], [0, 1, -1, -1, -1, 0, 1, 2, -1, -1]);
+        let units = selection.by_size(&[1, 2]);
+        assert_eq!(units[0].covered, units[0].anchors);
+    }
+}
