@@ -28,9 +28,9 @@ TASKS = [
     ("mouse/2", "gue/mouse/2", ["--epochs", 6, "--rc", "augment"], "mcc"),
     ("mouse/0", "gue/mouse/0", ["--epochs", 3, "--rc", "augment"], "mcc"),
     ("crispr/HELA", "crispr/HELA.csv.gz", ["--epochs", 6, "--sequence", "sgRNA", "--label", "indel"], "spearman"),
-    ("tf/0", "gue/tf/0", ["--epochs", 1, "--set", "train.batch=64", "--rc", "augment"], "mcc"),
-    ("tf/1", "gue/tf/1", ["--epochs", 1, "--set", "train.batch=64", "--rc", "augment"], "mcc"),
-    ("prom_300_tata", "gue/prom/prom_300_tata", ["--epochs", 3], "mcc"),
+    ("tf/0", "gue/tf/0", ["--epochs", 0.5, "--set", "train.batch=64", "--rc", "augment"], "mcc"),
+    ("tf/1", "gue/tf/1", ["--epochs", 0.5, "--set", "train.batch=64", "--rc", "augment"], "mcc"),
+    ("prom_300_tata", "gue/prom/prom_300_tata", ["--epochs", 2], "mcc"),
 ]
 ARMS = {"pretrained": [], "fresh": ["--from-scratch", *NETWORK]}
 
