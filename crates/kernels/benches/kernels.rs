@@ -8,10 +8,12 @@
 use std::hint::black_box;
 use std::time::Instant;
 use vqdna_kernels::conv_block::{self, Input};
+use vqdna_kernels::glu::{self, Gate};
 use vqdna_kernels::low_rank::LowRank;
 use vqdna_kernels::norm::Norm;
 use vqdna_kernels::product::{Pair, Precision, Saved, Unit, peak, transposed};
-use vqdna_kernels::{attention, codebook, cross_entropy, gelu, linear, mlp};
+use vqdna_kernels::sample::{self, Taps};
+use vqdna_kernels::{attention, codebook, cross_entropy, gelu, linear, mlp, units};
 
 /// Reproducible numbers in −1..1.
 fn noise(length: usize, seed: u64) -> Vec<f32> {
@@ -109,6 +111,35 @@ fn main() {
     bench.run("gelu", "4 Mi", Precision::F32, Work::Bytes(8.0 * x.len() as f64), || {
         x.copy_from_slice(&start);
         gelu::in_place(&mut x);
+    });
+    units_of_mxdna(&bench, 16, 512, 384);
+}
+
+/// What MxDNA adds to a transformer, at `batch` sequences of `length` states.
+fn units_of_mxdna(bench: &Bench, batch: usize, length: usize, d: usize) {
+    let (rows, sizes) = (batch * length, (1..=10).collect::<Vec<_>>());
+    let scores = noise(rows * sizes.len(), 1);
+    let (mut anchors, mut owners) = (vec![0; rows], vec![0; rows]);
+    // Of all scores, as the sort reads them.
+    let work = Work::Bytes(4.0 * scores.len() as f64);
+    bench.run("units", &format!("{batch} x {length}, 10 sizes"), Precision::F32, work, || {
+        let outputs = anchors.chunks_mut(length).zip(owners.chunks_mut(length));
+        for ((anchors, owners), scores) in outputs.zip(scores.chunks(length * sizes.len())) {
+            units::select(scores, &sizes, 1..length - 1, anchors, owners);
+        }
+    });
+    let (x, offsets, factors) = (noise(rows * d, 2), noise(rows * 3, 3), noise(rows * 3, 4));
+    let taps = Taps { offsets: &offsets, factors: &factors, count: 3, length };
+    let (shape, moved) = (format!("[{rows}, {d}], 3 taps"), 4.0 * (rows * d) as f64);
+    bench.run("sample forward", &shape, Precision::F32, Work::Bytes(4.0 * moved), || {
+        black_box(sample::forward(&x, &taps, d));
+    });
+    let dy = noise(rows * 3 * d, 5);
+    bench.run("sample backward", &shape, Precision::F32, Work::Bytes(8.0 * moved), || {
+        black_box(sample::backward(&x, &taps, d, &dy));
+    });
+    bench.run("glu forward", &shape, Precision::F32, Work::Bytes(1.5 * moved), || {
+        black_box(glu::forward(&x, d / 2, Gate::Silu));
     });
 }
 

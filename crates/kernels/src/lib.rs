@@ -18,6 +18,7 @@ pub mod codebook;
 pub mod conv_block;
 pub mod cross_entropy;
 pub mod gelu;
+pub mod glu;
 pub mod linear;
 pub mod low_rank;
 pub mod mlp;

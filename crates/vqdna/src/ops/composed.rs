@@ -1,8 +1,8 @@
 //! The operations out of Burn's own, for any device and for comparison.
 
-use super::{AdamwStep, AttentionWeights, ConvBlockWeights, LowRank, MlpWeights, Positions};
+use super::{AdamwStep, AttentionWeights, ConvBlockWeights, Gate, LowRank, MlpWeights, Positions};
 use burn::prelude::*;
-use burn::tensor::activation::{gelu, log_softmax, softmax};
+use burn::tensor::activation::{gelu, log_softmax, sigmoid, silu, softmax};
 use burn::tensor::module::conv1d;
 use burn::tensor::ops::ConvOptions;
 use vqdna_kernels::attention::{alibi_slopes, rotary_table};
@@ -186,4 +186,13 @@ pub(super) fn sample(x: Tensor<3>, offsets: Tensor<3>, factors: Tensor<3>) -> Te
     let share = share.unsqueeze_dim(3);
     let between = read(left.clone()) * (share.clone().neg() + 1.0) + read(left + 1) * share;
     (between * factors.unsqueeze_dim(3)).reshape([batch, positions, taps * d])
+}
+
+pub(super) fn glu(x: Tensor<3>, gate: Gate) -> Tensor<3> {
+    let d = x.dims()[2] / 2;
+    let (a, b) = (x.clone().narrow(2, 0, d), x.narrow(2, d, d));
+    match gate {
+        Gate::Silu => silu(a) * b,
+        Gate::Sigmoid => a * sigmoid(b),
+    }
 }

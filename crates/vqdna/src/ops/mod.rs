@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 
 pub use positions::Positions;
+pub use vqdna_kernels::glu::Gate;
 
 /// A low-rank part of a weight `[d_out, d_in]` (LoRA; Hu et al. 2021): layers multiply with `weight + scale · b · a`, and where the
 /// weight itself does not learn its gradient is never formed.
@@ -343,6 +344,14 @@ pub fn cross_entropy(h: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, target: T
 /// - output: `[batch, bases, d]`
 pub fn stem(bases: Tensor<2, Int>, weight: Tensor<3>, bias: Tensor<1>) -> Tensor<3> {
     dispatch!(bias.device(), stem(bases, weight, bias))
+}
+
+/// One half of each row through an activation, times the other half.
+///
+/// # Shapes
+/// - `x`: `[batch, rows, 2 d]`; output: `[batch, rows, d]`
+pub fn glu(x: Tensor<3>, gate: Gate) -> Tensor<3> {
+    dispatch!(x.device(), glu(x, gate))
 }
 
 /// Rows at fractional places, between which they are interpolated, each times a factor; rows beyond a sequence are 0. Tap k of

@@ -1,12 +1,14 @@
 //! The fused CPU kernels as operations of Burn's Flex backend, with hand-written backward passes.
 
 mod frozen;
+mod glu;
 mod low_rank;
 mod residual;
 mod sample;
 mod transformer;
 
 pub(super) use frozen::with_frozen_weights;
+pub(super) use glu::glu;
 pub(super) use low_rank::{arguments as low_rank_arguments, merged};
 pub(super) use residual::residual;
 pub(super) use sample::sample;
