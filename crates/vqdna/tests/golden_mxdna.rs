@@ -5,11 +5,17 @@
 
 use burn::module::Param;
 use burn::prelude::*;
+use burn::tensor::activation::log_softmax;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use vqdna::head::first::FirstHead;
+use vqdna::head::nucleotide::NucleotideHead;
 use vqdna::layers::DeformableConv;
 use vqdna::ops::with_composed_ops;
-use vqdna::tokenizer::mxdna::{Positions, Selection, UnitConfig, UnitLayer, UnitTokens, groups};
+use vqdna::tokenizer::mxdna::{
+    Edge, LETTERS, Letters, Mxdna, MxdnaConfig, Positions, Selection, UnitConfig, UnitLayer, UnitPlaces, UnitTokens,
+    groups,
+};
 use vqdna::train::optimizer::Gradients;
 use vqdna::weights::{Array, Arrays, assign, read};
 
@@ -17,6 +23,10 @@ use vqdna::weights::{Array, Arrays, assign, read};
 const TOLERANCE: f32 = 1e-5;
 /// The same of gradients.
 const GRADIENT_TOLERANCE: f32 = 2e-5;
+/// The same of whole models.
+const MODEL_TOLERANCE: f32 = 2e-5;
+/// The same of the gradients of whole models.
+const MODEL_GRADIENT_TOLERANCE: f32 = 5e-5;
 
 struct Golden {
     path: PathBuf,
@@ -129,9 +139,14 @@ fn golden_deformable_convolutions_agree() {
     }
 }
 
-/// The name of a parameter in the module.
+/// Names of parts in the files, and in the modules.
+const NAMES: [[&str; 2]; 4] =
+    [["expert.", "experts."], ["nucleotide.", "bases."], ["unit.", "units."], ["final_norm.", "norm."]];
+
+/// Arrays by the names of the modules.
 fn named(arrays: Arrays) -> Arrays {
-    arrays.into_iter().map(|(name, array)| (name.replace("expert.", "experts."), array)).collect()
+    let rename = |name: String| NAMES.iter().fold(name, |name, [file, module]| name.replace(file, module));
+    arrays.into_iter().map(|(name, array)| (rename(name), array)).collect()
 }
 
 fn layer_agrees(golden: &Golden) {
@@ -141,6 +156,7 @@ fn layer_agrees(golden: &Golden) {
         sizes: golden.list("sizes"),
         norm_eps: number("norm_eps"),
         expert_norm_eps: number("expert_norm_eps"),
+        edge: Edge::Batch,
         ..UnitConfig::default()
     };
     let d = number("hidden") as usize;
@@ -164,10 +180,16 @@ fn layer_agrees(golden: &Golden) {
     let graph = loss.backward();
     golden.check("grad.input.hidden", &values(states.grad(&graph).expect("a gradient")), GRADIENT_TOLERANCE);
     let found = Gradients::of(&layer, &graph).to_arrays();
-    for (name, want) in named(golden.part("grad.param.")) {
-        let file_name = format!("grad.param.{}", name.replace("experts.", "expert."));
+    check_gradients(golden, &found, GRADIENT_TOLERANCE);
+}
+
+/// Compares with the gradients of the file; those that are 0 there may be missing.
+#[track_caller]
+fn check_gradients(golden: &Golden, found: &Arrays, tolerance: f32) {
+    for (file_name, want) in golden.part("grad.param.") {
+        let name = named(Arrays::from([(file_name.clone(), want.clone())])).into_keys().next().expect("one name");
         match found.get(&name) {
-            Some(found) => golden.check(&file_name, &found.values, GRADIENT_TOLERANCE),
+            Some(found) => golden.check(&format!("grad.param.{file_name}"), &found.values, tolerance),
             None => assert!(want.values.iter().all(|&v| v == 0.0), "{name} has no gradient"),
         }
     }
@@ -196,5 +218,87 @@ fn golden_unit_layers_agree() {
     for golden in files("layer_") {
         layer_agrees(&golden);
         with_composed_ops(|| layer_agrees(&golden));
+    }
+}
+
+/// The head of a whole model.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
+enum Head {
+    Letters(NucleotideHead),
+    Classes(FirstHead),
+}
+
+fn model_agrees(golden: &Golden) {
+    let device = Device::flex().autodiff();
+    let number = |key: &str| golden.metadata[key].parse::<f64>().expect("a number");
+    let size = |key: &str| number(key) as usize;
+    let (sizes, norm_eps) = (golden.list("sizes"), number("norm_eps"));
+    let units = UnitConfig { sizes, norm_eps, edge: Edge::Batch, ..UnitConfig::default() };
+    let config = MxdnaConfig {
+        d_model: size("hidden"),
+        heads: size("heads"),
+        d_ff: size("ffn"),
+        base_layers: size("nucleotide_layers"),
+        unit_layers: size("unit_layers"),
+        units,
+        unit_places: UnitPlaces::Rank,
+        theta: number("rope_theta"),
+    };
+    let (of_head, of_model): (Arrays, Arrays) = golden
+        .part("param.")
+        .into_iter()
+        .partition(|(name, _)| name.starts_with("decoder.") || name.starts_with("head"));
+    let model: Mxdna = assign(config.init(0, &device), &named(of_model)).unwrap_or_else(|e| panic!("{e}"));
+    let asks_letters = golden.metadata["head"] == "mlm";
+    let classes = golden.array("param.head.out.bias").values.len();
+
+    let shape: [usize; 2] = golden.array("input.ids").shape.as_slice().try_into().expect("two axes");
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(golden.whole("input.ids"), shape), &device);
+    let special: Vec<bool> = golden.whole("input.special_mask").iter().map(|&v| v == 1).collect();
+    let lengths = golden.list("lengths");
+    let hidden = model.forward(&Letters { ids, lengths: &lengths, special: &special }, None);
+    assert_eq!(hidden.tokens.selection.anchors, golden.whole("out.center"));
+    let is_position = |row: usize| row % shape[1] < lengths[row / shape[1]];
+    let real = values(hidden.units.real.clone());
+    golden.check_rows("out.nucleotide_states", &values(hidden.bases.states.clone()), MODEL_TOLERANCE, is_position);
+    golden.check_rows("out.unit_states", &values(hidden.units.states.clone()), MODEL_TOLERANCE, |row| real[row] == 1.0);
+
+    let (logits, head) = if asks_letters {
+        let head = assign(NucleotideHead::new(&config.layer(), LETTERS, 0, &device), &of_head).expect("fits");
+        let [batch, positions] = shape;
+        let logits = head.forward(hidden.bases, hidden.units).reshape([batch * positions, LETTERS]);
+        golden.check_rows("out.logits", &values(logits.clone()), MODEL_TOLERANCE, is_position);
+        (logits, Head::Letters(head))
+    } else {
+        let fresh = FirstHead::new(config.d_model, classes, config.units.norm_eps, 0, &device);
+        let head = assign(fresh, &of_head).expect("fits");
+        let logits = head.forward(hidden.units.states);
+        golden.check("out.logits", &values(logits.clone()), MODEL_TOLERANCE);
+        (logits, Head::Classes(head))
+    };
+    let labels = golden.whole("input.labels");
+    let asked: Vec<i32> = (0..labels.len() as i32).filter(|&row| labels[row as usize] >= 0).collect();
+    let labels: Vec<i32> = labels.into_iter().filter(|&label| label >= 0).collect();
+    let whole =
+        |values: Vec<i32>| Tensor::<1, Int>::from_data(TensorData::new(values.clone(), [values.len()]), &device);
+    let chances = log_softmax(logits.select(0, whole(asked)), 1);
+    let task = chances.gather(1, whole(labels).unsqueeze_dim(1)).mean().neg();
+    golden.check("out.task_loss", &values(task.clone()), MODEL_TOLERANCE);
+    golden.check("out.balance_loss", &values(hidden.tokens.balance.clone()), MODEL_TOLERANCE);
+
+    let graph = (task + hidden.tokens.balance.mul_scalar(number("balance_weight"))).backward();
+    let mut found = Gradients::of(&model, &graph).to_arrays();
+    found.extend(match &head {
+        Head::Letters(head) => Gradients::of(head, &graph).to_arrays(),
+        Head::Classes(head) => Gradients::of(head, &graph).to_arrays(),
+    });
+    check_gradients(golden, &found, MODEL_GRADIENT_TOLERANCE);
+}
+
+#[test]
+fn golden_mxdna_models_agree() {
+    for golden in files("full_") {
+        model_agrees(&golden);
+        with_composed_ops(|| model_agrees(&golden));
     }
 }

@@ -4,6 +4,7 @@ mod backbone;
 mod codebook;
 mod lora;
 mod masked;
+mod mxdna;
 mod quantizer;
 mod tokenizer;
 

@@ -1,6 +1,7 @@
 //! Layers of all networks, with PyTorch's weight layouts and initialisation, on [`crate::ops`].
 
 mod deformable;
+mod gated;
 pub mod lora;
 mod transformer;
 
@@ -12,6 +13,7 @@ use crate::seed::Stream;
 use crate::weights::{constant, normal, replace, uniform};
 
 pub use deformable::DeformableConv;
+pub use gated::{Attention, FeedForward, GatedLayer, GatedShape, Rows};
 pub use transformer::{TransformerLayer, TransformerShape};
 
 /// `x · weightᵀ + bias`.

@@ -3,12 +3,24 @@
 use burn::module::Param;
 use burn::prelude::*;
 use burn::tensor::activation::sigmoid;
+use serde::{Deserialize, Serialize};
 
 use super::DEVIATION;
 use crate::layers::{DeformableConv, LayerNorm};
 use crate::ops;
 use crate::seed::Stream;
 use crate::weights::constant;
+
+/// What the convolutions that place taps see right of a sequence's last token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Edge {
+    /// Nothing, as left of its first.
+    #[default]
+    Zero,
+    /// The bias of the norm, if another sequence of the batch is longer, as in the published code: the last token depends on the batch.
+    Batch,
+}
 
 /// Taps of the deformable convolution, and of the plain ones that say where it reads.
 const TAPS: usize = 3;
@@ -76,14 +88,19 @@ impl Assembly {
     /// `x` plus what it reads; rows that are no units are not read.
     ///
     /// # Shapes
-    /// - `x`: `[batch, units, d]`, rows without anything 0; `is_unit`: `[batch, units]`, 1 or 0
-    pub fn forward(&self, x: Tensor<3>, is_unit: Tensor<2>) -> Assembled {
-        // A row without anything is the norm's bias here, and still says something of where its neighbour reads.
+    /// - `x`: `[batch, units, d]`, rows without anything 0
+    /// - `real`, `is_unit`: `[batch, units]`, 1 for a row that is a token, or a unit, else 0
+    pub fn forward(&self, x: Tensor<3>, real: Tensor<2>, is_unit: Tensor<2>, edge: Edge) -> Assembled {
+        // Of a row without anything the norm leaves its bias.
         let normed = self.norm.forward(x.clone());
+        let normed = match edge {
+            Edge::Zero => normed * real.unsqueeze_dim(2),
+            Edge::Batch => normed,
+        };
         let offsets = self.offset.forward(normed.clone());
         let factors = sigmoid(self.modulation.forward(normed.clone())).mul_scalar(2.0);
-        let read = normed * is_unit.unsqueeze_dim(2);
-        let hidden = x + self.conv.forward(read, offsets.clone(), factors.clone());
+        let units = normed * is_unit.unsqueeze_dim(2);
+        let hidden = x + self.conv.forward(units, offsets.clone(), factors.clone());
         Assembled { hidden, offsets, factors }
     }
 }

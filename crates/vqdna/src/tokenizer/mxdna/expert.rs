@@ -2,10 +2,11 @@
 
 use burn::module::Param;
 use burn::prelude::*;
-use burn::tensor::activation::{sigmoid, silu};
+use burn::tensor::activation::silu;
 
 use super::DEVIATION;
 use crate::layers::{LayerNorm, Projection};
+use crate::ops::{self, Gate};
 use crate::seed::Stream;
 use crate::weights::normal;
 
@@ -57,8 +58,8 @@ impl Expert {
     pub fn forward(&self, x: Tensor<3>) -> Tensor<2> {
         let [units, size, d] = x.dims();
         let both = self.pre.forward(x.reshape([1, units * size, d]));
-        let inner = both.clone().narrow(2, 0, d) * sigmoid(both.narrow(2, d, d));
-        let convolved = self.convolve(inner.reshape([units, size, d])).reshape([1, units, d]);
+        let gated = ops::glu(both, Gate::Sigmoid).reshape([units, size, d]);
+        let convolved = self.convolve(gated).reshape([1, units, d]);
         self.post.forward(silu(self.norm.forward(convolved))).reshape([units, d])
     }
 

@@ -6,6 +6,7 @@
 //! of the experts.
 
 mod assembly;
+mod encoder;
 mod expert;
 mod selection;
 
@@ -19,7 +20,8 @@ use crate::seed::{Stream, stream};
 use crate::weights::to_array;
 use selection::numbers;
 
-pub use assembly::{Assembled, Assembly, PlainConv};
+pub use assembly::{Assembled, Assembly, Edge, PlainConv};
+pub use encoder::{Embedding, Hidden, LETTERS, Letters, Mxdna, MxdnaConfig, UnitPlaces};
 pub use expert::{Convolution, Expert, groups};
 pub use selection::{Kept, Selection, UnitRows};
 
@@ -38,11 +40,13 @@ pub struct UnitConfig {
     pub expert_norm_eps: f64,
     /// In training, hidden states are multiplied by random factors of 1 ± this before they are scored.
     pub jitter: f64,
+    /// What lies right of the last token.
+    pub edge: Edge,
 }
 
 impl Default for UnitConfig {
     fn default() -> Self {
-        Self { sizes: (1..=10).collect(), norm_eps: 1e-5, expert_norm_eps: 1e-5, jitter: 0.01 }
+        Self { sizes: (1..=10).collect(), norm_eps: 1e-5, expert_norm_eps: 1e-5, jitter: 0.01, edge: Edge::default() }
     }
 }
 
@@ -59,6 +63,8 @@ pub struct UnitLayer {
     pub assembly: Assembly,
     #[module(skip)]
     sizes: Vec<usize>,
+    #[module(skip)]
+    edge: Edge,
 }
 
 /// States of bases, with the positions that are no bases.
@@ -103,6 +109,7 @@ impl UnitLayer {
             experts: config.sizes.iter().map(|&size| expert(random, size)).collect(),
             assembly: Assembly::new(d, config.norm_eps, random, device),
             sizes: config.sizes.clone(),
+            edge: config.edge,
         }
     }
 
@@ -178,7 +185,7 @@ impl UnitLayer {
         let numbered: Vec<i32> = rows.iter().map(|row| row.unwrap_or(0) as i32).collect();
         let packed = aggregated.reshape([batch * positions, d]).select(0, numbers(&numbered, &device));
         let packed = packed.reshape([batch, kept.width, d]) * real.clone().unsqueeze_dim(2);
-        (self.assembly.forward(packed, is_unit), real)
+        (self.assembly.forward(packed, real.clone(), is_unit, self.edge), real)
     }
 }
 
