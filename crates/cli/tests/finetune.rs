@@ -166,6 +166,24 @@ fn regression_and_several_labels_are_told_from_the_table() {
 }
 
 #[test]
+fn a_dry_run_tells_what_learns_and_writes_nothing() {
+    let folder = folder();
+    let before = folder.names();
+    let line = "finetune model data -o run --preset tiny --dry-run";
+    let learned = |mode: &str| {
+        let outcome = folder.ok(&format!("{line} {mode}"));
+        assert!(number(outcome.value("total").split('\t').next().expect("a sum")) > 0.0);
+        number(outcome.value("moments").split('\t').next_back().expect("numbers")) / 2.0
+    };
+    // Code vectors of 64 channels and two classes: weights and biases.
+    assert!((learned("--mode probe") - 130.0).abs() < 0.5);
+    assert!(learned("--mode full --from-scratch") > 50_000.0);
+    let refused = folder.run(line);
+    assert_eq!(refused.code, Some(2), "adapters need an encoder: {}", refused.stderr);
+    assert!(folder.names() == before);
+}
+
+#[test]
 fn what_cannot_be_learned_is_said_in_one_line() {
     let folder = folder();
     let train = rows(1, 20);

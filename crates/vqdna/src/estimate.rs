@@ -407,7 +407,10 @@ pub fn finetune(
     let positions = size(POSITIONS_TOGETHER).min(data.bases);
     let evaluated = floats(positions.saturating_mul(2 * size(d_code) + 8 * d / network.map_or(1, |n| size(n.pool))));
     let coded = encode(vocabulary, size(BASES_TOGETHER).min(data.bases));
-    memory.besides_steps(evaluated.max(coded))
+    // At the end the model is copied to the host and made a file; adapters are folded into a copy first.
+    let copies = if run.mode == Mode::Lora { 3 } else { 2 };
+    let saved = floats(frozen.saturating_add(numbers)).saturating_mul(copies);
+    memory.besides_steps(evaluated.max(coded).max(saved))
 }
 
 #[cfg(test)]
