@@ -197,7 +197,7 @@ fn attentions<U: Unit>(bench: &Bench, precision: Precision, batch: usize, length
     let (rows, d) = (batch * length, heads * d_head);
     let (qkv, mask, dout) = (Saved::of::<U>(&noise(rows * 3 * d, 1), 3 * d), vec![1.0; rows], noise(rows * d, 2));
     let positions = attention::Positions::Rotary { theta: 10_000.0 };
-    let input = attention::Input { qkv: qkv.units::<U>(), mask: &mask, length, heads, positions };
+    let input = attention::Input::among(qkv.units::<U>(), &mask, length, heads, positions);
     let shape = format!("{batch} x {length}, {heads} x {d_head}");
     let flops = |products: f64| Work::Flops(2.0 * products * (rows * length * d) as f64);
     bench.run("attention forward", &shape, precision, flops(2.0), || {

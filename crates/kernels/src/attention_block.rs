@@ -149,7 +149,7 @@ impl<U: Unit> Attend<U> {
         });
         let Input { mask, length, .. } = input;
         let (heads, positions) = (self.heads, self.positions);
-        let input = attention::Input { qkv: qkv.units::<U>(), mask, length, heads, positions };
+        let input = attention::Input::among(qkv.units::<U>(), mask, length, heads, positions);
         let (attended, stats) = attention::forward(input, keep);
         Kept { qkv, attended, stats }
     }
@@ -158,7 +158,7 @@ impl<U: Unit> Attend<U> {
 impl<'a> Weights<'a> {
     fn attention<U: Unit>(&self, input: Input<'a>, qkv: &'a Saved) -> attention::Input<'a, U> {
         let Input { mask, length, .. } = input;
-        attention::Input { qkv: qkv.units(), mask, length, heads: self.heads, positions: self.positions }
+        attention::Input::among(qkv.units(), mask, length, self.heads, self.positions)
     }
 }
 

@@ -28,13 +28,18 @@ pub fn backward<U: Unit>(input: Input<U>, out: &Saved, stats: &[f32], dout: &[f3
     assert_eq!(out.units::<U>().len(), rows * U::width(d), "output");
     assert!(dout.len() == rows * d && stats.len() == rows * input.heads, "sizes of gradients");
     let mut dqkv = for_overwrite(rows * 3 * d);
-    clear_padding(&mut dqkv, input.mask);
-    let tasks = problem.real.iter().enumerate().flat_map(|(sequence, real)| {
-        (0..input.heads).flat_map(move |head| (0..real.len().div_ceil(KEYS)).map(move |part| (sequence, head, part)))
+    if input.keys.is_some() {
+        // Rows that attend have no gradients of keys and values, and others none of queries.
+        dqkv.par_iter_mut().for_each(|x| *x = 0.0);
+    } else {
+        clear_padding(&mut dqkv, input.mask);
+    }
+    let tasks = problem.keys.iter().enumerate().flat_map(|(sequence, keys)| {
+        (0..input.heads).flat_map(move |head| (0..keys.len().div_ceil(KEYS)).map(move |part| (sequence, head, part)))
     });
     let tasks: Vec<_> = tasks.collect();
     // Parts of the keys each have a gradient of all queries, added in order: few at a time, so that they take little memory.
-    let several = problem.real.iter().any(|real| real.len() > KEYS);
+    let several = problem.keys.iter().any(|keys| keys.len() > KEYS);
     let wave = if several { 4 * rayon::current_num_threads() } else { tasks.len() };
     let shared = Shared::new(&mut dqkv);
     let forward = Forward { out, stats, dout };
@@ -45,7 +50,7 @@ pub fn backward<U: Unit>(input: Input<U>, out: &Saved, stats: &[f32], dout: &[f3
             .collect();
         for (&(sequence, head, part), dq) in tasks.iter().zip(&dq) {
             let chunk = QUERIES * d_head;
-            dq.par_chunks(chunk).zip(problem.real[sequence].par_chunks(QUERIES)).for_each(|(dq, queries)| {
+            dq.par_chunks(chunk).zip(problem.queries[sequence].par_chunks(QUERIES)).for_each(|(dq, queries)| {
                 for (row, &position) in dq.chunks_exact(d_head).zip(queries) {
                     let at = (sequence * input.length + position as usize) * 3 * d + head * d_head;
                     // SAFETY: each row is met once.
@@ -79,10 +84,10 @@ fn backward_part<U: Unit>(
     forward: &Forward,
     dqkv: &Shared<f32>,
 ) -> Vec<f32> {
-    let Problem { input, d, d_head, ref real, ref table, .. } = *problem;
-    let queries = &real[sequence];
-    let keys = &queries[part * KEYS..queries.len().min((part + 1) * KEYS)];
-    let whole = queries.len() <= KEYS;
+    let Problem { input, d, d_head, ref table, .. } = *problem;
+    let (queries, keys) = (&problem.queries[sequence], &problem.keys[sequence]);
+    let whole = keys.len() <= KEYS;
+    let keys = &keys[part * KEYS..keys.len().min((part + 1) * KEYS)];
     let cols = keys.len();
     let strip = STRIP.min(cols);
     let stride = stride(strip);
@@ -111,7 +116,7 @@ fn backward_part<U: Unit>(
     ];
     with_scratch(lengths, |[dk, dv, kt, k, vt, dense, panels, scores, dw, row, row_units, step_units]| {
         // Gradients of keys and values come last: until then their place holds copies.
-        problem.rows(sequence, head, 1).rotated(keys, table, 1.0, dk);
+        problem.rotated([sequence, head, 1], keys, 1.0, dk);
         let kt = View::pack(Matrix::new(dk, cols, d_head).transposed(), U::from_floats_mut(kt));
         let k = View::pack(Matrix::new(dk, cols, d_head), U::from_floats_mut(k));
         problem.rows(sequence, head, 2).copy(keys, dv);
@@ -129,7 +134,7 @@ fn backward_part<U: Unit>(
             let mut dense = dense.chunks_exact_mut(dense.len() / 4).map(|x| &mut x[..rows * d_head]);
             let mut next = || dense.next().unwrap_or_default();
             let (q, dout, out, dq) = (next(), next(), next(), next());
-            problem.rows(sequence, head, 0).rotated(queries, table, problem.scale(), q);
+            problem.rotated([sequence, head, 0], queries, problem.scale(), q);
             problem.rows_of(forward.dout, sequence, head).copy(queries, dout);
             problem.rows_of(forward.out.units::<U>(), sequence, head).copy(queries, out);
             row_products(out, dout, along, d_head);
@@ -161,14 +166,18 @@ fn backward_part<U: Unit>(
                 multiply(dq, d_head, ds, k, first / U::DEPTH..columns.end.div_ceil(U::DEPTH), 0..d_head, onto);
             }
             // The queries of the product carry `log₂ e`; its gradients are of scores to base e.
-            rotate_back(dq, d_head, queries, table, problem.scale() * LN_2);
+            rotate_back(dq, d_head, &problem.places(sequence, queries), table, problem.scale() * LN_2);
             if whole {
                 write(queries, head * d_head, dq);
             } else {
                 share[tile * QUERIES_BACK * d_head..][..dq.len()].copy_from_slice(dq);
             }
         }
-        rotate_back(dk, d_head, keys, table, LN_2);
+        if queries.is_empty() {
+            dk.fill(0.0);
+            dv.fill(0.0);
+        }
+        rotate_back(dk, d_head, &problem.places(sequence, keys), table, LN_2);
         write(keys, d + head * d_head, dk);
         write(keys, 2 * d + head * d_head, dv);
     });

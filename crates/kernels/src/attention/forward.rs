@@ -24,15 +24,16 @@ pub fn forward<U: Unit>(input: Input<U>, keep: bool) -> (Saved, Vec<f32>) {
     let mut stats = vec![0.0; if keep { input.mask.len() * input.heads } else { 0 }];
     clear_padding(out.units_mut::<U>(), input.mask);
     // A row is the same in any part: smaller ones where threads would be idle.
-    let tasks = problem.real.len() * input.heads;
+    let tasks = problem.queries.len() * input.heads;
     let wanted = (4 * rayon::current_num_threads()).div_ceil(tasks.max(1));
     let part = input.length.div_ceil(wanted).next_multiple_of(QUERIES).min(PART);
-    let tasks = problem.real.iter().enumerate().flat_map(|(sequence, real)| {
-        (0..input.heads).flat_map(move |head| (0..real.len()).step_by(part).map(move |first| (sequence, head, first)))
+    let tasks = problem.queries.iter().enumerate().flat_map(|(sequence, queries)| {
+        let firsts = move || (0..queries.len()).step_by(part);
+        (0..input.heads).flat_map(move |head| firsts().map(move |first| (sequence, head, first)))
     });
     let (shared_out, shared_stats) = (Shared::new(out.units_mut::<U>()), Shared::new(&mut stats));
     tasks.collect::<Vec<_>>().into_par_iter().for_each(|(sequence, head, first)| {
-        let queries = &problem.real[sequence];
+        let queries = &problem.queries[sequence];
         let queries = &queries[first..queries.len().min(first + part)];
         forward_part(&problem, sequence, head, queries, &shared_out, keep.then_some(&shared_stats));
     });
@@ -48,8 +49,8 @@ fn forward_part<U: Unit>(
     out: &Shared<U>,
     stats: Option<&Shared<f32>>,
 ) {
-    let Problem { input, d, d_head, ref real, ref table, .. } = *problem;
-    let (keys, n) = (&real[sequence], queries.len());
+    let Problem { input, d, d_head, .. } = *problem;
+    let (keys, n) = (&problem.keys[sequence], queries.len());
     let tile = KEYS.min(keys.len());
     let stride = stride(tile);
     let rows = QUERIES.min(n);
@@ -66,13 +67,13 @@ fn forward_part<U: Unit>(
         U::scratch(rows, tile),
     ];
     with_scratch(lengths, |[q, q_units, sum, largest, totals, copy, k_panels, v_panels, scores, w_units]| {
-        problem.rows(sequence, head, 0).rotated(queries, table, problem.scale(), q);
+        problem.rotated([sequence, head, 0], queries, problem.scale(), q);
         let (q, q_stride) = U::of_rows(q, d_head, d_head, q_units);
         let (k_panels, v_panels) = (U::from_floats_mut(k_panels), U::from_floats_mut(v_panels));
         for (at, keys) in keys.chunks(KEYS).enumerate() {
             let cols = keys.len();
             let copy = &mut copy[..cols * d_head];
-            problem.rows(sequence, head, 1).rotated(keys, table, 1.0, copy);
+            problem.rotated([sequence, head, 1], keys, 1.0, copy);
             let k = View::pack(Matrix::new(copy, cols, d_head).transposed(), k_panels);
             problem.rows(sequence, head, 2).copy(keys, copy);
             let v = View::pack(Matrix::new(copy, cols, d_head), v_panels);
@@ -90,7 +91,13 @@ fn forward_part<U: Unit>(
                 multiply(sum, d_head, Left::Rows { units, stride }, v, 0..v.steps(), 0..d_head, onto);
             }
         }
-        finish(sum, d_head, largest, totals);
+        if keys.is_empty() {
+            // Of nothing, as a row of padding.
+            sum.fill(0.0);
+            totals.fill(0.0);
+        } else {
+            finish(sum, d_head, largest, totals);
+        }
         let (base, column) = (sequence * input.length, head * d_head);
         for ((&position, row), &total) in queries.iter().zip(sum.chunks_exact(d_head)).zip(&*totals) {
             let at = base + position as usize;

@@ -17,6 +17,7 @@ use crate::product::Unit;
 use crate::simd::{fma, prefetch};
 use rayon::prelude::*;
 use rotation::rotate;
+use std::borrow::Cow;
 use std::f32::consts::LOG2_E;
 
 /// Keys whose scores exist at a time, and those whose gradients one task sums: their panels stay in the second cache.
@@ -42,8 +43,12 @@ pub enum Positions {
 pub struct Input<'a, U = f32> {
     /// `[batch * length, 3 * d]`: the queries, keys and values of a row, each `[heads, d_head]`.
     pub qkv: &'a [U],
-    /// `[batch * length]`: 0 for padding.
+    /// `[batch * length]`: 0 for rows that attend to nothing, which are padding unless there are `keys`.
     pub mask: &'a [f32],
+    /// `[batch * length]`: 0 for rows that are not attended to. None if rows attend to each other, as `mask` has them.
+    pub keys: Option<&'a [f32]>,
+    /// `[batch * length]`: where rows stand. None if each stands at its number in its sequence; for rotation only.
+    pub places: Option<&'a [u32]>,
     /// Rows of a sequence.
     pub length: usize,
     /// Heads; they divide d. Rotated ones have an even width, and those in bf16.
@@ -53,11 +58,17 @@ pub struct Input<'a, U = f32> {
 }
 
 impl<'a, U> Input<'a, U> {
+    /// Rows of sequences that attend to each other, but for padding.
+    #[must_use]
+    pub fn among(qkv: &'a [U], mask: &'a [f32], length: usize, heads: usize, positions: Positions) -> Self {
+        Self { qkv, mask, keys: None, places: None, length, heads, positions }
+    }
+
     /// The same of other queries, keys and values.
     #[must_use]
     pub fn with<V>(self, qkv: &'a [V]) -> Input<'a, V> {
-        let Self { mask, length, heads, positions, .. } = self;
-        Input { qkv, mask, length, heads, positions }
+        let Self { mask, keys, places, length, heads, positions, .. } = self;
+        Input { qkv, mask, keys, places, length, heads, positions }
     }
 }
 
@@ -66,8 +77,10 @@ struct Problem<'a, U> {
     input: Input<'a, U>,
     d: usize,
     d_head: usize,
-    /// Positions of the rows of each sequence that are not padding.
-    real: Vec<Vec<u32>>,
+    /// Rows of each sequence that attend.
+    queries: Vec<Vec<u32>>,
+    /// Rows of each sequence that are attended to.
+    keys: Vec<Vec<u32>>,
     /// [`rotary_table`], or empty.
     table: Vec<f32>,
     /// Of each head, for scores that are powers of 2; 0 where positions are not [`Positions::Alibi`].
@@ -76,7 +89,7 @@ struct Problem<'a, U> {
 
 impl<'a, U: Unit> Problem<'a, U> {
     fn new(input: Input<'a, U>) -> Self {
-        let Input { qkv, mask, length, heads, positions } = input;
+        let Input { qkv, mask, keys, places, length, heads, positions } = input;
         // Of no rows any width is right.
         let d = if mask.is_empty() { 2 * heads } else { qkv.len() * U::DEPTH / mask.len() / 3 };
         assert!(d.is_multiple_of(U::DEPTH * heads), "{d} is not {heads} heads of whole units");
@@ -86,14 +99,16 @@ impl<'a, U: Unit> Problem<'a, U> {
         let (table, slopes) = match positions {
             Positions::Rotary { theta } => {
                 assert!(d_head.is_multiple_of(2), "heads of {d_head} have no pairs to rotate");
-                (rotary_table(theta, length, d_head / 2), vec![0.0; heads])
+                let furthest = places.map_or(length, |places| places.iter().max().map_or(0, |&most| most as usize + 1));
+                (rotary_table(theta, furthest, d_head / 2), vec![0.0; heads])
             }
             Positions::Alibi => (Vec::new(), alibi_slopes(heads).iter().map(|s| s * LOG2_E).collect()),
         };
-        let real = mask
-            .chunks(length.max(1))
-            .map(|mask| (0u32..).zip(mask).filter(|(_, m)| **m != 0.0).map(|(i, _)| i).collect());
-        Self { input, d, d_head, real: real.collect(), table, slopes }
+        let rows = |mask: &[f32]| -> Vec<Vec<u32>> {
+            let of = |mask: &[f32]| (0u32..).zip(mask).filter(|(_, m)| **m != 0.0).map(|(i, _)| i).collect();
+            mask.chunks(length.max(1)).map(of).collect()
+        };
+        Self { input, d, d_head, queries: rows(mask), keys: rows(keys.unwrap_or(mask)), table, slopes }
     }
 
     /// Of queries, so that scores are powers of 2.
@@ -106,6 +121,21 @@ impl<'a, U: Unit> Problem<'a, U> {
         let stride = U::width(3 * self.d);
         let first = sequence * self.input.length * stride + U::width(which * self.d + head * self.d_head);
         Rows { units: &self.input.qkv[first..], stride, width: self.d_head }
+    }
+
+    /// Dense copies of some rows of queries (0) or keys (1) of a head, turned by their places and times `scale`.
+    fn rotated(&self, [sequence, head, which]: [usize; 3], rows: &[u32], scale: f32, out: &mut [f32]) {
+        let turn = |out: &mut [f32], rows: &[u32]| {
+            rotate(out, self.d_head, &self.places(sequence, rows), &self.table, scale);
+        };
+        self.rows(sequence, head, which).copy_with(rows, out, turn);
+    }
+
+    /// Where some rows of a sequence stand.
+    fn places<'r>(&self, sequence: usize, rows: &'r [u32]) -> Cow<'r, [u32]> {
+        let Some(places) = self.input.places else { return rows.into() };
+        let places = &places[sequence * self.input.length..];
+        rows.iter().map(|&row| places[row as usize]).collect()
     }
 
     /// Rows of a head in a matrix of all heads.
@@ -130,11 +160,6 @@ impl<U: Unit> Rows<'_, U> {
     /// Dense copies of the rows at some positions.
     fn copy(&self, positions: &[u32], out: &mut [f32]) {
         self.copy_with(positions, out, |_, _| ());
-    }
-
-    /// [`copy`](Self::copy), times `scale`, rotated forward if there is a table.
-    fn rotated(&self, positions: &[u32], table: &[f32], scale: f32, out: &mut [f32]) {
-        self.copy_with(positions, out, |rows, positions| rotate(rows, self.width, positions, table, scale));
     }
 
     /// Some rows at a time, and then `work` on them while they are in the first cache.
@@ -194,7 +219,7 @@ mod tests {
 
     /// The definition, in double precision.
     fn reference(input: Input, qkv: &[f64]) -> Vec<f64> {
-        let Input { mask, length, heads, positions, .. } = input;
+        let Input { mask, keys, places, length, heads, positions, .. } = input;
         let d = qkv.len() / mask.len() / 3;
         let d_head = d / heads;
         let half = d_head / 2;
@@ -208,7 +233,8 @@ mod tests {
             let mut y = x.to_vec();
             for i in 0..half {
                 let speed = f64::from(theta).powf(-(i as f64) / half as f64) as f32;
-                let (sin, cos) = f64::from((row % length) as f32 * speed).sin_cos();
+                let place = places.map_or((row % length) as f32, |places| places[row] as f32);
+                let (sin, cos) = f64::from(place * speed).sin_cos();
                 y[i] = x[i] * cos - x[i + half] * sin;
                 y[i + half] = x[i + half] * cos + x[i] * sin;
             }
@@ -216,13 +242,15 @@ mod tests {
         };
         let mut out = vec![0.0; mask.len() * d];
         for sequence in 0..mask.len() / length {
-            let rows: Vec<usize> =
-                (sequence * length..(sequence + 1) * length).filter(|&row| mask[row] != 0.0).collect();
+            let rows = |mask: &[f32]| -> Vec<usize> {
+                (sequence * length..(sequence + 1) * length).filter(|&row| mask[row] != 0.0).collect()
+            };
+            let (rows, keys) = (rows(mask), rows(keys.unwrap_or(mask)));
             for head in 0..heads {
-                let of = |which| rows.iter().map(|&row| vector(row, which, head)).collect::<Vec<_>>();
-                let (q, k, v) = (of(0), of(1), of(2));
+                let of = |rows: &[usize], which| rows.iter().map(|&row| vector(row, which, head)).collect::<Vec<_>>();
+                let (q, k, v) = (of(&rows, 0), of(&keys, 1), of(&keys, 2));
                 for (i, &row) in rows.iter().enumerate() {
-                    let scores = k.iter().zip(&rows).map(|(k, &key)| {
+                    let scores = k.iter().zip(&keys).map(|(k, &key)| {
                         let dot = q[i].iter().zip(k).map(|(a, b)| a * b).sum::<f64>() / (d_head as f64).sqrt();
                         let bias = f64::from(slopes[head]) * row.abs_diff(key) as f64;
                         if positions == Positions::Alibi { dot - bias } else { dot }
@@ -269,7 +297,7 @@ mod tests {
             let qkv = noise(rows * 3 * heads * d_head, 1);
             let dout = noise(rows * heads * d_head, 2);
             for mask in [vec![1.0; rows], some_padding(batch, length), vec![0.0; rows]] {
-                let input = Input { qkv: &qkv, mask: &mask, length, heads, positions };
+                let input = Input::among(&qkv, &mask, length, heads, positions);
                 let want: Vec<f32> = reference(input, &wide(&qkv)).iter().map(|&v| v as f32).collect();
                 let (out, stats) = forward(input, true);
                 assert_close(out.units(), &want);
@@ -282,8 +310,42 @@ mod tests {
     }
 
     #[test]
+    fn rows_attend_to_others_wherever_they_stand() {
+        // The first rows of each sequence attend to the last ones; of the second sequence none attend, of the third to none.
+        for (length, heads, d_head, first) in [(9, 2, 4, 5), (KEYS + QUERIES + 30, 1, 8, 40)] {
+            let (batch, d) = (3, heads * d_head);
+            let rows = batch * length;
+            let role = |attends: bool| -> Vec<f32> {
+                let of = |row: usize| match row / length {
+                    0 => (row % length < first) == attends && row != 2,
+                    1 => !attends,
+                    _ => attends,
+                };
+                (0..rows).map(|row| f32::from(u8::from(of(row)))).collect()
+            };
+            let (mask, keys) = (role(true), role(false));
+            let places: Vec<u32> = (0..rows as u32).map(|row| row * 7 % 31).collect();
+            let (qkv, dout) = (noise(rows * 3 * d, 1), noise(rows * d, 2));
+            let input =
+                Input { keys: Some(&keys), places: Some(&places), ..Input::among(&qkv, &mask, length, heads, ROTARY) };
+            let want: Vec<f32> = reference(input, &wide(&qkv)).iter().map(|&v| v as f32).collect();
+            let (out, stats) = forward(input, true);
+            assert_close(out.units(), &want);
+            if length < 20 {
+                let loss =
+                    |x: &[f64]| reference(input, x).iter().zip(&dout).map(|(y, &d)| y * f64::from(d)).sum::<f64>();
+                assert_gradient(&backward(input, &out, &stats, &dout), &qkv, loss);
+            } else {
+                // Parts of the keys add up to what one part finds.
+                let found = backward(input, &out, &stats, &dout);
+                assert!(found.iter().all(|v| v.is_finite()) && found.iter().any(|&v| v != 0.0));
+            }
+        }
+    }
+
+    #[test]
     fn no_rows_are_no_rows() {
-        let input = Input::<f32> { qkv: &[], mask: &[], length: 8, heads: 2, positions: ROTARY };
+        let input = Input::<f32>::among(&[], &[], 8, 2, ROTARY);
         let (out, stats) = forward(input, true);
         let dqkv = backward(input, &out, &stats, &[]);
         assert!(out.is_empty() && stats.is_empty() && dqkv.is_empty());
@@ -300,7 +362,7 @@ mod tests {
             qkv.iter_mut().skip((length - 2) * 3 * d).for_each(|x| *x *= 2.0);
             let mut mask = vec![1.0; length];
             mask[3] = 0.0;
-            let input = Input { qkv: &qkv, mask: &mask, length, heads, positions };
+            let input = Input::among(&qkv, &mask, length, heads, positions);
             let want: Vec<f32> = reference(input, &wide(&qkv)).iter().map(|&v| v as f32).collect();
             let (out, stats) = forward(input, true);
             // Outputs are means of many values around 0, far smaller than what is added up.
@@ -343,7 +405,7 @@ mod tests {
             let first = run(1);
             assert!(run(3) == first && run(8) == first);
         }
-        let input = Input { qkv: &qkv, mask: &mask, length, heads, positions: ROTARY };
+        let input = Input::among(&qkv, &mask, length, heads, ROTARY);
         check::<f32>(input, &dout);
         check::<Pair>(input.with(Saved::of::<Pair>(&qkv, 3 * heads * d_head).units()), &dout);
     }
@@ -357,7 +419,7 @@ mod tests {
             let mask = vec![1.0; length];
             let run = |qkv: &[f32], mask: &[f32], length: usize| {
                 let qkv = Saved::of::<U>(qkv, width);
-                let input = Input::<U> { qkv: qkv.units(), mask, length, heads, positions: ROTARY };
+                let input = Input::<U>::among(qkv.units(), mask, length, heads, ROTARY);
                 forward(input, false).0.numbers::<U>(d)
             };
             let alone = run(&own, &mask, length);
@@ -389,7 +451,7 @@ mod tests {
             (out.numbers::<U>(dout.len() / input.mask.len()), dqkv)
         }
         for positions in [ROTARY, Positions::Alibi] {
-            let input = Input { qkv: &qkv, mask: &mask, length, heads, positions };
+            let input = Input::among(&qkv, &mask, length, heads, positions);
             let rounded = Saved::of::<Pair>(&qkv, 3 * heads * d_head);
             let (got, want) = (run::<Pair>(input.with(rounded.units()), &dout), run::<f32>(input, &dout));
             assert!(near(&got.0, &want.0) && near(&got.1, &want.1));

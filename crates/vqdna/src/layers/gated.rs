@@ -2,10 +2,9 @@
 //! no biases but those of the norms.
 
 use burn::prelude::*;
-use burn::tensor::activation::softmax;
 
 use super::{LayerNorm, Projection, unbiased};
-use crate::ops::{self, AttentionWeights, Gate, Positions};
+use crate::ops::{self, AttentionWeights, Gate, Positions, Rotation};
 use crate::seed::Stream;
 
 /// What shapes a [`GatedLayer`].
@@ -72,7 +71,7 @@ pub struct Rows {
     /// `[batch, rows]`, 1 for a real row, 0 for padding.
     pub real: Tensor<2>,
     /// `[batch, rows]`, in positions; none for 0, 1, 2 and so on.
-    pub places: Option<Tensor<2>>,
+    pub places: Option<Tensor<2, Int>>,
 }
 
 impl GatedLayer {
@@ -101,11 +100,10 @@ impl GatedLayer {
     /// # Shapes
     /// - output: `[batch, rows, d]`
     pub fn forward(&self, rows: Rows) -> Tensor<3> {
-        let x = if rows.places.is_none() {
-            self.attn.among(rows.states, rows.real, &self.attn_norm)
-        } else {
-            let normed = Rows { states: self.attn_norm.forward(rows.states.clone()), ..rows };
-            rows.states + self.attn.between(normed.clone(), normed)
+        let Rows { states, real, places } = rows;
+        let x = match places {
+            None => self.attn.among(states, real, &self.attn_norm),
+            Some(places) => states.clone() + self.attn.placed(self.attn_norm.forward(states), real, places),
         };
         self.feed_forward(x)
     }
@@ -146,37 +144,39 @@ impl Attention {
         ops::attention(x, real, weights)
     }
 
-    /// Attention of rows to others, wherever they stand. The scores of all exist at once.
-    fn between(&self, rows: Rows, others: Rows) -> Tensor<3> {
-        let [batch, count, d] = rows.states.dims();
-        let d_head = d / self.heads;
-        let heads = |x: Tensor<3>| {
-            let [_, rows, _] = x.dims();
-            x.reshape([batch, rows, self.heads, d_head]).swap_dims(1, 2)
-        };
-        let q = self.rotated(heads(self.q.forward(rows.states)), rows.places);
-        let k = self.rotated(heads(self.k.forward(others.states.clone())), others.places);
-        let v = heads(self.v.forward(others.states));
-        // Finite, so that a sequence of nothing but padding has a softmax; far below any score.
-        let padding = (others.real - 1.0).mul_scalar(1e9).unsqueeze_dims::<4>(&[1, 2]);
-        let scores = q.mul_scalar(1.0 / (d_head as f64).sqrt()).matmul(k.transpose()) + padding;
-        self.o.forward(softmax(scores, 3).matmul(v).swap_dims(1, 2).reshape([batch, count, d]))
+    /// Attention of the rows of a sequence to each other, wherever they stand.
+    fn placed(&self, normed: Tensor<3>, real: Tensor<2>, places: Tensor<2, Int>) -> Tensor<3> {
+        let weights = [&self.q, &self.k, &self.v].map(|projection| projection.weight.val());
+        let qkv = unbiased(normed, Tensor::cat(weights.to_vec(), 0));
+        self.o.forward(ops::attend(qkv, real.clone(), real, places, self.rotation()))
     }
 
-    /// Turns the pairs (i, i + `d_head` / 2) of `[batch, heads, rows, d_head]` by their places.
-    fn rotated(&self, x: Tensor<4>, places: Option<Tensor<2>>) -> Tensor<4> {
-        let ([_, _, rows, d_head], device) = (x.dims(), x.device());
-        let half = d_head / 2;
-        let places =
-            places.unwrap_or_else(|| Tensor::<1, Int>::arange(0..rows as i64, &device).float().unsqueeze_dim::<2>(0));
-        let speed = |pair: usize| self.theta.powf(-2.0 * pair as f64 / d_head as f64) as f32;
-        let speeds: Vec<f32> = (0..half).map(speed).collect();
-        let speeds = Tensor::<4>::from_data(TensorData::new(speeds, [1, 1, 1, half]), &device);
-        let angles = places.unsqueeze_dims::<4>(&[1, 3]) * speeds;
-        let (cos, sin) = (angles.clone().cos(), angles.sin());
-        let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
-        let turned = a.clone() * cos.clone() - b.clone() * sin.clone();
-        Tensor::cat(vec![turned, b * cos + a * sin], 3)
+    fn rotation(&self) -> Rotation {
+        Rotation { heads: self.heads, theta: self.theta }
+    }
+
+    /// Attention of rows to others, wherever they stand.
+    fn between(&self, rows: Rows, others: Rows) -> Tensor<3> {
+        let ([batch, asking, d], [_, asked, _]) = (rows.states.dims(), others.states.dims());
+        let device = rows.states.device();
+        let none = |rows, width| Tensor::<3>::zeros([batch, rows, width], &device);
+        let queries = Tensor::cat(vec![self.q.forward(rows.states), none(asking, 2 * d)], 2);
+        let weight = Tensor::cat(vec![self.k.weight.val(), self.v.weight.val()], 0);
+        let keys = Tensor::cat(vec![none(asked, d), unbiased(others.states, weight)], 2);
+        // Both one after another, with a mask for each role.
+        let mask = |first: Tensor<2>, second: Tensor<2>| Tensor::cat(vec![first, second], 1);
+        let no = |rows| Tensor::<2>::zeros([batch, rows], &device);
+        let places = |places: Option<Tensor<2, Int>>, rows: usize| {
+            places.unwrap_or_else(|| {
+                let places = Tensor::<1, Int>::arange(0..rows as i64, &device);
+                places.unsqueeze_dim::<2>(0).expand([batch, rows])
+            })
+        };
+        let places = Tensor::cat(vec![places(rows.places, asking), places(others.places, asked)], 1);
+        let qkv = Tensor::cat(vec![queries, keys], 1);
+        let attended =
+            ops::attend(qkv, mask(rows.real, no(asked)), mask(no(asking), others.real), places, self.rotation());
+        self.o.forward(attended.narrow(1, 0, asking))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The operations out of Burn's own, for any device and for comparison.
 
-use super::{AdamwStep, AttentionWeights, ConvBlockWeights, Gate, LowRank, MlpWeights, Positions};
+use super::{AdamwStep, AttentionWeights, ConvBlockWeights, Gate, LowRank, MlpWeights, Positions, Rotation};
 use burn::prelude::*;
 use burn::tensor::activation::{gelu, log_softmax, sigmoid, silu, softmax};
 use burn::tensor::module::conv1d;
@@ -195,4 +195,27 @@ pub(super) fn glu(x: Tensor<3>, gate: Gate) -> Tensor<3> {
         Gate::Silu => silu(a) * b,
         Gate::Sigmoid => a * sigmoid(b),
     }
+}
+
+pub(super) fn attend(
+    qkv: Tensor<3>,
+    queries: Tensor<2>,
+    keys: Tensor<2>,
+    places: Tensor<2, Int>,
+    rotation: Rotation,
+) -> Tensor<3> {
+    let ([batch, rows, width], heads) = (qkv.dims(), rotation.heads);
+    let (d, half) = (width / 3, width / 3 / heads / 2);
+    let qkv = qkv.reshape([batch, rows, 3, heads, 2 * half]).permute([2, 0, 3, 1, 4]);
+    let part = |part: usize| qkv.clone().narrow(0, part, 1).squeeze_dim::<4>(0); // [batch, heads, rows, d_head]
+    let speed = |pair: usize| rotation.theta.powf(-(pair as f64) / half as f64) as f32;
+    let speeds: Vec<f32> = (0..half).map(speed).collect();
+    let speeds = Tensor::<4>::from_data(TensorData::new(speeds, [1, 1, 1, half]), &queries.device());
+    let angles = places.float().unsqueeze_dims::<4>(&[1, 3]) * speeds;
+    let (cos, sin) = (angles.clone().cos(), angles.sin());
+    let (q, k) = (rotate(part(0), cos.clone(), sin.clone()), rotate(part(1), cos, sin));
+    let bias = keys.sub_scalar(1.0).mul_scalar(-PADDING_SCORE).reshape([batch, 1, 1, rows]);
+    let scores = q.mul_scalar(1.0 / ((2 * half) as f64).sqrt()).matmul(k.transpose()) + bias;
+    let y = softmax(scores, 3).matmul(part(2)).swap_dims(1, 2).reshape([batch, rows, d]);
+    y * queries.unsqueeze_dim(2)
 }

@@ -103,6 +103,15 @@ pub struct MlpWeights {
     pub down_part: Option<LowRank>,
 }
 
+/// Heads whose queries and keys are rotated by their places; see [`attend`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rotation {
+    /// Heads, each of an even width.
+    pub heads: usize,
+    /// Base of the wavelengths.
+    pub theta: f64,
+}
+
 /// One step of AdamW; see [`adamw`].
 #[derive(Clone, Copy, Debug)]
 pub struct AdamwStep {
@@ -344,6 +353,23 @@ pub fn cross_entropy(h: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, target: T
 /// - output: `[batch, bases, d]`
 pub fn stem(bases: Tensor<2, Int>, weight: Tensor<3>, bias: Tensor<1>) -> Tensor<3> {
     dispatch!(bias.device(), stem(bases, weight, bias))
+}
+
+/// Attention of some rows of a sequence to others, wherever they stand: `softmax(q · kᵀ / √d_head) · v` for each head, with queries and
+/// keys rotated by their places. Rows that do not attend are 0.
+///
+/// # Shapes
+/// - `qkv`: `[batch, rows, 3 d]`, queries, keys and values of a row, each with its heads side by side
+/// - `queries`, `keys`: `[batch, rows]`, 1 for a row that attends, or is attended to, else 0; `places`: `[batch, rows]`, 0 or more
+/// - output: `[batch, rows, d]`
+pub fn attend(
+    qkv: Tensor<3>,
+    queries: Tensor<2>,
+    keys: Tensor<2>,
+    places: Tensor<2, Int>,
+    rotation: Rotation,
+) -> Tensor<3> {
+    dispatch!(qkv.device(), attend(qkv, queries, keys, places, rotation))
 }
 
 /// One half of each row through an activation, times the other half.

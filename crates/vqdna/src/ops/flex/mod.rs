@@ -1,5 +1,6 @@
 //! The fused CPU kernels as operations of Burn's Flex backend, with hand-written backward passes.
 
+mod attend;
 mod frozen;
 mod glu;
 mod low_rank;
@@ -7,6 +8,7 @@ mod residual;
 mod sample;
 mod transformer;
 
+pub(super) use attend::attend;
 pub(super) use frozen::with_frozen_weights;
 pub(super) use glu::glu;
 pub(super) use low_rank::{arguments as low_rank_arguments, merged};

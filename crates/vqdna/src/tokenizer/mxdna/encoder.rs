@@ -172,7 +172,7 @@ impl Mxdna {
         let places = match self.places {
             UnitPlaces::Rank => None,
             UnitPlaces::Anchor => {
-                let anchors = tokens.kept.positions.iter().map(|&at| at.max(0) as f32).collect::<Vec<_>>();
+                let anchors = tokens.kept.positions.iter().map(|&at| at.max(0)).collect::<Vec<_>>();
                 Some(Tensor::from_data(TensorData::new(anchors, [batch, tokens.kept.width]), &device))
             }
         };
