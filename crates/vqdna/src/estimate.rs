@@ -374,7 +374,7 @@ pub fn finetune(
     let inner = (run.head.kind == HeadKind::Mlp).then(|| run.head.d_hidden.map_or(d, size));
     let head = inner.map_or(0, |inner| linear(d, inner)) + linear(inner.unwrap_or(d), size(data.outputs));
     let backbone = encoder.as_ref().map_or(0, |encoder| encoder.numbers);
-    let adapters = network.map_or(0, |network| run.lora.numbers(network));
+    let adapters = network.map_or(0, |network| size(network.layers * run.lora.numbers(network.d_model, network.d_ff)));
     let (numbers, learned) = match run.mode {
         Mode::Probe => (backbone + head, head),
         Mode::Lora => (backbone + adapters + head, adapters + head),

@@ -10,7 +10,6 @@ use burn::prelude::*;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::transformer::TransformerConfig;
 use crate::ops::LowRank;
 use crate::seed::{Stream, stream};
 use crate::weights::{constant, uniform};
@@ -103,15 +102,14 @@ impl LoraConfig {
         }
     }
 
-    /// Numbers of the adapters of an encoder.
+    /// Numbers of the adapters of a layer from `d` to `d` channels, with `d_inner` inside.
     #[must_use]
-    pub fn numbers(&self, network: &TransformerConfig) -> u64 {
+    pub fn numbers(&self, d: usize, d_inner: usize) -> usize {
         let of = |target: &Target| match target {
-            Target::Query | Target::Key | Target::Value | Target::Dense => 2 * network.d_model,
-            Target::Up | Target::Down => network.d_model + network.d_ff,
+            Target::Query | Target::Key | Target::Value | Target::Dense => 2 * d,
+            Target::Up | Target::Down => d + d_inner,
         };
-        let widths: usize = self.targets.iter().map(of).sum();
-        (self.rank * widths * network.layers) as u64
+        self.rank * self.targets.iter().map(of).sum::<usize>()
     }
 
     fn scale(&self) -> f64 {
