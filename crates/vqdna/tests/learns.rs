@@ -5,11 +5,13 @@ use burn::prelude::*;
 use crate::host::{floats, integers, window};
 use vqdna::backbone::transformer::TransformerConfig;
 use vqdna::batch::{Batch, CodeBatch, CodeWindow, HostWindow};
+use vqdna::objective::letters::{LetterModel, MaskedLetters};
 use vqdna::objective::masked::MaskedModel;
 use vqdna::objective::masked::masking::MaskingConfig;
 use vqdna::objective::masked::pretrain::Pretrain;
 use vqdna::objective::{Objective, Outcome, reconstruct::Reconstruct};
 use vqdna::quantizer::Quantizer;
+use vqdna::tokenizer::mxdna::MxdnaConfig;
 use vqdna::tokenizer::vqdna::{Kind, Preset};
 use vqdna::train::optimizer::{Adamw, AdamwConfig, Gradients};
 
@@ -117,4 +119,44 @@ fn masked_modelling_overfits_a_batch() {
     masked_overfits(Kind::Hrq, 1, 1);
     masked_overfits(Kind::Fsq, 8, 1);
     masked_overfits(Kind::Vq, 1, 2);
+}
+
+#[test]
+fn a_model_that_cuts_sequences_itself_overfits_a_batch() {
+    let device = Device::flex().autodiff();
+    let of_window = |number: u64| {
+        let bases = window(number, 48).bases;
+        CodeWindow {
+            codes: vec![bases.iter().map(|&base| u16::from(base)).collect()],
+            is_target: vec![true; 48],
+            number,
+        }
+    };
+    let windows: Vec<CodeWindow> = (0..4).map(of_window).collect();
+    let batch = CodeBatch { windows: windows.clone(), device: device.clone() };
+    let objective = MaskedLetters {
+        masking: MaskingConfig { share: 0.15, replaced: 1.0, random: 0.0, ..MaskingConfig::default() },
+        balance: 0.01,
+        jitter: 0.01,
+        seed: 1,
+    };
+    let mut model = LetterModel::new(&MxdnaConfig::tiny(), 1, &device);
+    let mut optimizer = Adamw::new(&AdamwConfig::default());
+    let first = objective.forward(&model, &batch);
+    assert!(part(&first, "cross_entropy_nats") > 1.0, "knows before it learns");
+    assert!((1.0..=10.0).contains(&part(&first, "bases_per_unit")));
+    for _ in 0..STEPS {
+        let outcome = objective.forward(&model, &batch);
+        let gradients = Gradients::of(&model, &outcome.loss.backward());
+        model = optimizer.step(model, gradients, 3e-3, 1.0).0;
+    }
+    let nats = part(&objective.forward(&model, &batch), "cross_entropy_nats");
+    assert!(nats < LEARNED_NATS, "{nats} nats");
+
+    let batches = || std::iter::once(CodeBatch { windows: windows.clone(), device: Device::flex() });
+    let plain = model.valid();
+    let measures = objective.evaluate(&plain, &mut batches());
+    assert_eq!(measures, objective.evaluate(&plain, &mut batches()), "twice the same");
+    let masked = measures.iter().find(|(name, _)| name == "masked_bases").expect("how many were asked for").1;
+    assert!((10.0..50.0).contains(&masked), "{masked} of 192 bases are masked");
 }

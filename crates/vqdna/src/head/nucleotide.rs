@@ -5,7 +5,7 @@ use burn::prelude::*;
 
 use crate::layers::{GatedLayer, GatedShape, LayerNorm, Linear, Rows};
 use crate::seed::stream;
-use crate::weights::constant;
+use crate::weights::{constant, normal};
 
 /// The decoder and head of MxDNA for masked modelling.
 #[derive(Module, Debug)]
@@ -36,7 +36,7 @@ impl NucleotideHead {
         let random = &mut stream(seed, "weights of the nucleotide head", &[]);
         let GatedShape { d, eps, deviation, .. } = *shape;
         let mut linear = |d_out| Linear {
-            weight: crate::weights::normal([d_out, d], deviation, random, device),
+            weight: normal([d_out, d], deviation, random, device),
             bias: constant([d_out], 0.0, device),
         };
         let (dense, out) = (linear(d), linear(letters));
@@ -52,8 +52,15 @@ impl NucleotideHead {
     /// # Shapes
     /// - output: `[batch, positions, letters]`
     pub fn forward(&self, bases: Rows, units: Rows) -> Tensor<3> {
+        self.head.out.forward(self.features(bases, units))
+    }
+
+    /// What the classifier sees.
+    ///
+    /// # Shapes
+    /// - output: `[batch, positions, d]`
+    pub fn features(&self, bases: Rows, units: Rows) -> Tensor<3> {
         let hidden = self.head_norm.forward(self.decoder.across(bases, units));
-        let features = self.head.norm.forward(self.head.dense.forward_gelu(hidden));
-        self.head.out.forward(features)
+        self.head.norm.forward(self.head.dense.forward_gelu(hidden))
     }
 }

@@ -1,6 +1,7 @@
 //! Learning tasks: which parts a task joins, its loss, what it does after a step and what it reports. The loop in
 //! [`crate::train`] knows nothing else of a task.
 
+pub mod letters;
 pub mod masked;
 pub mod reconstruct;
 pub mod supervised;

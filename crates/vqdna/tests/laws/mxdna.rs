@@ -4,17 +4,14 @@ use burn::prelude::*;
 
 use crate::host::{assert_near, floats, noise};
 use vqdna::ops::with_composed_ops;
-use vqdna::tokenizer::mxdna::{Hidden, Letters, Mxdna, MxdnaConfig, UnitConfig, UnitPlaces};
+use vqdna::tokenizer::mxdna::{
+    FIRST, Hidden, LAST, Letters, Mxdna, MxdnaConfig, PADDING, UNKNOWN, UnitConfig, UnitPlaces, letter,
+};
 use vqdna::weights::{assign, collect};
 
 /// Sums over rows of other lengths.
 const ROUNDING: f32 = 1e-5;
 const SIZES: [usize; 4] = [1, 2, 3, 5];
-/// Ids of padding, of an unknown base, of the first and the last position.
-const PADDING: i32 = 0;
-const UNKNOWN: i32 = 1;
-const FIRST: i32 = 2;
-const LAST: i32 = 3;
 
 fn config(unit_places: UnitPlaces) -> MxdnaConfig {
     let units = UnitConfig { sizes: SIZES.to_vec(), ..UnitConfig::default() };
@@ -41,7 +38,7 @@ fn for_all(law: impl Fn(UnitPlaces)) {
 
 /// A sequence between its special positions.
 fn sequence(seed: u64, bases: usize) -> Vec<i32> {
-    let inner = noise(seed, bases).into_iter().map(|v| 5 + ((v * 0.499 + 0.5) * 4.0) as i32);
+    let inner = noise(seed, bases).into_iter().map(|v| letter(((v * 0.499 + 0.5) * 4.0) as u8));
     std::iter::once(FIRST).chain(inner).chain([LAST]).collect()
 }
 

@@ -3,14 +3,33 @@
 use burn::module::Param;
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
+use vqdna_data::alphabet::BaseId;
 
 use super::{DEVIATION, Positions, UnitConfig, UnitLayer, UnitTokens};
 use crate::layers::{GatedLayer, GatedShape, LayerNorm, Rows};
 use crate::seed::stream;
 use crate::weights::normal;
 
-/// What an id of the model's own alphabet stands for: padding, an unknown base, the first and the last position, a masked base, A, T, C, G.
+/// Ids of the model's own alphabet, which is that of the published one.
 pub const LETTERS: usize = 9;
+/// Behind the end of a sequence.
+pub const PADDING: i32 = 0;
+/// N, and what else is no certain base.
+pub const UNKNOWN: i32 = 1;
+/// Before the first base.
+pub const FIRST: i32 = 2;
+/// After the last one.
+pub const LAST: i32 = 3;
+/// In place of a base that is asked for.
+pub const MASKED: i32 = 4;
+
+/// The id of a base.
+#[must_use]
+pub fn letter(base: BaseId) -> i32 {
+    // A, C, G, T here; A, T, C, G there.
+    const OF_BASES: [i32; 4] = [5, 7, 8, 6];
+    OF_BASES.get(usize::from(base)).copied().unwrap_or(UNKNOWN)
+}
 
 /// Where a unit stands for attention.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

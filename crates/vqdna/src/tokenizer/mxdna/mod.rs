@@ -21,7 +21,9 @@ use crate::weights::to_array;
 use selection::numbers;
 
 pub use assembly::{Assembled, Assembly, Edge, PlainConv};
-pub use encoder::{Embedding, Hidden, LETTERS, Letters, Mxdna, MxdnaConfig, UnitPlaces};
+pub use encoder::{
+    Embedding, FIRST, Hidden, LAST, LETTERS, Letters, MASKED, Mxdna, MxdnaConfig, PADDING, UNKNOWN, UnitPlaces, letter,
+};
 pub use expert::{Convolution, Expert, groups};
 pub use selection::{Kept, Selection, UnitRows};
 
