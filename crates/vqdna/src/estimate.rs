@@ -7,7 +7,7 @@
 use crate::backbone::transformer::TransformerConfig;
 use crate::head::sequence::HeadKind;
 use crate::objective::supervised::POSITIONS_TOGETHER;
-use crate::ops::Precision;
+use crate::ops::{Positions, Precision};
 use crate::quantizer::QuantizerConfig;
 use crate::run::config::{CodesFrom, DataConfig};
 use crate::run::finetune::{FinetuneConfig, Mode, ReverseComplement};
@@ -290,8 +290,8 @@ struct Encoder {
     work: u64,
 }
 
-/// A step through an encoder; positions are pools of the bases of `step`.
-fn encoder(config: &TransformerConfig, d_input: usize, step: &Step) -> Encoder {
+/// A step through an encoder; positions are pools of the bases of `step`. The last layer may be asked for some rows alone.
+fn encoder(config: &TransformerConfig, d_input: usize, step: &Step, asked: Option<u64>) -> Encoder {
     let step = &Step { length: step.length.div_ceil(config.pool.max(1)), ..*step };
     let (rows, here) = (step.rows(), group(step.rows()));
     let (d, inner, heads, layers) = (size(config.d_model), size(config.d_ff), size(config.heads), size(config.layers));
@@ -302,6 +302,16 @@ fn encoder(config: &TransformerConfig, d_input: usize, step: &Step) -> Encoder {
         (true, _) => d,
         (false, true) => 2 * d,
         (false, false) => 2 * d + attention + mlp,
+    };
+    let apart = !config.checkpoint && matches!(config.positions, Positions::Rotary { .. });
+    let (per_row, per_asked) = match asked.filter(|_| apart) {
+        // Of the last layer the norm and attention of all rows; of those asked for the rest, and the last norm.
+        Some(_) => (
+            layers.saturating_sub(1) * per_layer + 2 * d + attention,
+            2 * d + if step.recompute { d } else { d + mlp } + 2 * d,
+        ),
+        // The last norm keeps its input.
+        None => (layers * per_layer + 2 * d, 0),
     };
     let backward = match (config.checkpoint, step.recompute) {
         // Gradients of a layer's output and input; of what was attended to. That of queries, keys and values takes the place of
@@ -319,8 +329,7 @@ fn encoder(config: &TransformerConfig, d_input: usize, step: &Step) -> Encoder {
     Encoder {
         numbers: linear(size(d_input), d) + d + layers * layer + 2 * d,
         mask_vector: d,
-        // The last norm keeps its input.
-        kept: rows.saturating_mul(layers * per_layer + 2 * d),
+        kept: rows.saturating_mul(per_row).saturating_add(asked.unwrap_or(0).saturating_mul(per_asked)),
         work: work.saturating_add(MATRICES * d * inner),
     }
 }
@@ -329,11 +338,11 @@ fn encoder(config: &TransformerConfig, d_input: usize, step: &Step) -> Encoder {
 #[must_use]
 pub fn pretrain_step(config: &TransformerConfig, d_input: usize, codebook_sizes: &[usize], step: &Step) -> Memory {
     let (d, pool, levels) = (size(config.d_model), size(config.pool).max(1), size(codebook_sizes.len()));
-    let encoder = encoder(config, d_input, step);
+    let masked = step.rows().div_ceil(pool).div_ceil(MASKED);
+    let encoder = encoder(config, d_input, step, Some(masked));
     let classifiers: u64 = codebook_sizes.iter().map(|&codes| linear(d, size(codes))).sum();
     let head = linear(d, d) + 2 * d + pool * classifiers;
     let mut memory = Memory::of_module(encoder.numbers + head, encoder.numbers + head, step.threads);
-    let masked = step.rows().div_ceil(pool).div_ceil(MASKED);
     // The head keeps masked rows before and after its layer, its norm and GELU.
     memory.kept = floats(encoder.kept.saturating_add(masked.saturating_mul(4 * d + pool * levels)));
     let logits = LOGITS.min(masked.saturating_mul(size(codebook_sizes.iter().copied().max().unwrap_or(0))));
@@ -369,7 +378,7 @@ pub fn finetune(
     let TrainConfig { batch, recompute, precision, .. } = run.train;
     let step = Step { batch, length: data.longest, recompute, precision, threads };
     let (d_code, levels) = (vocabulary.d_code, size(vocabulary.quantizer.codebook_sizes().len()));
-    let encoder = network.map(|network| encoder(network, d_code, &step));
+    let encoder = network.map(|network| encoder(network, d_code, &step, None));
     let d = network.map_or(size(d_code), |network| size(network.d_model));
     let inner = (run.head.kind == HeadKind::Mlp).then(|| run.head.d_hidden.map_or(d, size));
     let head = inner.map_or(0, |inner| linear(d, inner)) + linear(inner.unwrap_or(d), size(data.outputs));

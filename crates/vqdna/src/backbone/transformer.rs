@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pool::pool;
 use crate::layers::lora::LoraConfig;
-use crate::layers::{LayerNorm, Linear, TransformerLayer, TransformerShape};
+use crate::layers::{Asked, LayerNorm, Linear, TransformerLayer, TransformerShape};
 use crate::ops::Positions;
 use crate::seed::{Stream, stream};
 use crate::weights::normal;
@@ -196,6 +196,30 @@ impl Transformer {
     /// - output: `[batch, pools, d_model]`
     pub fn hidden(&self, vectors: Tensor<3>, masked: Option<Tensor<2, Bool>>, real: &Tensor<2>) -> Tensor<3> {
         self.norm.forward(self.after_layers(vectors, masked, real, self.layers.len()))
+    }
+
+    /// [`Transformer::hidden`] at some positions alone; the last layer computes little else.
+    ///
+    /// # Shapes
+    /// - output: `[rows, d_model]`
+    pub fn hidden_at(
+        &self,
+        vectors: Tensor<3>,
+        masked: Option<Tensor<2, Bool>>,
+        real: &Tensor<2>,
+        asked: &Asked,
+    ) -> Tensor<2> {
+        let Some((last, before)) = self.layers.split_last() else {
+            let hidden = self.hidden(vectors, masked, real);
+            let [batch, pools, d] = hidden.dims();
+            return hidden.reshape([batch * pools, d]).select(0, asked.rows.clone());
+        };
+        let x = self.after_layers(vectors, masked, real, before.len());
+        let rows = last.forward_at(x, self.real(real.clone()), asked);
+        if rows.dims()[0] == 0 {
+            return rows;
+        }
+        self.norm.forward(rows.unsqueeze_dim(0)).squeeze_dim(0)
     }
 
     /// The hidden states after some of the layers, with nothing masked: 0 are projected vectors, and only those after all layers

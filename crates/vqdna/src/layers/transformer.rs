@@ -4,7 +4,7 @@ use burn::prelude::*;
 
 use super::lora::{Adapters, LoraConfig};
 use super::{LayerNorm, Linear};
-use crate::ops::{self, AttentionWeights, LowRank, MlpWeights, Positions};
+use crate::ops::{self, AttentionWeights, LowRank, MlpWeights, Positions, Rotation};
 use crate::seed::Stream;
 
 /// Transformer layer with norms before its parts (Xiong et al. 2020): attention on both sides, then two linear layers.
@@ -45,6 +45,15 @@ pub struct TransformerShape {
     pub positions: Positions,
     /// Whether the backward pass computes the layer again instead of keeping what it needs.
     pub recompute: bool,
+}
+
+/// Rows of a batch whose hidden states are asked for.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The rows, of the flattened positions.
+    pub rows: Tensor<1, Int>,
+    /// `[batch, positions]`: 1 for those rows, else 0.
+    pub mask: Tensor<2>,
 }
 
 impl TransformerLayer {
@@ -121,7 +130,32 @@ impl TransformerLayer {
             heads: self.heads,
             positions: self.positions,
         };
-        let mlp = MlpWeights {
+        ops::transformer_layer(x, mask, attention, self.mlp_weights([up_part, down_part]), self.recompute)
+    }
+
+    /// [`TransformerLayer::forward`] at some rows alone, which is all that a last layer is asked for: the others have keys and values, and
+    /// nothing else is computed of them.
+    ///
+    /// # Shapes
+    /// - `x`: `[batch, bases, d]`; `mask`: `[batch, bases]`
+    /// - output: `[rows, d]`
+    pub fn forward_at(&self, x: Tensor<3>, mask: Tensor<2>, asked: &Asked) -> Tensor<2> {
+        let [batch, bases, d] = x.dims();
+        let at = |all: Tensor<3>| all.reshape([batch * bases, d]).select(0, asked.rows.clone());
+        let is_plain = !self.recompute && self.lora.is_none() && asked.rows.dims()[0] > 0;
+        let rotation = match self.positions {
+            Positions::Rotary { theta } if is_plain => Rotation { heads: self.heads, theta },
+            _ => return at(self.forward(x, mask)),
+        };
+        let qkv = self.qkv.forward(self.norm1.forward(x.clone()));
+        let places = Tensor::<1, Int>::arange(0..bases as i64, &qkv.device()).unsqueeze_dim::<2>(0);
+        let attended = ops::attend(qkv, asked.mask.clone(), mask, places.expand([batch, bases]), rotation);
+        let rows = at(x).unsqueeze_dim(0) + self.out.forward(at(attended).unsqueeze_dim(0));
+        ops::mlp(rows, self.mlp_weights([None, None])).squeeze_dim(0)
+    }
+
+    fn mlp_weights(&self, [up_part, down_part]: [Option<LowRank>; 2]) -> MlpWeights {
+        MlpWeights {
             gain: self.norm2.weight.val(),
             bias: self.norm2.bias.val(),
             eps: self.norm2.eps,
@@ -131,7 +165,6 @@ impl TransformerLayer {
             down: self.down.weight.val(),
             down_bias: self.down.bias.val(),
             down_part,
-        };
-        ops::transformer_layer(x, mask, attention, mlp, self.recompute)
+        }
     }
 }

@@ -14,6 +14,7 @@ use burn::tensor::activation::log_softmax;
 
 use crate::backbone::transformer::{Transformer, TransformerConfig};
 use crate::head::masked::MaskedHeads;
+use crate::layers::Asked;
 use crate::weights::{self, Arrays, WeightError, to_array};
 
 /// What of a batch is masked, and what is to be told: drawn on the host, where the rows are known without asking the device.
@@ -21,8 +22,8 @@ use crate::weights::{self, Arrays, WeightError, to_array};
 pub struct Masked {
     /// Where the mask vector stands, `[batch, pools]`.
     positions: Tensor<2, Bool>,
-    /// Pools with a base to tell, as rows of the flattened pools.
-    rows: Tensor<1, Int>,
+    /// Pools with a base to tell.
+    asked: Asked,
     /// What is to be told of each place in a pool.
     targets: Vec<Targets>,
 }
@@ -30,7 +31,7 @@ pub struct Masked {
 /// The bases at one place of their pools whose codes are to be told.
 #[derive(Clone, Debug)]
 struct Targets {
-    /// Which of the `rows` they belong to; none if to all, in order.
+    /// Which of the pools asked for they belong to; none if to all, in order.
     among: Option<Tensor<1, Int>>,
     /// The bases, as places of the flattened batch.
     bases: Tensor<1, Int>,
@@ -80,9 +81,14 @@ impl Masked {
             Targets { among: (!is_all).then(|| index(among, device)), count: bases.len(), bases: index(bases, device) }
         };
         let targets = (0..pool).map(of_place).collect();
+        let mut mask = vec![0.0f32; batch * pools];
+        for &row in &rows {
+            mask[row] = 1.0;
+        }
+        let mask = Tensor::from_data(TensorData::new(mask, [batch, pools]), device);
         Self {
             positions: Tensor::from_data(TensorData::new(masked.to_vec(), [batch, pools]), device),
-            rows: index(rows, device),
+            asked: Asked { rows: index(rows, device), mask },
             targets,
         }
     }
@@ -211,9 +217,8 @@ impl MaskedModel {
     ) {
         assert_eq!(self.head.heads.len(), masked.targets.len() * codes.len(), "a classifier for each place and level");
         let levels = codes.len();
-        let hidden = self.hidden(vectors, Some(masked), real);
-        let [batch, pools, d] = hidden.dims();
-        let features = self.head.features(hidden.reshape([batch * pools, d]).select(0, masked.rows.clone()));
+        let hidden = self.backbone.hidden_at(vectors, Some(masked.positions.clone()), real, &masked.asked);
+        let features = self.head.features(hidden);
         for (place, targets) in masked.targets.iter().enumerate() {
             let features = match &targets.among {
                 Some(among) => features.clone().select(0, among.clone()),
