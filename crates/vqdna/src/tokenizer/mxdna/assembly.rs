@@ -38,7 +38,7 @@ pub struct Assembly {
     pub conv: DeformableConv,
 }
 
-/// A convolution of [`TAPS`] taps over neighbouring rows, 0 beyond the sequence.
+/// A convolution of three taps over neighbouring rows, 0 beyond the sequence.
 #[derive(Module, Debug)]
 pub struct PlainConv {
     /// `[d_out, d_in, taps]`.
