@@ -28,6 +28,7 @@ mod interrupt;
 mod measures;
 mod memory;
 mod output;
+mod plot;
 mod progress;
 
 use clap::Parser;

@@ -14,7 +14,7 @@ use vqdna_data::segment::Policy;
 use crate::backbone::transformer::{Transformer, TransformerConfig};
 use crate::batch::{Batch, HostWindow};
 use crate::estimate::{self, Keeping, Memory};
-use crate::folder::{ModelConfig, Vocabulary};
+use crate::folder::Vocabulary;
 use crate::head::sequence::{SequenceHead, SequenceHeadConfig};
 use crate::layers::lora::LoraConfig;
 use crate::objective::masked::{Masked, MaskedModel};
@@ -305,9 +305,9 @@ impl EncoderInputs {
 /// # Errors
 /// If the FASTA cannot be read or the codes cannot be written.
 pub fn tokenize(work: &Workload, device: &Device, fasta: &Path, output: &Path) -> Result<Measurement, TranscodeError> {
-    let config = ModelConfig::new(&work.preset.config(Kind::Hrq), Policy::default());
-    let model = config.tokenizer.init(0, device);
-    let vocabulary = Vocabulary { config, model, digest: "benchmark".to_owned() };
+    let tokenizer = work.preset.config(Kind::Hrq);
+    let model = tokenizer.init(0, device);
+    let vocabulary = Vocabulary { tokenizer, letters: Policy::default(), model, digest: "benchmark".to_owned() };
     let job = Tokenize {
         vocabulary: &vocabulary,
         device,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use crate::resume::{Event, Place, assert_equal_runs};
 use vqdna::backbone::transformer::TransformerConfig;
-use vqdna::folder::{Finetuned, ModelConfig, Vocabulary};
+use vqdna::folder::{Finetuned, ModelConfig, PretrainedConfig, Vocabulary};
 use vqdna::infer::predict::{Merge, Predicted, predict};
 use vqdna::infer::{Budget, Sequence, Windows};
 use vqdna::run::config::StageConfig;
@@ -19,12 +19,18 @@ use vqdna_data::synthetic;
 
 /// A model that has learned nothing, which changes no law.
 fn base() -> Base {
-    let config = ModelConfig::new(&Preset::Tiny.config(Kind::Hrq), Policy::default());
-    let model = config.tokenizer.init(1, &Device::flex());
-    let network = TransformerConfig::tiny();
-    let backbone = network.init(config.tokenizer.d_code, 1, &Device::flex());
-    let vocabulary = Vocabulary { config, model, digest: "vocabulary".to_owned() };
-    Base { vocabulary, backbone: Some((backbone, network)), digest: "base".to_owned() }
+    let tokenizer = Preset::Tiny.config(Kind::Hrq);
+    let backbone = TransformerConfig::tiny();
+    let pretrained = PretrainedConfig {
+        vocabulary: "vocabulary".to_owned(),
+        codebook_sizes: tokenizer.quantizer.codebook_sizes(),
+        backbone: backbone.clone(),
+    };
+    let config = ModelConfig::of_pretrained(&tokenizer, Policy::default(), pretrained);
+    let model = tokenizer.init(1, &Device::flex());
+    let backbone = Some(backbone.init(tokenizer.d_code, 1, &Device::flex()));
+    let vocabulary = Vocabulary { tokenizer, letters: Policy::default(), model, digest: "vocabulary".to_owned() };
+    Base { config, vocabulary: Some(vocabulary), backbone, encoder: None, digest: "base".to_owned() }
 }
 
 /// Sequences of 20 to 39 bases whose class is their first base.
@@ -65,7 +71,7 @@ fn finetune(
         std::fs::write(data.join(name), rows(first, count)).expect("written");
     }
     let splits = Splits::read(&data, &config.data).expect("readable");
-    let task = Task::new(splits, &base.vocabulary, config.reverse_complement, &device);
+    let task = Task::new(splits, &base, config.reverse_complement, &device);
     place.run(name, resume, event, |job, observer| {
         Finetune { job, config, base: &base, task: &task }.run(observer).map(|done| done.finished)
     })

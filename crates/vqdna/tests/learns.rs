@@ -137,7 +137,6 @@ fn a_model_that_cuts_sequences_itself_overfits_a_batch() {
     let objective = MaskedLetters {
         masking: MaskingConfig { share: 0.15, replaced: 1.0, random: 0.0, ..MaskingConfig::default() },
         balance: 0.01,
-        jitter: 0.01,
         seed: 1,
     };
     let mut model = LetterModel::new(&MxdnaConfig::tiny(), 1, &device);

@@ -17,9 +17,9 @@ use vqdna_data::segment::Policy;
 
 /// A vocabulary that has learned nothing, which changes no law.
 fn vocabulary(seed: u64, kind: Kind) -> Vocabulary {
-    let config = ModelConfig::new(&Preset::Tiny.config(kind), Policy::default());
-    let model = config.tokenizer.init(seed, &Device::flex());
-    Vocabulary { config, model, digest: format!("vocabulary{seed}") }
+    let tokenizer = Preset::Tiny.config(kind);
+    let model = tokenizer.init(seed, &Device::flex());
+    Vocabulary { tokenizer, letters: Policy::default(), model, digest: format!("vocabulary{seed}") }
 }
 
 /// Small and short, with windows held out on either side of a stop.
@@ -233,7 +233,8 @@ fn refused(folder: &Path, from: &str, to: &str, parts: &[&str]) {
 #[test]
 fn a_vocabulary_is_no_pretrained_model() {
     let folder = tempfile::tempdir().expect("a folder");
-    let config = serde_json::to_string(&vocabulary(1, Kind::Vq).config).expect("plain fields");
+    let config = serde_json::to_string(&ModelConfig::new(&Preset::Tiny.config(Kind::Vq), Policy::default()))
+        .expect("plain fields");
     fs::write(folder.path().join("config.json"), config).expect("written");
     let error = Pretrained::load(folder.path(), &Device::flex()).expect_err("a vocabulary");
     assert!(matches!(error, FolderError::OtherKind { found: Holds::Vocabulary, needed: Holds::Pretrained, .. }));

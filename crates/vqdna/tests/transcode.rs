@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-use vqdna::folder::{ModelConfig, Vocabulary};
+use vqdna::folder::Vocabulary;
 use vqdna::ops::Precision;
 use vqdna::tokenizer::vqdna::{Kind, Preset};
 use vqdna::transcode::TranscodeError;
@@ -29,9 +29,9 @@ struct Job {
 
 impl Job {
     fn new() -> Self {
-        let config = ModelConfig::new(&Preset::Tiny.config(Kind::Hrq), Policy::default());
-        let model = config.tokenizer.init(0, &Device::flex());
-        let vocabulary = Vocabulary { config, model, digest: "test".to_owned() };
+        let tokenizer = Preset::Tiny.config(Kind::Hrq);
+        let model = tokenizer.init(0, &Device::flex());
+        let vocabulary = Vocabulary { tokenizer, letters: Policy::default(), model, digest: "test".to_owned() };
         Self { folder: tempfile::tempdir().expect("a folder"), vocabulary }
     }
 

@@ -13,6 +13,7 @@ use vqdna::run::finetune::{Base, Finetune, FinetuneConfig, Finetuning, Mode, Tas
 use vqdna::run::kmers::{self, Baseline};
 use vqdna::run::recipe::Recipe;
 use vqdna::run::stage::Finished;
+use vqdna::tokenizer::mxdna::MxdnaConfig;
 use vqdna::tokenizer::vqdna::Preset;
 use vqdna::train::Ending;
 use vqdna_data::aside::write_aside;
@@ -36,9 +37,10 @@ pub struct Args {
     /// Folder or file of labelled sequences; `-` is standard input.
     #[arg(value_name = "DATA")]
     pub data: PathBuf,
-    /// What learns: adapters beside frozen weights, all weights, or a linear layer over frozen features.
-    #[arg(long, value_parser = PossibleValuesParser::new(["lora", "full", "probe"]), default_value = "lora")]
-    pub mode: String,
+    /// What learns: adapters beside frozen weights, all weights, or a linear layer over frozen features. Default: lora, or full for an
+    /// MxDNA model.
+    #[arg(long, value_parser = PossibleValuesParser::new(["lora", "full", "probe"]))]
+    pub mode: Option<String>,
     /// Begin with a fresh encoder, of the size that --preset names, instead of the one that was pre-trained.
     #[arg(long)]
     pub from_scratch: bool,
@@ -80,13 +82,14 @@ pub struct Args {
 
 /// Fine-tunes with each seed and prints the measures.
 pub fn run(args: &Args) -> Result<Verdict> {
-    let config = config(args)?;
+    let made = ModelConfig::load(&args.model)?;
+    let config = config(args, &made)?;
     if args.run.dry_run {
-        return estimate(args, &config).map(|()| Verdict::Passed);
+        return estimate(args, &config, &made).map(|()| Verdict::Passed);
     }
     let device = args.run.open(config.train.precision)?;
     let (base, task) = load(args, &config, &device)?;
-    let kmers = if args.kmers { Some(kmers(&base, &task, &device)?) } else { None };
+    let kmers = if args.kmers { Some(kmers(&task, &device)?) } else { None };
     if args.seeds == 1 {
         let done = finetune(args, &args.run.output, &config, &base, &task, &device)?;
         print_finished(&done.finished)?;
@@ -118,12 +121,19 @@ fn folder_of(output: &Path, seed: u64) -> PathBuf {
     output.join(format!("seed-{seed}"))
 }
 
-/// The config: defaults of the mode, then a recipe, then the flags, then file and single fields.
-fn config(args: &Args) -> Result<FinetuneConfig> {
-    let mode = match args.mode.as_str() {
-        "full" => Mode::Full,
-        "probe" => Mode::Probe,
-        _ => Mode::Lora,
+/// The config for a model: defaults of the mode, then a recipe, then the flags, then file and single fields.
+fn config(args: &Args, base: &ModelConfig) -> Result<FinetuneConfig> {
+    let mode = match args.mode.as_deref() {
+        Some("full") => Mode::Full,
+        Some("probe") => Mode::Probe,
+        Some(_) => Mode::Lora,
+        None => {
+            if base.mxdna.is_some() {
+                Mode::Full
+            } else {
+                Mode::Lora
+            }
+        }
     };
     if args.from_scratch && mode == Mode::Lora {
         bail!("--from-scratch needs --mode full: adapters are for an encoder that has learned");
@@ -144,22 +154,26 @@ fn config(args: &Args) -> Result<FinetuneConfig> {
             Some(recipe) => recipe.apply(config),
             None => config,
         };
-        let backbone = args.from_scratch.then(|| match preset {
-            Preset::Tiny => TransformerConfig::tiny(),
-            Preset::Small => TransformerConfig::small(),
-            Preset::Base => TransformerConfig::base(),
-        });
-        FinetuneConfig { backbone, ..config }
+        let (codes, letters) = match preset {
+            Preset::Tiny => (TransformerConfig::tiny(), MxdnaConfig::tiny()),
+            Preset::Small => (TransformerConfig::small(), MxdnaConfig::small()),
+            Preset::Base => (TransformerConfig::base(), MxdnaConfig::base()),
+        };
+        match (args.from_scratch, &base.mxdna) {
+            (false, _) => config,
+            (true, None) => FinetuneConfig { backbone: Some(codes), ..config },
+            (true, Some(_)) => FinetuneConfig { mxdna: Some(letters), ..config },
+        }
     })
 }
 
 /// Prints the memory that a run will take, from the model's config and the table.
-fn estimate(args: &Args, config: &FinetuneConfig) -> Result<()> {
-    let made = ModelConfig::load(&args.model)?;
+fn estimate(args: &Args, config: &FinetuneConfig, made: &ModelConfig) -> Result<()> {
     if made.kind() == Kind::Finetuned {
         made.require(Kind::Pretrained, &args.model)?;
     }
-    config.fits(made.pretrained.is_some())?;
+    config.fits(made)?;
+    let Some(tokenizer) = &made.tokenizer else { bail!("--dry-run has no estimate for MxDNA models yet") };
     let splits = Splits::read(&args.data, &config.data)?;
     describe(&splits);
     let rows = [Some(&splits.train), splits.dev.as_ref(), splits.test.as_ref()].map(|set| set.map(|set| &set.rows));
@@ -173,16 +187,16 @@ fn estimate(args: &Args, config: &FinetuneConfig) -> Result<()> {
     let pretrained = made.pretrained.as_ref().map(|pretrained| &pretrained.backbone);
     let network = config.backbone.as_ref().or(pretrained);
     let threads = args.run.compute.threads()?;
-    let memory = estimate::finetune(config, network, pretrained.is_some(), &made.tokenizer, &data, threads);
+    let memory = estimate::finetune(config, network, pretrained.is_some(), tokenizer, &data, threads);
     print_memory(&memory, &args.run.compute)
 }
 
 fn load(args: &Args, config: &FinetuneConfig, device: &Device) -> Result<(Base, Task)> {
     let base = Base::load(&args.model, device)?;
-    config.fits(base.backbone.is_some())?;
+    config.fits(&base.config)?;
     let splits = Splits::read(&args.data, &config.data)?;
     describe(&splits);
-    let task = Task::new(splits, &base.vocabulary, config.reverse_complement, device);
+    let task = Task::new(splits, &base, config.reverse_complement, device);
     Ok((base, task))
 }
 
@@ -236,9 +250,9 @@ fn describe(splits: &Splits) {
 }
 
 /// What k-mers achieve on the task.
-fn kmers(base: &Base, task: &Task, device: &Device) -> Result<Baseline> {
+fn kmers(task: &Task, device: &Device) -> Result<Baseline> {
     message!("fitting k-mers");
-    let baseline = kmers::baseline(&task.splits, &base.vocabulary.model.quantizer, device);
+    let baseline = kmers::baseline(&task.splits, device);
     baseline.context("--kmers needs dev and test, and single sequences rather than pairs")
 }
 

@@ -13,6 +13,7 @@ mod predict;
 mod pretrain;
 mod quickstart;
 mod tokenize;
+mod units;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -35,6 +36,7 @@ enum Command {
     Evaluate(evaluate::Args),
     Embed(embed::Args),
     Tokenize(tokenize::Args),
+    Units(units::Args),
     Decode(decode::Args),
     Merge(merge::Args),
     Inspect(inspect::Args),
@@ -61,6 +63,7 @@ pub fn run(cli: Cli) -> Result<Verdict> {
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Embed(args) => embed::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
+        Command::Units(args) => units::run(&args),
         Command::Decode(args) => decode::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Inspect(args) => inspect::run(&args),

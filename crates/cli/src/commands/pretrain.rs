@@ -1,10 +1,11 @@
-//! `vqdna pretrain`: a vocabulary and FASTA to a pre-trained model.
+//! `vqdna pretrain`: FASTA, and a vocabulary or none, to a pre-trained model.
 
-use anyhow::Result;
-use clap::Args as ClapArgs;
-use std::path::PathBuf;
+use anyhow::{Result, bail};
+use clap::{Args as ClapArgs, ValueEnum};
+use std::path::{Path, PathBuf};
 use vqdna::estimate;
 use vqdna::folder::{Kind, ModelConfig, Vocabulary};
+use vqdna::run::mxdna::{PretrainMxdna, PretrainMxdnaConfig};
 use vqdna::run::pretrain::{Pretrain, PretrainConfig};
 
 use super::Verdict;
@@ -12,38 +13,75 @@ use crate::arguments::{Configure, RunArgs};
 use crate::measures::print_finished;
 use crate::memory::{guess_bases, print_memory};
 
-/// Pre-train an encoder over the codes of a vocabulary: codes are masked, and told from those around them.
+/// Pre-train an encoder: over the codes of a vocabulary, some of which are masked and told from those around them; or with --tokenizer
+/// mxdna over letters, which the model cuts into units itself.
 ///
-/// The vocabulary stays as it is. The codes of the inputs are computed once, and kept in the folder until it is done with.
+/// A vocabulary stays as it is. The codes of the inputs are computed once, and kept in the folder until it is done with.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(override_usage = "vqdna pretrain [OPTIONS] --output <DIR> <VOCAB> <FASTA>...\n       \
+                            vqdna pretrain [OPTIONS] --output <DIR> --tokenizer mxdna <FASTA>...")]
 pub struct Args {
-    /// Folder of the vocabulary, as `vqdna learn` made it.
-    #[arg(value_name = "VOCAB")]
-    pub vocabulary: PathBuf,
-    /// FASTA or FASTQ files, plain or compressed; `-` is standard input.
-    #[arg(required = true, value_name = "FASTA")]
+    /// Folder of the vocabulary, as `vqdna learn` made it; then FASTA or FASTQ files, plain or compressed; `-` is standard input. With
+    /// --tokenizer mxdna there is no vocabulary.
+    #[arg(required = true, value_name = "VOCAB FASTA")]
     pub inputs: Vec<PathBuf>,
+    /// What cuts sequences: the vocabulary, or the model itself.
+    #[arg(long, value_enum, default_value_t = TokenizerName::Vqdna)]
+    pub tokenizer: TokenizerName,
     #[command(flatten)]
     pub configure: Configure,
     #[command(flatten)]
     pub run: RunArgs,
 }
 
+/// What cuts sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TokenizerName {
+    /// A vocabulary that was learned before.
+    Vqdna,
+    /// The model: units of 1 to 10 bases, chosen by score (MxDNA).
+    Mxdna,
+}
+
 /// Pre-trains and prints the final measures as a table.
 pub fn run(args: &Args) -> Result<Verdict> {
-    let made = ModelConfig::load(&args.vocabulary)?;
-    made.require(Kind::Vocabulary, &args.vocabulary)?;
+    match (args.tokenizer, args.inputs.as_slice()) {
+        (TokenizerName::Mxdna, inputs) => over_letters(args, inputs),
+        (TokenizerName::Vqdna, [vocabulary, inputs @ ..]) if !inputs.is_empty() => over_codes(args, vocabulary, inputs),
+        (TokenizerName::Vqdna, _) => bail!(
+            "FASTA is missing: give the folder of a vocabulary, then FASTA files; --tokenizer mxdna needs FASTA files alone"
+        ),
+    }
+}
+
+fn over_codes(args: &Args, vocabulary: &Path, inputs: &[PathBuf]) -> Result<Verdict> {
+    let made = ModelConfig::load(vocabulary)?;
+    made.require(Kind::Vocabulary, vocabulary)?;
     let config = args.configure.resolve(|preset| PretrainConfig::preset(preset, made.letters))?;
     if args.run.dry_run {
-        let threads = args.run.compute.threads()?;
-        let memory = estimate::pretrain(&config, &made.tokenizer, guess_bases(&args.inputs)?, threads);
+        let (tokenizer, threads) = (made.tokenizer(vocabulary)?, args.run.compute.threads()?);
+        let memory = estimate::pretrain(&config, tokenizer, guess_bases(inputs)?, threads);
         print_memory(&memory, &args.run.compute)?;
         return Ok(Verdict::Passed);
     }
     let device = args.run.open(config.train.precision)?;
-    let vocabulary = Vocabulary::load(&args.vocabulary, &device)?;
-    let finished = args.run.start("pre-training", &args.inputs, &device, config.train.steps, |job, progress| {
+    let vocabulary = Vocabulary::load(vocabulary, &device)?;
+    let finished = args.run.start("pre-training", inputs, &device, config.train.steps, |job, progress| {
         Ok(Pretrain { job, config: &config, vocabulary: &vocabulary }.run(progress)?)
+    })?;
+    print_finished(&finished)?;
+    Ok(Verdict::Passed)
+}
+
+fn over_letters(args: &Args, inputs: &[PathBuf]) -> Result<Verdict> {
+    if let Some(folder) = inputs.iter().find(|input| input.is_dir()) {
+        bail!("{} is a folder; --tokenizer mxdna needs FASTA files alone, without a vocabulary", folder.display());
+    }
+    let config = args.configure.resolve(PretrainMxdnaConfig::preset)?;
+    anyhow::ensure!(!args.run.dry_run, "--dry-run has no estimate for --tokenizer mxdna yet");
+    let device = args.run.open(config.train.precision)?;
+    let finished = args.run.start("pre-training", inputs, &device, config.train.steps, |job, progress| {
+        Ok(PretrainMxdna { job, config: &config }.run(progress)?)
     })?;
     print_finished(&finished)?;
     Ok(Verdict::Passed)

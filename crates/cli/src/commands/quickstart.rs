@@ -154,7 +154,7 @@ impl<'a> Stages<'a> {
 
     fn pretrain(&self) -> Result<Finished> {
         let vocabulary = Vocabulary::load(&self.folder("learn"), self.device)?;
-        let config = self.config(&PretrainConfig::preset(Preset::Tiny, vocabulary.config.letters), &PRETRAIN)?;
+        let config = self.config(&PretrainConfig::preset(Preset::Tiny, vocabulary.letters), &PRETRAIN)?;
         let (run, inputs) = self.run("pretrain", GENOME.0);
         let finished = run.start("pre-training", &inputs, self.device, config.train.steps, |job, progress| {
             Ok(Pretrain { job, config: &config, vocabulary: &vocabulary }.run(progress)?)
@@ -168,9 +168,9 @@ impl<'a> Stages<'a> {
         let (run, inputs) = self.run("finetune", "prom_core_tata");
         let base = Base::load(&self.folder("pretrain"), self.device)?;
         let splits = Splits::read(&inputs[0], &config.data)?;
-        let kmers = kmers::baseline(&splits, &base.vocabulary.model.quantizer, self.device);
+        let kmers = kmers::baseline(&splits, self.device);
         let kmers = kmers.context("the bundled task has dev and test")?;
-        let task = Task::new(splits, &base.vocabulary, config.reverse_complement, self.device);
+        let task = Task::new(splits, &base, config.reverse_complement, self.device);
         let steps = config.training(task.splits.train.len()).steps;
         let finetuned = run.start("fine-tuning", &inputs, self.device, steps, |job, progress| {
             Ok(Finetune { job, config: &config, base: &base, task: &task }.run(progress)?)

@@ -1,32 +1,41 @@
-//! `vqdna tokenize`: FASTA to codes.
+//! `vqdna tokenize`: FASTA to codes, or to units.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args as ClapArgs;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
-use vqdna::folder::Vocabulary;
+use vqdna::folder::{ModelConfig, Vocabulary};
+use vqdna::infer::input::Input;
+use vqdna::infer::units::{Cutter, Unit};
+use vqdna::infer::{Budget, Sequence, Windows};
+use vqdna::ops;
+use vqdna::tokenizer::mxdna::UnitSpan;
 use vqdna::transcode::encode::{Tokenize, Tokenized};
 use vqdna_data::alphabet::{AmbiguousPolicy, SoftMaskPolicy};
 use vqdna_data::codes::{ShardNumber, Writer};
 use vqdna_data::segment::Policy;
 
-use super::Verdict;
+use super::{Verdict, units};
 use crate::arguments::{Compute, PrecisionName, Strands, check_output};
 use crate::interrupt;
+use crate::output::Output;
 use crate::progress::{bases_bar, describe};
 
-/// Turn FASTA into codes: one code for each base and level.
+/// Turn FASTA into codes: one code for each base and level. Or, with an MxDNA model, into the units that it cuts sequences into, as BED.
 ///
-/// Codes are those of the whole sequence in one piece, whatever --chunk, --batch, --shard and --threads.
+/// Codes are those of the whole sequence in one piece, whatever --chunk, --batch, --shard and --threads. Units are cut in windows of
+/// --window bases, each with as much around its middle half as --window allows.
 #[derive(ClapArgs, Clone, Debug)]
 pub struct Args {
-    /// Folder of the vocabulary, or of a model with one inside.
+    /// Folder of the vocabulary, of a model with one inside, or of an MxDNA model.
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
     /// FASTA or FASTQ files, plain or compressed; `-` is standard input.
     #[arg(required = true, value_name = "FASTA")]
     pub inputs: Vec<PathBuf>,
-    /// Where the codes go: .parquet, .npy (with a sidecar of records), .tsv, or `-` for TSV on standard output.
+    /// Where the codes go: .parquet, .npy (with a sidecar of records), .tsv, or `-` for TSV on standard output. Where units go: .bed, or
+    /// `-` for BED on standard output.
     #[arg(long, short, value_name = "OUT")]
     pub output: PathBuf,
     /// Only this region of one FASTA file, as in samtools: chr1:1,000-2,000 (1-based, inclusive).
@@ -50,6 +59,9 @@ pub struct Args {
     /// Pieces computed together. Default: as many as make about 16,384 bases.
     #[arg(long, value_parser = at_least_one)]
     pub batch: Option<usize>,
+    /// Bases in which units are chosen together. Default: 512, or what the model was fine-tuned on if that is longer.
+    #[arg(long, value_parser = at_least_one)]
+    pub window: Option<usize>,
     /// How products are computed. In bf16 some codes are others; the output names it.
     #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
     pub precision: PrecisionName,
@@ -67,7 +79,21 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 
 /// Tokenizes and says on stderr what was done.
 pub fn run(args: &Args) -> Result<Verdict> {
+    let is_mxdna = ModelConfig::load(&args.model)?.mxdna.is_some();
+    let is_bed = args.output.extension().is_some_and(|end| end.eq_ignore_ascii_case("bed"));
+    let is_stdout = args.output == Path::new("-");
+    match (is_mxdna, is_bed) {
+        (true, false) if !is_stdout => {
+            bail!("{}: an MxDNA model has no codes; let the name end in .bed for its units", args.output.display())
+        }
+        (false, true) => bail!("{}: BED is for the units of an MxDNA model", args.output.display()),
+        _ => {}
+    }
     let device = args.compute.open()?;
+    if is_mxdna {
+        return cut(args, &device);
+    }
+    anyhow::ensure!(args.window.is_none(), "--window is for MxDNA models; codes do not depend on a window");
     let vocabulary = Vocabulary::load(&args.model, &device)?;
     interrupt::listen()?;
     let begun = Instant::now();
@@ -76,6 +102,81 @@ pub fn run(args: &Args) -> Result<Verdict> {
     message!("{}", describe(&done.counts));
     message!("{} bases tokenized in {seconds:.1} s, {:.0} bases/s", done.bases, done.bases as f64 / seconds);
     Ok(Verdict::Passed)
+}
+
+/// Cuts records into units, a line of BED for each.
+fn cut(args: &Args, device: &burn::prelude::Device) -> Result<Verdict> {
+    let of_codes = [
+        ("--region", args.region.is_some()),
+        ("--shard", args.shard.is_some()),
+        ("--strand both", args.strand == Strands::Both),
+        ("--ambiguous", args.ambiguous.is_some()),
+        ("--soft-mask", args.soft_mask.is_some()),
+        ("--batch", args.batch.is_some()),
+    ];
+    if let Some((option, _)) = of_codes.iter().find(|(_, given)| *given) {
+        bail!("{option} is for codes, and an MxDNA model has none");
+    }
+    check_output(&args.output, &args.inputs)?;
+    let cutter = Cutter::load(&args.model, device)?;
+    let length = args.window.unwrap_or_else(|| cutter.window().unwrap_or_default().max(units::WINDOW));
+    let windows = Windows { length, stride: length.div_ceil(2) };
+    let precision = args.precision.on(device)?;
+    interrupt::listen()?;
+    let begun = Instant::now();
+    let mut output = Output::create(&args.output)?;
+    // With this line, IGV shows the parts of a name as fields.
+    writeln!(output, "#gffTags")?;
+    writeln!(output, "# vqdna {}, model {}", env!("CARGO_PKG_VERSION"), cutter.digest)?;
+    let bar = bases_bar(None, "cutting");
+    let (mut bases, mut count) = (0, 0_u64);
+    for input in &args.inputs {
+        Input::Fasta(input.clone()).read(|sequences| -> Result<()> {
+            ops::with_precision(precision, || {
+                for Unit { sequence, span } in cutter.cut(&sequences, windows, Budget::default(), device) {
+                    let Sequence { id, first, .. } = &sequences[sequence];
+                    writeln!(output, "{}", bed_line(id, first, &span, cutter.sizes()))?;
+                    count += 1;
+                    if span.bases.start % 4096 < 16 {
+                        bar.set_position(bases + span.bases.start as u64);
+                        interrupt::check()?;
+                    }
+                }
+                bases += sequences.iter().map(|sequence| sequence.first.len() as u64).sum::<u64>();
+                bar.set_position(bases);
+                interrupt::check()
+            })
+        })?;
+    }
+    bar.finish_and_clear();
+    output.finish()?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let mean = bases as f64 / count.max(1) as f64;
+    message!(
+        "{bases} bases, {count} units of {mean:.2} bases in the mean, in {seconds:.1} s, {:.0} bases/s",
+        bases as f64 / seconds
+    );
+    Ok(Verdict::Passed)
+}
+
+/// A unit as BED9: its letters, size, expert and gate as name, the gate in thousandths as score, a colour for its size.
+fn bed_line(contig: &str, letters: &[u8], span: &UnitSpan, sizes: &[usize]) -> String {
+    let UnitSpan { bases, expert, gate, .. } = span;
+    let unit = String::from_utf8_lossy(&letters[bases.clone()]);
+    let name = format!("Name={unit};size={};expert={expert};gate={gate:.4}", bases.len());
+    let score = (gate * 1000.0).round() as u32;
+    let (start, end) = (bases.start, bases.end);
+    let [red, green, blue] = colour(bases.len(), sizes.iter().copied().max().unwrap_or(1));
+    format!("{contig}\t{start}\t{end}\t{name}\t{score}\t.\t{start}\t{end}\t{red},{green},{blue}")
+}
+
+/// From blue for a unit of one base over green and yellow to red for the longest.
+fn colour(size: usize, longest: usize) -> [u8; 3] {
+    const STOPS: [[f64; 3]; 4] = [[49.0, 54.0, 149.0], [26.0, 152.0, 80.0], [253.0, 174.0, 97.0], [165.0, 0.0, 38.0]];
+    let at = (size.max(1) - 1) as f64 / (longest.max(2) - 1) as f64 * (STOPS.len() - 1) as f64;
+    let stop = (at as usize).min(STOPS.len() - 2);
+    let part = at - stop as f64;
+    std::array::from_fn(|i| (STOPS[stop][i] + part * (STOPS[stop + 1][i] - STOPS[stop][i])).round() as u8)
 }
 
 /// Tokenizes into the output file.
@@ -87,7 +188,7 @@ pub fn tokenize(args: &Args, vocabulary: &Vocabulary, device: &burn::prelude::De
         _ => {}
     }
     check_output(&args.output, &args.inputs)?;
-    let learned = vocabulary.config.letters;
+    let learned = vocabulary.letters;
     let job = Tokenize {
         vocabulary,
         device,
@@ -114,4 +215,26 @@ pub fn tokenize(args: &Args, vocabulary: &Vocabulary, device: &burn::prelude::De
     let done = done?;
     writer.finish()?;
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_a_line_of_nine_fields() {
+        let span = UnitSpan { bases: 2..5, anchor: 3, expert: 1, gate: 0.4321 };
+        let line = bed_line("chr1", b"ACgTNA", &span, &[1, 3, 10]);
+        let fields: Vec<&str> = line.split('\t').collect();
+        assert_eq!(fields[..5], ["chr1", "2", "5", "Name=gTN;size=3;expert=1;gate=0.4321", "432"]);
+        assert_eq!(fields[5..8], [".", "2", "5"]);
+        assert_eq!(fields.len(), 9);
+    }
+
+    #[test]
+    fn sizes_have_colours_of_their_own() {
+        let colours: Vec<[u8; 3]> = (1..=10).map(|size| colour(size, 10)).collect();
+        assert!((1..10).all(|i| !colours[..i].contains(&colours[i])));
+        assert_eq!((colour(1, 10), colour(10, 10), colour(1, 1)), ([49, 54, 149], [165, 0, 38], [49, 54, 149]));
+    }
 }

@@ -9,6 +9,7 @@ use vqdna_data::segment::Counts;
 
 use super::{FinetunedConfig, ModelConfig, PretrainedConfig};
 use crate::objective::Measures;
+use crate::tokenizer::mxdna::MxdnaConfig;
 
 /// What `run.json` holds: all that is needed to do the run again, and what came of it.
 #[derive(Clone, Debug, Serialize)]
@@ -49,10 +50,11 @@ pub struct Manifest<C> {
 
 /// The model card.
 pub(super) fn card<C>(config: &ModelConfig, manifest: &Manifest<C>) -> String {
-    let mut card = match (&config.finetuned, &config.pretrained) {
-        (Some(finetuned), _) => of_finetuned(finetuned),
-        (None, Some(pretrained)) => of_pretrained(config, pretrained),
-        (None, None) => of_vocabulary(config),
+    let mut card = match (&config.finetuned, &config.pretrained, &config.mxdna) {
+        (Some(finetuned), _, _) => of_finetuned(finetuned),
+        (None, Some(pretrained), _) => of_pretrained(config, pretrained),
+        (None, None, Some(mxdna)) => of_mxdna(mxdna),
+        (None, None, None) => of_vocabulary(config),
     };
     let _ = writeln!(card, "## Learned from\n\n| file | bases | BLAKE3 |\n| --- | --- | --- |");
     for input in &manifest.inputs {
@@ -97,11 +99,29 @@ fn of_pretrained(config: &ModelConfig, PretrainedConfig { vocabulary, backbone, 
     )
 }
 
-fn of_finetuned(FinetunedConfig { labelling, vocabulary, .. }: &FinetunedConfig) -> String {
+fn of_mxdna(MxdnaConfig { d_model, base_layers, unit_layers, units, .. }: &MxdnaConfig) -> String {
+    let sizes: Vec<String> = units.sizes.iter().map(usize::to_string).collect();
     format!(
-        "---\nlibrary_name: vqdna\ntags: [dna, genomics, sequence-classification, vector-quantization]\n---\n\n\
-         # A fine-tuned VQDNA model\n\nTells {} of DNA sequences ({} task; VQDNA, arXiv 2405.10812), over a vocabulary that is inside and \
-         named {vocabulary}. Predict with\n\n    vqdna predict THIS_FOLDER sequences.fa > predictions.tsv\n\n",
+        "---\nlibrary_name: vqdna\ntags: [dna, genomics, masked-lm, mixture-of-experts]\n---\n\n\
+         # A pre-trained MxDNA encoder\n\n{base_layers} layers over bases, a layer that cuts them into units of {} bases, and \
+         {unit_layers} layers over units, {d_model} wide, pre-trained to tell masked bases (MxDNA, NeurIPS 2024). It reads letters: there \
+         is no vocabulary.\n\n",
+        sizes.join(", ")
+    )
+}
+
+fn of_finetuned(FinetunedConfig { labelling, vocabulary, .. }: &FinetunedConfig) -> String {
+    let (title, tag, over) = match vocabulary {
+        Some(vocabulary) => {
+            let over = format!("VQDNA, arXiv 2405.10812), over a vocabulary that is inside and named {vocabulary}");
+            ("VQDNA", "vector-quantization", over)
+        }
+        None => ("MxDNA", "mixture-of-experts", "MxDNA, NeurIPS 2024), by an encoder that cuts them itself".to_owned()),
+    };
+    format!(
+        "---\nlibrary_name: vqdna\ntags: [dna, genomics, sequence-classification, {tag}]\n---\n\n\
+         # A fine-tuned {title} model\n\nTells {} of DNA sequences ({} task; {over}. Predict with\n\n    \
+         vqdna predict THIS_FOLDER sequences.fa > predictions.tsv\n\n",
         labelling.outputs().join(", "),
         labelling.task()
     )
@@ -109,8 +129,8 @@ fn of_finetuned(FinetunedConfig { labelling, vocabulary, .. }: &FinetunedConfig)
 
 /// Numbers of codes, for people.
 fn codes(config: &ModelConfig) -> String {
-    let sizes: Vec<String> = config.tokenizer.quantizer.codebook_sizes().iter().map(usize::to_string).collect();
-    sizes.join(" and ")
+    let sizes = config.tokenizer.as_ref().map(|tokenizer| tokenizer.quantizer.codebook_sizes()).unwrap_or_default();
+    sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(" and ")
 }
 
 /// Measures as a JSON object, in their order; counts as whole numbers.

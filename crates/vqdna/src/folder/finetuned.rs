@@ -1,7 +1,8 @@
-//! A fine-tuned model: a vocabulary, an encoder over its codes, a head, and what the outputs stand for.
+//! A fine-tuned model: a vocabulary and an encoder over its codes, or an encoder that cuts sequences itself; a head, and what the
+//! outputs stand for.
 //!
-//! One file holds all weights. Names begin with `tokenizer.`, `backbone.` or `head.`, and go on as those of the PyTorch definition
-//! of that part.
+//! One file holds all weights. Names begin with `tokenizer.`, `backbone.`, `encoder.` or `head.`, and go on as those of the PyTorch
+//! definition of that part.
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -21,9 +22,11 @@ use crate::weights::{self, Arrays};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FinetunedConfig {
-    /// Digest of the vocabulary: BLAKE3 of the `model.safetensors` that `learn` wrote. Files of codes name it.
-    pub vocabulary: String,
-    /// The encoder; none for a probe of code vectors.
+    /// Digest of the vocabulary: BLAKE3 of the `model.safetensors` that `learn` wrote. Files of codes name it. None in a model that cuts
+    /// sequences itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<String>,
+    /// The encoder over codes; none for a probe of code vectors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backbone: Option<TransformerConfig>,
     /// Adapters that stand beside its weights; none if they are folded in, or there were none.
@@ -46,9 +49,9 @@ pub struct Finetuned {
     pub config: ModelConfig,
     /// The section of it that is its own.
     pub finetuned: FinetunedConfig,
-    /// Bases to codes, and codes to vectors; without autodiff.
-    pub vocabulary: Vocabulary,
-    /// Vectors to outputs, with adapters folded in.
+    /// Bases to codes, and codes to vectors; without autodiff. None in a model that cuts sequences itself.
+    pub vocabulary: Option<Vocabulary>,
+    /// Vectors or letters to outputs, with adapters folded in.
     pub model: SequenceModel,
     /// Names the weights: BLAKE3 of `model.safetensors`.
     pub digest: String,
@@ -67,26 +70,36 @@ impl Finetuned {
         let (tokenizer, arrays): (Arrays, Arrays) =
             read_weights(folder, "")?.into_iter().partition(|(name, _)| name.starts_with(TOKENIZER));
         let FinetunedConfig { backbone, lora, head, labelling, .. } = &finetuned;
-        let d_code = config.tokenizer.d_code;
-        let encoder = backbone.as_ref().map(|backbone| {
+        let d_code = config.tokenizer.as_ref().map_or(0, |tokenizer| tokenizer.d_code);
+        let encoder = config.mxdna.as_ref().map(|mxdna| mxdna.init(0, device));
+        let backbone_model = backbone.as_ref().map(|backbone| {
             let fresh = backbone.init(d_code, 0, device);
             match lora {
                 Some(lora) => fresh.with_adapters(lora, 0),
                 None => fresh,
             }
         });
-        let d_model = backbone.as_ref().map_or(d_code, |backbone| backbone.d_model);
+        let widths =
+            [backbone.as_ref().map(|backbone| backbone.d_model), config.mxdna.as_ref().map(|mxdna| mxdna.d_model)];
+        let d_model = widths.into_iter().flatten().next().unwrap_or(d_code);
         let head = SequenceHead::new(head, d_model, labelling.outputs().len(), 0, device);
-        let model = weights::assign(SequenceModel { backbone: encoder, head }, &arrays).map_err(misfit(folder))?;
+        let fresh = SequenceModel { backbone: backbone_model, encoder, head };
+        let model = weights::assign(fresh, &arrays).map_err(misfit(folder))?;
         let model = SequenceModel { backbone: model.backbone.map(Transformer::merged), ..model };
-        let vocabulary = Vocabulary::from_weights(config.clone(), tokenizer, folder, device)?;
+        let has_vocabulary = config.tokenizer.is_some();
+        let vocabulary =
+            has_vocabulary.then(|| Vocabulary::from_weights(&config, tokenizer, folder, device)).transpose()?;
         Ok(Self { config, finetuned, vocabulary, model, digest: digest(folder)? })
     }
 }
 
 /// All weights under the names of the file.
 #[must_use]
-pub fn publish(vocabulary: &Vqdna, model: &SequenceModel) -> Arrays {
-    let tokenizer = vqdna::publish(vocabulary).into_iter().map(|(name, array)| (format!("{TOKENIZER}{name}"), array));
+pub fn publish(vocabulary: Option<&Vqdna>, model: &SequenceModel) -> Arrays {
+    let tokenizer = vocabulary
+        .map(vqdna::publish)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(name, array)| (format!("{TOKENIZER}{name}"), array));
     tokenizer.chain(weights::collect(model)).collect()
 }

@@ -5,12 +5,15 @@
 //! | --- | --- | --- | --- |
 //! | vocabulary | `learn` | the tokenizer | [`Vocabulary`] |
 //! | pre-trained model | `pretrain` | a vocabulary, an encoder over its codes, masked heads | [`Pretrained`], or its [`Vocabulary`] alone |
+//! | | `pretrain --tokenizer mxdna` | an encoder that cuts sequences itself, its masked head | [`PretrainedMxdna`] |
 //! | fine-tuned model | `finetune` | a vocabulary, an encoder, a head, what its outputs stand for | [`Finetuned`], or its [`Vocabulary`] alone |
+//! | | `finetune` | an encoder that cuts sequences itself, a head, what its outputs stand for | [`Finetuned`] |
 //!
 //! A further kind is a section of [`ModelConfig`], a variant of [`Kind`] and a file here.
 
 mod card;
 mod finetuned;
+mod mxdna;
 mod pretrained;
 mod vocabulary;
 
@@ -22,11 +25,13 @@ use vqdna_data::aside::write_aside;
 use vqdna_data::segment::Policy;
 
 use crate::backbone::transformer::TransformerConfigError;
+use crate::tokenizer::mxdna::{MxdnaConfig, MxdnaConfigError};
 use crate::tokenizer::vqdna::{VqdnaConfig, VqdnaConfigError};
 use crate::weights::{self, Arrays, WeightError};
 
 pub use card::{Manifest, measures_json};
 pub use finetuned::{Finetuned, FinetunedConfig, publish as publish_finetuned};
+pub use mxdna::{PretrainedMxdna, publish as publish_mxdna};
 pub use pretrained::{Pretrained, PretrainedConfig, publish};
 pub use vocabulary::Vocabulary;
 
@@ -43,8 +48,12 @@ pub struct ModelConfig {
     pub model_type: String,
     /// Counts up when older programs could no longer read the folder.
     pub format_version: u64,
-    /// The network of the vocabulary.
-    pub tokenizer: VqdnaConfig,
+    /// The network of the vocabulary; none in a model that cuts sequences itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<VqdnaConfig>,
+    /// The encoder of a model that cuts sequences itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mxdna: Option<MxdnaConfig>,
     /// What became of letters when it learned, and becomes of them when it tokenizes.
     pub letters: Policy,
     /// What was pre-trained; none in a vocabulary.
@@ -143,6 +152,28 @@ pub enum FolderError {
         /// The contradiction.
         source: VqdnaConfigError,
     },
+    /// An encoder that cuts sequences itself, and contradicts itself.
+    #[error("{}: {source}", path.display())]
+    Mxdna {
+        /// The file.
+        path: PathBuf,
+        /// The contradiction.
+        source: MxdnaConfigError,
+    },
+    /// A model without codes where they are needed.
+    #[error("{} holds an MxDNA model, which cuts sequences itself: it has no vocabulary and no codes", folder.display())]
+    NoVocabulary {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A model over codes where one that cuts sequences itself is needed.
+    #[error("{} holds {found} over codes, but an MxDNA model is needed here, as `vqdna pretrain --tokenizer mxdna` makes it", folder.display())]
+    NoMxdna {
+        /// The folder.
+        folder: PathBuf,
+        /// What it holds.
+        found: Kind,
+    },
     /// An encoder that contradicts itself.
     #[error("{}: {source}", path.display())]
     Backbone {
@@ -174,18 +205,20 @@ impl ModelConfig {
             architectures: vec!["Vqdna".to_owned()],
             model_type: "vqdna".to_owned(),
             format_version: FORMAT_VERSION,
-            tokenizer: tokenizer.clone(),
+            tokenizer: Some(tokenizer.clone()),
+            mxdna: None,
             letters,
             pretrained: None,
             finetuned: None,
         }
     }
 
-    /// The config of a model that was fine-tuned over the vocabulary of `base`.
+    /// The config of a model that was fine-tuned over the vocabulary of `base`, or from a model that cuts sequences itself.
     #[must_use]
     pub fn of_finetuned(base: &Self, finetuned: FinetunedConfig) -> Self {
-        let architectures = vec!["VqdnaForSequenceClassification".to_owned()];
-        Self { architectures, finetuned: Some(finetuned), ..Self::new(&base.tokenizer, base.letters) }
+        let network = if base.mxdna.is_some() { "Mxdna" } else { "Vqdna" };
+        let architectures = vec![format!("{network}ForSequenceClassification")];
+        Self { architectures, finetuned: Some(finetuned), pretrained: None, ..base.clone() }
     }
 
     /// The config of a model that was pre-trained over a vocabulary.
@@ -193,6 +226,21 @@ impl ModelConfig {
     pub fn of_pretrained(tokenizer: &VqdnaConfig, letters: Policy, pretrained: PretrainedConfig) -> Self {
         let architectures = vec!["VqdnaForMaskedLM".to_owned()];
         Self { architectures, pretrained: Some(pretrained), ..Self::new(tokenizer, letters) }
+    }
+
+    /// The config of a pre-trained model that cuts sequences itself.
+    #[must_use]
+    pub fn of_mxdna(mxdna: &MxdnaConfig, letters: Policy) -> Self {
+        Self {
+            architectures: vec!["MxdnaForMaskedLM".to_owned()],
+            model_type: "vqdna".to_owned(),
+            format_version: FORMAT_VERSION,
+            tokenizer: None,
+            mxdna: Some(mxdna.clone()),
+            letters,
+            pretrained: None,
+            finetuned: None,
+        }
     }
 
     /// Reads the config of a folder, and nothing else.
@@ -225,10 +273,18 @@ impl ModelConfig {
         }
         let config: Self = serde_path_to_error::deserialize(value)
             .map_err(|e| wrong(format!("field `{}`: {}", e.path(), e.inner())))?;
-        config.tokenizer.check().map_err(|source| FolderError::Network { path: path.clone(), source })?;
+        match (&config.tokenizer, &config.mxdna) {
+            (Some(tokenizer), None) => {
+                tokenizer.check().map_err(|source| FolderError::Network { path: path.clone(), source })?;
+            }
+            (None, Some(mxdna)) => mxdna.check().map_err(|source| FolderError::Mxdna { path: path.clone(), source })?,
+            _ => return Err(wrong("there must be either `tokenizer` or `mxdna`".to_owned())),
+        }
         if let Some(pretrained) = &config.pretrained {
             pretrained.backbone.check().map_err(|source| FolderError::Backbone { path: path.clone(), source })?;
-            let (found, expected) = (&pretrained.codebook_sizes, config.tokenizer.quantizer.codebook_sizes());
+            let tokenizer = config.tokenizer.as_ref();
+            let tokenizer = tokenizer.ok_or_else(|| wrong("`pretrained` needs `tokenizer`".to_owned()))?;
+            let (found, expected) = (&pretrained.codebook_sizes, tokenizer.quantizer.codebook_sizes());
             if *found != expected {
                 let field = "`pretrained.codebook_sizes`";
                 return Err(wrong(format!("{field} is {found:?}, but `tokenizer.quantizer` has {expected:?}")));
@@ -237,6 +293,9 @@ impl ModelConfig {
         if let Some(finetuned) = &config.finetuned {
             if let Some(backbone) = &finetuned.backbone {
                 backbone.check().map_err(|source| FolderError::Backbone { path: path.clone(), source })?;
+            }
+            if finetuned.vocabulary.is_some() != config.tokenizer.is_some() {
+                return Err(wrong("there must be both `finetuned.vocabulary` and `tokenizer`, or none".to_owned()));
             }
             if finetuned.labelling.outputs().is_empty() {
                 return Err(wrong("`finetuned.labelling` has no outputs".to_owned()));
@@ -248,11 +307,19 @@ impl ModelConfig {
     /// What a folder with this config holds.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        match (&self.finetuned, &self.pretrained) {
-            (Some(_), _) => Kind::Finetuned,
-            (None, Some(_)) => Kind::Pretrained,
-            (None, None) => Kind::Vocabulary,
+        match (&self.finetuned, &self.pretrained, &self.mxdna) {
+            (Some(_), _, _) => Kind::Finetuned,
+            (None, Some(_), _) | (None, None, Some(_)) => Kind::Pretrained,
+            (None, None, None) => Kind::Vocabulary,
         }
+    }
+
+    /// The network of the vocabulary.
+    ///
+    /// # Errors
+    /// If the model cuts sequences itself.
+    pub fn tokenizer(&self, folder: &Path) -> Result<&VqdnaConfig, FolderError> {
+        self.tokenizer.as_ref().ok_or_else(|| FolderError::NoVocabulary { folder: folder.to_owned() })
     }
 
     /// Refuses a folder that holds anything but `needed`.

@@ -16,7 +16,7 @@ use crate::weights::{self, Arrays};
 /// Prefix of the vocabulary's weights.
 pub(super) const TOKENIZER: &str = "tokenizer.";
 /// Prefixes of the heads' weights, in the file and in the module.
-const HEADS: [&str; 2] = ["masked.", "head."];
+pub(super) const HEADS: [&str; 2] = ["masked.", "head."];
 
 /// The section `pretrained` of `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,15 +50,16 @@ impl Pretrained {
     /// See [`FolderError`]; [`FolderError::OtherKind`] if the folder holds a vocabulary alone.
     pub fn load(folder: &Path, device: &Device) -> Result<Self, FolderError> {
         let config = ModelConfig::load(folder)?;
+        let d_code = config.tokenizer(folder)?.d_code;
         let Some(PretrainedConfig { codebook_sizes, backbone, .. }) = &config.pretrained else {
             return Err(config.other_than(Kind::Pretrained, folder));
         };
         let (tokenizer, model): (Arrays, Arrays) =
             read_weights(folder, "")?.into_iter().partition(|(name, _)| name.starts_with(TOKENIZER));
-        let fresh = MaskedModel::new(backbone, config.tokenizer.d_code, codebook_sizes, 0, device);
+        let fresh = MaskedModel::new(backbone, d_code, codebook_sizes, 0, device);
         let model = weights::assign(fresh, &rename(model, HEADS))
             .map_err(|error| misfit(folder)(error.rename(|name| rename_one(name, [HEADS[1], HEADS[0]]))))?;
-        let vocabulary = Vocabulary::from_weights(config.clone(), tokenizer, folder, device)?;
+        let vocabulary = Vocabulary::from_weights(&config, tokenizer, folder, device)?;
         Ok(Self { vocabulary, model, digest: digest(folder)?, config })
     }
 }
@@ -70,11 +71,11 @@ pub fn publish(vocabulary: &Vqdna, model: &MaskedModel) -> Arrays {
     tokenizer.chain(rename(weights::collect(model), [HEADS[1], HEADS[0]])).collect()
 }
 
-fn rename(arrays: Arrays, prefixes: [&str; 2]) -> Arrays {
+pub(super) fn rename(arrays: Arrays, prefixes: [&str; 2]) -> Arrays {
     arrays.into_iter().map(|(name, array)| (rename_one(name, prefixes), array)).collect()
 }
 
 /// The name with the second prefix in place of the first.
-fn rename_one(name: String, [from, to]: [&str; 2]) -> String {
+pub(super) fn rename_one(name: String, [from, to]: [&str; 2]) -> String {
     name.strip_prefix(from).map(|rest| format!("{to}{rest}")).unwrap_or(name)
 }

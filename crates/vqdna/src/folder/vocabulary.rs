@@ -2,17 +2,20 @@
 
 use burn::prelude::*;
 use std::path::Path;
+use vqdna_data::segment::Policy;
 
 use super::pretrained::TOKENIZER;
-use super::{FinetunedConfig, FolderError, Kind, ModelConfig, PretrainedConfig, digest, misfit, read_weights};
-use crate::tokenizer::vqdna::{Vqdna, load_published};
+use super::{FolderError, Kind, ModelConfig, digest, misfit, read_weights};
+use crate::tokenizer::vqdna::{Vqdna, VqdnaConfig, load_published};
 use crate::weights::Arrays;
 
 /// A learned vocabulary, ready for use.
 #[derive(Clone, Debug)]
 pub struct Vocabulary {
-    /// What its folder holds.
-    pub config: ModelConfig,
+    /// Its network.
+    pub tokenizer: VqdnaConfig,
+    /// What became of letters when it learned, and becomes of them when it tokenizes.
+    pub letters: Policy,
     /// Its weights on a device, without autodiff.
     pub model: Vqdna,
     /// Names the weights: BLAKE3 of the `model.safetensors` that `learn` wrote.
@@ -26,27 +29,29 @@ impl Vocabulary {
     /// See [`FolderError`].
     pub fn load(folder: &Path, device: &Device) -> Result<Self, FolderError> {
         let config = ModelConfig::load(folder)?;
+        config.tokenizer(folder)?;
         let prefix = if config.kind() == Kind::Vocabulary { "" } else { TOKENIZER };
-        Self::from_weights(config, read_weights(folder, prefix)?, folder, device)
+        Self::from_weights(&config, read_weights(folder, prefix)?, folder, device)
     }
 
     /// The vocabulary among the weights of a folder.
     pub(super) fn from_weights(
-        config: ModelConfig,
+        config: &ModelConfig,
         arrays: Arrays,
         folder: &Path,
         device: &Device,
     ) -> Result<Self, FolderError> {
-        let fresh = config.tokenizer.init(0, &device.clone().without_autodiff());
-        let (prefix, digest) = match (&config.pretrained, &config.finetuned) {
-            (None, None) => ("", digest(folder)?),
-            (Some(PretrainedConfig { vocabulary, .. }), _) | (None, Some(FinetunedConfig { vocabulary, .. })) => {
-                (TOKENIZER, vocabulary.clone())
-            }
+        let tokenizer = config.tokenizer(folder)?.clone();
+        let fresh = tokenizer.init(0, &device.clone().without_autodiff());
+        let pretrained = config.pretrained.as_ref().map(|pretrained| &pretrained.vocabulary);
+        let finetuned = config.finetuned.as_ref().and_then(|finetuned| finetuned.vocabulary.as_ref());
+        let (prefix, digest) = match pretrained.or(finetuned) {
+            None => ("", digest(folder)?),
+            Some(vocabulary) => (TOKENIZER, vocabulary.clone()),
         };
         let published = arrays.into_iter().map(|(name, array)| (name[prefix.len()..].to_owned(), array));
         let model = load_published(fresh, published.collect())
             .map_err(|error| misfit(folder)(error.rename(|name| format!("{prefix}{name}"))))?;
-        Ok(Self { config, model, digest })
+        Ok(Self { tokenizer, letters: config.letters, model, digest })
     }
 }

@@ -1,6 +1,7 @@
 //! How much is worked on at a time, from the memory that it may take.
 
 use crate::backbone::transformer::Transformer;
+use crate::tokenizer::mxdna::Mxdna;
 
 /// Memory for what comes and goes while a model is used, beside the program, the weights and the sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,12 +32,9 @@ impl Budget {
         Self { bytes: count.saturating_mul(1 << 20) }
     }
 
-    /// Padded bases of a batch, for which there is half of the budget: code vectors, and in the encoder what the widest moment of a
-    /// layer holds, which is queries, keys, values and what was attended to besides input and output.
-    pub(super) fn batch(self, d_code: usize, backbone: Option<&Transformer>) -> usize {
-        let (width, pool) = backbone.map_or((0, 1), |backbone| (8 * backbone.norm.weight.dims()[0], backbone.pool));
-        let bytes = size_of::<f32>() * (2 * d_code + width.div_ceil(pool));
-        (self.bytes / 2 / bytes).clamp(1, MOST_POSITIONS)
+    /// Padded bases of a batch, for which there is half of the budget; each takes so many floats.
+    pub(super) fn batch(self, floats: usize) -> usize {
+        (self.bytes / 2 / (size_of::<f32>() * floats.max(1))).clamp(1, MOST_POSITIONS)
     }
 
     /// Bases of the windows that are in memory together, for which there is the other half; `width` numbers come of each base.
@@ -65,6 +63,19 @@ pub(super) fn groups<T>(
     })
 }
 
+/// Floats that a padded base takes where it is most: vectors of codes, and in the encoder what the widest moment of a layer holds, which
+/// is queries, keys, values and what was attended to besides input and output.
+pub(super) fn floats_of_codes(d_code: usize, backbone: Option<&Transformer>) -> usize {
+    let (width, pool) = backbone.map_or((0, 1), |backbone| (8 * backbone.norm.weight.dims()[0], backbone.pool));
+    2 * d_code + width.div_ceil(pool)
+}
+
+/// The same in a model that cuts sequences itself: in layers over bases input, output, and both sides of the gate.
+pub(super) fn floats_of_letters(encoder: &Mxdna) -> usize {
+    let inner = encoder.bases.first().map_or(0, |layer| layer.ffn.gate.weight.dims()[0]);
+    8 * encoder.norm.weight.dims()[0] + 3 * inner
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,9 +95,9 @@ mod tests {
     #[test]
     fn a_budget_bounds_what_is_in_memory() {
         let budget = Budget::mebibytes(64);
-        assert!(budget.batch(128, None) * 128 * 4 < 64 << 20);
+        assert!(budget.batch(256) * 256 * 4 < 64 << 20);
         assert!(budget.bases(384) < budget.bases(0));
-        assert_eq!((Budget::mebibytes(0).batch(128, None), Budget::mebibytes(0).bases(0)), (1, 1));
-        assert_eq!(Budget::mebibytes(usize::MAX).batch(128, None), MOST_POSITIONS);
+        assert_eq!((Budget::mebibytes(0).batch(256), Budget::mebibytes(0).bases(0)), (1, 1));
+        assert_eq!(Budget::mebibytes(usize::MAX).batch(256), MOST_POSITIONS);
     }
 }

@@ -5,26 +5,35 @@ use std::ops::Range;
 use std::path::Path;
 use vqdna_data::bucket::by_budget;
 
-use super::budget::groups;
+use super::budget::{floats_of_codes, floats_of_letters, groups};
 use super::{Budget, Sequence, Windows};
 use crate::backbone::transformer::Transformer;
-use crate::folder::{self, Finetuned, FolderError, ModelConfig, Pretrained, Vocabulary};
+use crate::folder::{self, Finetuned, FolderError, ModelConfig, Pretrained, PretrainedMxdna, Vocabulary};
 use crate::head::sequence::{Pooling, pool};
 use crate::ops;
-use crate::tokenizer::coded::{Coded, CodedRows, bases_of};
+use crate::tokenizer::coded::bases_of;
+use crate::tokenizer::mxdna::{Mxdna, Placed};
+use crate::tokenizer::sequences::{SequenceBatch, SequenceRows};
 use crate::weights::to_array;
 
 /// Turns sequences into vectors.
 #[derive(Clone, Debug)]
 pub struct Embedder {
-    vocabulary: Vocabulary,
-    /// None for the vectors of codes.
-    backbone: Option<Transformer>,
+    network: Network,
     layer: usize,
     /// Bases of the longest sequence that a fine-tuned model learned from.
     window: Option<usize>,
     /// Names the weights.
     pub digest: String,
+}
+
+/// What turns them into vectors.
+#[derive(Clone, Debug)]
+enum Network {
+    /// Codes, and an encoder over them; without it, the vectors of codes.
+    Codes(Box<Vocabulary>, Option<Box<Transformer>>),
+    /// An encoder that cuts sequences itself.
+    Letters(Box<Mxdna>),
 }
 
 /// A layer that a model does not have.
@@ -34,7 +43,7 @@ pub enum EmbedError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     /// Beyond the last one.
-    #[error("--layer {layer}: this model has layers 0 (code vectors) to {last}")]
+    #[error("--layer {layer}: this model has layers 0 (vectors of codes or letters) to {last}")]
     Layer {
         /// As asked for.
         layer: usize,
@@ -65,41 +74,60 @@ struct Place {
 }
 
 impl Embedder {
-    /// Loads a vocabulary, a pre-trained or a fine-tuned model. `layer` counts from the code vectors, which are 0; none is the last.
+    /// Loads a vocabulary, a pre-trained or a fine-tuned model. `layer` counts from the vectors of codes or letters, which are 0; none is
+    /// the last. In a model that cuts sequences itself, layers over bases come first, then units as they are cut, then layers over
+    /// units.
     ///
     /// # Errors
     /// See [`EmbedError`].
     pub fn load(folder: &Path, layer: Option<usize>, device: &Device) -> Result<Self, EmbedError> {
-        let (vocabulary, backbone, window, digest) = match ModelConfig::load(folder)?.kind() {
-            folder::Kind::Vocabulary => {
+        let config = ModelConfig::load(folder)?;
+        let (network, window, digest) = match (config.kind(), config.mxdna.is_some()) {
+            (folder::Kind::Vocabulary, _) => {
                 let vocabulary = Vocabulary::load(folder, device)?;
                 let digest = vocabulary.digest.clone();
-                (vocabulary, None, None, digest)
+                (Network::Codes(Box::new(vocabulary), None), None, digest)
             }
-            folder::Kind::Pretrained => {
+            (folder::Kind::Pretrained, false) => {
                 let found = Pretrained::load(folder, device)?;
-                (found.vocabulary, Some(found.model.backbone), None, found.digest)
+                (Network::Codes(Box::new(found.vocabulary), Some(Box::new(found.model.backbone))), None, found.digest)
             }
-            folder::Kind::Finetuned => {
-                let found = Finetuned::load(folder, device)?;
-                (found.vocabulary, found.model.backbone, Some(found.finetuned.window), found.digest)
+            (folder::Kind::Pretrained, true) => {
+                let found = PretrainedMxdna::load(folder, device)?;
+                (Network::Letters(Box::new(found.model.encoder)), None, found.digest)
+            }
+            (folder::Kind::Finetuned, _) => {
+                let Finetuned { vocabulary, model, finetuned, digest, .. } = Finetuned::load(folder, device)?;
+                let network = match (vocabulary, model.encoder) {
+                    (_, Some(encoder)) => Network::Letters(Box::new(encoder)),
+                    (Some(vocabulary), None) => Network::Codes(Box::new(vocabulary), model.backbone.map(Box::new)),
+                    (None, None) => unreachable!("a checked config names one of both"),
+                };
+                (network, Some(finetuned.window), digest)
             }
         };
-        let last = backbone.as_ref().map_or(0, |backbone| backbone.layers.len());
+        let last = match &network {
+            Network::Codes(_, backbone) => backbone.as_ref().map_or(0, |backbone| backbone.layers.len()),
+            Network::Letters(encoder) => encoder.last_layer(),
+        };
         let layer = layer.unwrap_or(last);
         if layer > last {
             return Err(EmbedError::Layer { layer, last });
         }
-        let backbone = backbone.filter(|_| layer > 0);
-        Ok(Self { vocabulary, backbone, layer, window, digest })
+        let network = match network {
+            Network::Codes(vocabulary, backbone) => Network::Codes(vocabulary, backbone.filter(|_| layer > 0)),
+            Network::Letters(encoder) => Network::Letters(encoder),
+        };
+        Ok(Self { network, layer, window, digest })
     }
 
     /// Numbers of a vector.
     #[must_use]
     pub fn width(&self) -> usize {
-        match &self.backbone {
-            Some(backbone) => backbone.norm.weight.dims()[0],
-            None => self.vocabulary.config.tokenizer.d_code,
+        match &self.network {
+            Network::Codes(_, Some(backbone)) => backbone.norm.weight.dims()[0],
+            Network::Codes(vocabulary, None) => vocabulary.tokenizer.d_code,
+            Network::Letters(encoder) => encoder.norm.weight.dims()[0],
         }
     }
 
@@ -134,7 +162,10 @@ impl Embedder {
         });
         let width = if pooling.is_none() { self.width() } else { 0 };
         let together = groups(places, budget.bases(width), |place| place.bases.len());
-        let positions = budget.batch(self.vocabulary.config.tokenizer.d_code, self.backbone.as_ref());
+        let positions = budget.batch(match &self.network {
+            Network::Codes(vocabulary, backbone) => floats_of_codes(vocabulary.tokenizer.d_code, backbone.as_deref()),
+            Network::Letters(encoder) => floats_of_letters(encoder),
+        });
         let each = together.flat_map(move |places| self.places(sequences, &places, pooling, positions, device));
         match pooling {
             None => Box::new(each),
@@ -153,7 +184,11 @@ impl Embedder {
     ) -> impl Iterator<Item = Embedded> + use<> {
         let letters = |place: &Place| bases_of(&sequences[place.sequence].first[place.bases.clone()]);
         let bases: Vec<_> = places.iter().map(letters).collect();
-        let rows = CodedRows::new(Coded::new(&self.vocabulary.model, &bases, device), None);
+        let vocabulary = match &self.network {
+            Network::Codes(vocabulary, _) => Some(&vocabulary.model),
+            Network::Letters(_) => None,
+        };
+        let rows = SequenceRows::new(vocabulary, bases, None, device);
         let mut found: Vec<Vec<Embedded>> = vec![Vec::new(); places.len()];
         ops::with_frozen_weights(|| {
             for batch in by_budget(&rows.lengths(), positions) {
@@ -168,40 +203,57 @@ impl Embedder {
 
     fn batch(
         &self,
-        rows: &CodedRows,
+        rows: &SequenceRows,
         batch: &[u32],
         places: &[&Place],
         pooling: Option<Pooling>,
         device: &Device,
     ) -> Vec<Vec<Embedded>> {
-        let batch = rows.batch(batch, device);
-        let (vectors, real) = (batch.vectors(&self.vocabulary.model.quantizer), batch.real.clone());
-        let (hidden, real, size) = match &self.backbone {
-            Some(backbone) => {
-                (backbone.hidden_of_layer(vectors, &real, self.layer), backbone.real(real), backbone.pool)
-            }
-            None => (vectors, real, 1),
-        };
-        let [_, positions, width] = hidden.dims();
+        let Placed { states, real, spans } = self.states(&rows.batch(batch, device), places);
+        let [_, positions, width] = states.dims();
         if let Some(pooling) = pooling {
-            let values = to_array(pool(pooling, hidden, real)).values;
+            let values = to_array(pool(pooling, states, real)).values;
             let one = |(place, vector): (&&Place, &[f32])| {
                 vec![Embedded { sequence: place.sequence, bases: place.bases.clone(), vector: vector.to_vec() }]
             };
             return places.iter().zip(values.chunks(width)).map(one).collect();
         }
-        let values = to_array(hidden).values;
-        let each = |(place, values): (&&Place, &[f32])| {
-            let Place { sequence, bases: part, own } = place;
-            let count = part.len().div_ceil(size);
-            let position = |(at, vector): (usize, &[f32])| {
-                let start = part.start + at * size;
-                Embedded { sequence: *sequence, bases: start..(start + size).min(part.end), vector: vector.to_vec() }
+        let values = to_array(states).values;
+        let each = |((place, values), spans): ((&&Place, &[f32]), Vec<Range<usize>>)| {
+            let start = place.bases.start;
+            let position = |(vector, span): (&[f32], Range<usize>)| Embedded {
+                sequence: place.sequence,
+                bases: start + span.start..start + span.end,
+                vector: vector.to_vec(),
             };
-            let all = values.chunks(width).take(count).enumerate().map(position);
-            all.filter(|vector| own.contains(&vector.bases.start)).collect()
+            let all = values.chunks(width).zip(spans).filter(|(_, span)| !span.is_empty()).map(position);
+            all.filter(|vector| place.own.contains(&vector.bases.start)).collect()
         };
-        places.iter().zip(values.chunks(positions * width)).map(each).collect()
+        places.iter().zip(values.chunks(positions * width)).zip(spans).map(each).collect()
+    }
+
+    /// The states of the layer, and the bases of its window that each stands for.
+    fn states(&self, batch: &SequenceBatch, places: &[&Place]) -> Placed {
+        match (&self.network, batch) {
+            (Network::Codes(_, backbone), SequenceBatch::Vectors { vectors, real }) => {
+                let (vectors, real) = (vectors.clone(), real.clone());
+                let (states, real, size) = match backbone {
+                    Some(backbone) => {
+                        (backbone.hidden_of_layer(vectors, &real, self.layer), backbone.real(real), backbone.pool)
+                    }
+                    None => (vectors, real, 1),
+                };
+                let of = |place: &&Place| -> Vec<Range<usize>> {
+                    let bases = place.bases.len();
+                    (0..bases).step_by(size).map(|start| start..(start + size).min(bases)).collect()
+                };
+                Placed { states, real, spans: places.iter().map(of).collect() }
+            }
+            (Network::Letters(encoder), SequenceBatch::Letters(letters)) => {
+                encoder.states_of_layer(&letters.view(), self.layer)
+            }
+            _ => unreachable!("rows are made for the network"),
+        }
     }
 }
 

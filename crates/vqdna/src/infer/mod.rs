@@ -5,6 +5,7 @@ mod budget;
 pub mod embed;
 pub mod input;
 pub mod predict;
+pub mod units;
 pub mod windows;
 
 pub use budget::Budget;

@@ -3,11 +3,12 @@
 use burn::prelude::*;
 use std::ops::Range;
 
-use super::budget::groups;
+use super::budget::{floats_of_codes, floats_of_letters, groups};
 use super::{Budget, Sequence, Windows};
 use crate::folder::Finetuned;
 use crate::objective::supervised::prediction::Prediction;
-use crate::tokenizer::coded::{Coded, CodedRows, bases_of};
+use crate::tokenizer::coded::bases_of;
+use crate::tokenizer::sequences::SequenceRows;
 use vqdna_data::alphabet::{BaseId, reverse_complement};
 
 /// What becomes of the windows of a long sequence.
@@ -56,7 +57,11 @@ pub fn predict<'a>(
     let together = groups(places, budget.bases(0), |(n, part): &Place| {
         part.len() + sequences[*n].second.as_ref().map_or(0, Vec::len)
     });
-    let positions = budget.batch(model.vocabulary.config.tokenizer.d_code, model.model.backbone.as_ref());
+    let floats = match (&model.vocabulary, &model.model.encoder) {
+        (Some(vocabulary), _) => floats_of_codes(vocabulary.tokenizer.d_code, model.model.backbone.as_ref()),
+        (None, encoder) => encoder.as_ref().map_or(0, floats_of_letters),
+    };
+    let positions = budget.batch(floats);
     let parts = together.flat_map(move |places| {
         let outputs = |reverse| outputs(model, sequences, &places, reverse, positions, device);
         let mut values = outputs(false);
@@ -89,11 +94,9 @@ fn outputs(
     };
     let first: Vec<_> = places.iter().map(|(n, part)| bases(&sequences[*n].first[part.clone()])).collect();
     let second: Option<Vec<_>> = places.iter().map(|(n, _)| sequences[*n].second.as_deref().map(bases)).collect();
-    let vocabulary = &model.vocabulary.model;
-    let coded = |sequences: &[Vec<BaseId>]| Coded::new(vocabulary, sequences, device);
-    let second = second.filter(|second| !second.is_empty()).map(|second| coded(&second));
-    let rows = CodedRows::new(coded(&first), second);
-    model.model.outputs_of(&rows, &vocabulary.quantizer, positions, device)
+    let vocabulary = model.vocabulary.as_ref().map(|vocabulary| &vocabulary.model);
+    let rows = SequenceRows::new(vocabulary, first, second.filter(|second| !second.is_empty()), device);
+    model.model.outputs_of(&rows, positions, device)
 }
 
 /// The predictions of windows as one for each sequence, unless they stay apart.

@@ -9,9 +9,10 @@ use super::masked::masking::{MaskingConfig, Treatment};
 use super::{Measures, Objective, Outcome};
 use crate::batch::{CodeBatch, CodeWindow};
 use crate::head::nucleotide::NucleotideHead;
+use crate::layers::Rows;
 use crate::ops;
 use crate::seed::stream;
-use crate::tokenizer::mxdna::{FIRST, LAST, LETTERS, Letters, MASKED, Mxdna, MxdnaConfig, PADDING, letter};
+use crate::tokenizer::mxdna::{LETTERS, LetterBatch, MASKED, Mxdna, MxdnaConfig, letter};
 use crate::weights::to_array;
 
 /// An encoder that cuts sequences itself, and what tells bases from its units.
@@ -39,86 +40,106 @@ pub struct MaskedLetters {
     pub masking: MaskingConfig,
     /// Weight of the balance of the experts in the loss.
     pub balance: f64,
-    /// Share by which states are jittered before they are scored, in training.
-    pub jitter: f64,
     /// The run's seed, from which masks and jitter are drawn.
     pub seed: u64,
 }
 
 /// A batch with its masks drawn, on its device.
 struct Puzzle {
-    ids: Tensor<2, Int>,
-    lengths: Vec<usize>,
-    special: Vec<bool>,
-    /// Masked positions, as rows of the flattened positions.
-    rows: Tensor<1, Int>,
-    /// What stands there.
+    shown: LetterBatch,
+    asked: Asked,
+    /// What stands at masked positions, one sequence after another.
     letters: Tensor<1, Int>,
     count: usize,
+}
+
+/// Masked positions, side by side for each sequence: nothing is computed of others once units are known.
+struct Asked {
+    /// `[batch * most]`: each as a row of the flattened positions, padded.
+    rows: Tensor<1, Int>,
+    /// `[batch, most]`: each as a position of its sequence, padded.
+    places: Tensor<2, Int>,
+    /// `[batch, most]`: 1 for a masked position, 0 for padding.
+    real: Tensor<2>,
+    /// Those that are no padding, as rows of `[batch * most]`.
+    within: Tensor<1, Int>,
+}
+
+impl Asked {
+    /// `masked`: for each sequence of `positions`, those that are masked.
+    fn new(masked: &[Vec<i32>], positions: usize, device: &Device) -> Self {
+        // One at least: no tensor is empty.
+        let most = masked.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        let shape = [masked.len(), most];
+        let (mut rows, mut places, mut real, mut within) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (sequence, masked) in masked.iter().enumerate() {
+            let first = (sequence * positions) as i32;
+            within.extend((0..masked.len()).map(|at| (sequence * most + at) as i32));
+            real.extend((0..most).map(|at| f32::from(u8::from(at < masked.len()))));
+            let padded = masked.iter().copied().chain(std::iter::repeat_n(0, most - masked.len()));
+            for place in padded {
+                rows.push(first + place);
+                places.push(place);
+            }
+        }
+        let (all, count) = (rows.len(), within.len());
+        Self {
+            rows: Tensor::from_data(TensorData::new(rows, [all]), device),
+            places: Tensor::from_data(TensorData::new(places, shape), device),
+            real: Tensor::from_data(TensorData::new(real, shape), device),
+            within: Tensor::from_data(TensorData::new(within, [count]), device),
+        }
+    }
+
+    /// The masked ones among rows that stand at 0, 1, 2 and so on.
+    fn of(&self, rows: Rows) -> Rows {
+        let ([batch, positions, d], [_, most]) = (rows.states.dims(), self.places.dims());
+        let states = rows.states.reshape([batch * positions, d]).select(0, self.rows.clone());
+        Rows { states: states.reshape([batch, most, d]), real: self.real.clone(), places: Some(self.places.clone()) }
+    }
 }
 
 impl MaskedLetters {
     /// Masks a batch. What is drawn for a window depends on the seed, the purpose and the window's number alone.
     fn puzzle(&self, batch: &CodeBatch, masking: &MaskingConfig, purpose: &str) -> Puzzle {
-        let positions = batch.width() + 2;
-        let (mut ids, mut rows, mut letters) = (Vec::new(), Vec::<i32>::new(), Vec::<i32>::new());
+        let (mut shown, mut masked, mut letters) = (Vec::new(), Vec::new(), Vec::<i32>::new());
         for window in &batch.windows {
             let random = &mut stream(self.seed, purpose, &[window.number, masking.span as u64]);
-            ids.push(FIRST);
-            for (treatment, (own, is_target)) in
-                masking.draw(window.bases(), random).into_iter().zip(letters_of(window))
-            {
-                let shown = match treatment {
-                    Treatment::Seen => own,
-                    _ if !is_target => own,
+            let treatments = masking.draw(window.bases(), random).into_iter().zip(letters_of(window)).zip(1..);
+            let mut here = Vec::new();
+            // Positions count from 1: the first one is special.
+            let show = |((treatment, (own, is_target)), position): ((Treatment, (i32, bool)), i32)| {
+                if !is_target || treatment == Treatment::Seen {
+                    return own;
+                }
+                here.push(position);
+                letters.push(own);
+                match treatment {
                     Treatment::Replaced => MASKED,
                     Treatment::Random => letter(random.random_range(0..4)),
-                    Treatment::Kept => own,
-                };
-                if is_target && treatment != Treatment::Seen {
-                    rows.push(ids.len() as i32);
-                    letters.push(own);
+                    Treatment::Kept | Treatment::Seen => own,
                 }
-                ids.push(shown);
-            }
-            ids.push(LAST);
-            ids.resize(ids.len() + batch.width() - window.bases(), PADDING);
+            };
+            shown.push(treatments.map(show).collect());
+            masked.push(here);
         }
-        let special = ids.iter().map(|id| [PADDING, FIRST, LAST].contains(id)).collect();
-        let count = rows.len();
-        let whole = |values: Vec<i32>| Tensor::<1, Int>::from_data(TensorData::new(values, [count]), &batch.device);
+        let count = letters.len();
         Puzzle {
-            ids: Tensor::from_data(TensorData::new(ids, [batch.windows.len(), positions]), &batch.device),
-            lengths: batch.windows.iter().map(|window| window.bases() + 2).collect(),
-            special,
-            rows: whole(rows),
-            letters: whole(letters),
+            shown: LetterBatch::new(&shown, &batch.device),
+            asked: Asked::new(&masked, LetterBatch::positions(batch.width()), &batch.device),
+            letters: Tensor::from_data(TensorData::new(letters, [count]), &batch.device),
             count,
         }
     }
 
     /// What the classifier sees of masked positions, and the balance and number of units.
     fn features(model: &LetterModel, puzzle: &Puzzle, jitter: Option<Tensor<3>>) -> (Tensor<2>, Tensor<1>, usize) {
-        let letters = Letters { ids: puzzle.ids.clone(), lengths: &puzzle.lengths, special: &puzzle.special };
-        let hidden = model.encoder.forward(&letters, jitter);
+        let hidden = model.encoder.forward(&puzzle.shown.view(), jitter);
         let units = hidden.tokens.selection.anchors.iter().filter(|&&anchor| anchor >= 0).count();
-        let features = model.head.features(hidden.bases, hidden.units);
-        let [batch, positions, d] = features.dims();
-        let rows = features.reshape([batch * positions, d]).select(0, puzzle.rows.clone());
+        let features = model.head.features(puzzle.asked.of(hidden.bases), hidden.units);
+        let [batch, most, d] = features.dims();
+        let rows = features.reshape([batch * most, d]).select(0, puzzle.asked.within.clone());
         (rows, hidden.tokens.balance, units)
-    }
-
-    /// Factors around 1, of which those of a batch depend on its first window.
-    fn jitter(&self, batch: &CodeBatch, d: usize) -> Option<Tensor<3>> {
-        if self.jitter == 0.0 {
-            return None;
-        }
-        let first = batch.windows.first().map_or(0, |window| window.number);
-        let random = &mut stream(self.seed, "jitter of scored states", &[first]);
-        let shape = [batch.windows.len(), batch.width() + 2, d];
-        let factor = |_| (1.0 + self.jitter * (2.0 * random.random::<f64>() - 1.0)) as f32;
-        let values: Vec<f32> = (0..shape.iter().product()).map(factor).collect();
-        Some(Tensor::from_data(TensorData::new(values, shape), &batch.device))
     }
 }
 
@@ -139,8 +160,10 @@ impl Objective for MaskedLetters {
 
     fn forward(&self, model: &LetterModel, batch: &CodeBatch) -> Outcome<()> {
         let puzzle = self.puzzle(batch, &self.masking, "masks");
-        let d = model.encoder.embed.weight.dims()[1];
-        let (features, balance, units) = Self::features(model, &puzzle, self.jitter(batch, d));
+        let first = batch.windows.first().map_or(0, |window| window.number);
+        let random = &mut stream(self.seed, "jitter of scored states", &[first]);
+        let jitter = model.encoder.jitter(&puzzle.shown.view(), random);
+        let (features, balance, units) = Self::features(model, &puzzle, jitter);
         let out = &model.head.head.out;
         let nats = ops::cross_entropy(features, out.weight.val(), out.bias.val(), puzzle.letters);
         let bases: usize = batch.windows.iter().map(CodeWindow::bases).sum();

@@ -68,7 +68,7 @@ impl Gather for Codes<'_> {
 
 /// Codes of windows, each computed with the exact neighbourhood that its codes see, in f32 as in files.
 fn encode(vocabulary: &Vocabulary, corpus: &Corpus, places: &[Place], device: &Device) -> io::Result<Vec<Levels>> {
-    let halo = vocabulary.config.tokenizer.encoder_halo();
+    let halo = vocabulary.tokenizer.encoder_halo();
     let around = |place: &Place| {
         let end = corpus.segments()[place.segment].bases as usize;
         Place { bases: place.bases.start.saturating_sub(halo)..(place.bases.end + halo).min(end), ..place.clone() }

@@ -14,6 +14,8 @@ use vqdna_data::window::Windowing;
 use crate::backbone::transformer::TransformerConfigError;
 use crate::head::sequence::SequenceHeadConfigError;
 use crate::layers::lora::LoraConfigError;
+use crate::objective::masked::masking::MaskingConfig;
+use crate::tokenizer::mxdna::MxdnaConfigError;
 use crate::tokenizer::vqdna::VqdnaConfigError;
 use crate::train::TrainConfig;
 
@@ -158,6 +160,9 @@ pub enum ConfigError {
     /// A contradiction in an encoder.
     #[error("config: {0}")]
     Backbone(#[from] TransformerConfigError),
+    /// A contradiction in an encoder that cuts sequences itself.
+    #[error("config: {0}")]
+    Mxdna(#[from] MxdnaConfigError),
     /// Adapters that cannot be.
     #[error("config: {0}")]
     Lora(#[from] LoraConfigError),
@@ -213,6 +218,19 @@ pub(super) fn check_data(data: &DataConfig) -> Result<(), ConfigError> {
         data.split.check([]).map_err(ConfigError::Split)?;
     }
     Ok(())
+}
+
+/// Checks the fields of `masking`, and those of `data` that it depends on.
+pub(super) fn check_masking(masking: &MaskingConfig, data: &DataConfig) -> Result<(), ConfigError> {
+    let weight = data.soft_masked_weight;
+    require(weight == 0.0 || weight == 1.0, "data.soft_masked_weight", "1, or 0 to never hide soft-masked bases")?;
+    require(masking.share > 0.0 && masking.share < 1.0, "masking.share", "above 0 and below 1")?;
+    require(masking.span > 0, "masking.span", "at least 1")?;
+    require(masking.span <= data.length, "masking.span", "at most `data.length`")?;
+    require(is_share(masking.replaced), "masking.replaced", "a share of the masked bases, 0 to 1")?;
+    require(is_share(masking.random), "masking.random", "a share of the masked bases, 0 to 1")?;
+    let shown = masking.replaced + masking.random;
+    require(shown <= 1.0, "masking.random", "at most 1 together with `masking.replaced`")
 }
 
 /// Checks the fields of `train`.

@@ -11,17 +11,19 @@ use vqdna_data::labelled::{Options, Set, Splits, Targets, class_weights};
 use vqdna_data::metric::{Bootstrap, Scores};
 
 use super::config::{ConfigError, StageConfig, check_train, require};
-use super::labelled::{Features, Inputs, Labelled, LabelledSource, codes};
+use super::labelled::{Features, Inputs, Labelled, LabelledSource, sequences};
 use super::stage::{Finished, Job, StageError, StageObserver, fingerprint};
 use crate::backbone::transformer::{Transformer, TransformerConfig};
-use crate::folder::{self, FinetunedConfig, ModelConfig, Pretrained, Vocabulary};
+use crate::folder::{self, FinetunedConfig, ModelConfig, Pretrained, PretrainedMxdna, Vocabulary};
 use crate::head::sequence::{HeadKind, SequenceHead, SequenceHeadConfig};
 use crate::layers::Linear;
 use crate::layers::lora::LoraConfig;
 use crate::objective::Measures;
 use crate::objective::supervised::prediction::Prediction;
 use crate::objective::supervised::{POSITIONS_TOGETHER, Predictor, Probe, SequenceModel, Supervised};
-use crate::tokenizer::coded::CodedRows;
+use crate::tokenizer::mxdna::{Mxdna, MxdnaConfig};
+use crate::tokenizer::sequences::SequenceRows;
+use crate::tokenizer::vqdna::Vqdna;
 use crate::train::optimizer::AdamwConfig;
 use crate::train::schedule::{Decay, ScheduleConfig};
 use crate::train::selection::{Best, SelectionConfig};
@@ -86,6 +88,11 @@ pub struct FinetuneConfig {
     /// A fresh encoder, over a vocabulary that has none or instead of the one that was pre-trained.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backbone: Option<TransformerConfig>,
+    /// A fresh encoder that cuts sequences itself, instead of the one that was pre-trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mxdna: Option<MxdnaConfig>,
+    /// Weight of the balance of experts in the loss, in a model that cuts sequences itself.
+    pub balance: f64,
     /// Adapters, where they learn.
     pub lora: LoraConfig,
     /// Whether adapters stay beside the weights in the folder, rather than folded into them.
@@ -140,6 +147,8 @@ impl FinetuneConfig {
             epochs: 4.0,
             most_steps: 0,
             backbone: None,
+            mxdna: None,
+            balance: 0.01,
             lora: LoraConfig::default(),
             keep_adapters: false,
             head,
@@ -151,9 +160,20 @@ impl FinetuneConfig {
     /// Refuses a model that has not what the mode needs.
     ///
     /// # Errors
-    /// If it has no encoder, and one is needed.
-    pub fn fits(&self, has_encoder: bool) -> Result<(), StageError> {
-        let fits = has_encoder || self.backbone.is_some() || self.mode == Mode::Probe;
+    /// If it has no encoder, and one is needed; if it cuts sequences itself, and adapters or an encoder over codes are asked for; or the
+    /// other way round.
+    pub fn fits(&self, base: &ModelConfig) -> Result<(), StageError> {
+        if base.mxdna.is_some() {
+            return match (self.mode, &self.backbone) {
+                (Mode::Lora, _) => Err(StageError::NoAdapters),
+                (_, Some(_)) => Err(StageError::NoCodes),
+                _ => Ok(()),
+            };
+        }
+        if self.mxdna.is_some() {
+            return Err(StageError::NotLetters);
+        }
+        let fits = base.pretrained.is_some() || self.backbone.is_some() || self.mode == Mode::Probe;
         if fits { Ok(()) } else { Err(StageError::NoEncoder) }
     }
 
@@ -187,6 +207,10 @@ impl StageConfig for FinetuneConfig {
         if let Some(backbone) = &self.backbone {
             backbone.check()?;
         }
+        if let Some(mxdna) = &self.mxdna {
+            mxdna.check()?;
+        }
+        require(self.balance >= 0.0 && self.balance.is_finite(), "balance", "0 or more")?;
         self.lora.check()?;
         self.head.check()?;
         require(self.epochs > 0.0 && self.epochs.is_finite(), "epochs", "above 0")?;
@@ -207,10 +231,14 @@ impl StageConfig for FinetuneConfig {
 /// What fine-tuning begins with.
 #[derive(Clone, Debug)]
 pub struct Base {
-    /// Bases to codes, and codes to vectors.
-    pub vocabulary: Vocabulary,
-    /// The encoder that was pre-trained, and its network; none over a vocabulary alone.
-    pub backbone: Option<(Transformer, TransformerConfig)>,
+    /// What its folder holds.
+    pub config: ModelConfig,
+    /// Bases to codes, and codes to vectors; none of a model that cuts sequences itself.
+    pub vocabulary: Option<Vocabulary>,
+    /// The encoder over codes that was pre-trained; none over a vocabulary alone.
+    pub backbone: Option<Transformer>,
+    /// The encoder that was pre-trained and cuts sequences itself.
+    pub encoder: Option<Mxdna>,
     /// Digest of the weights that it was loaded from.
     pub digest: String,
 }
@@ -222,43 +250,53 @@ impl Base {
     /// If the folder holds neither.
     pub fn load(folder: &Path, device: &Device) -> Result<Self, StageError> {
         let config = ModelConfig::load(folder)?;
-        match config.kind() {
-            folder::Kind::Vocabulary => {
+        match (config.kind(), config.mxdna.is_some()) {
+            (folder::Kind::Vocabulary, _) => {
                 let vocabulary = Vocabulary::load(folder, device)?;
-                Ok(Self { digest: vocabulary.digest.clone(), vocabulary, backbone: None })
+                let digest = vocabulary.digest.clone();
+                Ok(Self { config, vocabulary: Some(vocabulary), backbone: None, encoder: None, digest })
             }
-            folder::Kind::Pretrained => {
+            (folder::Kind::Pretrained, false) => {
                 let Pretrained { config, vocabulary, model, digest } = Pretrained::load(folder, device)?;
-                let network = config.pretrained.map(|pretrained| pretrained.backbone);
-                Ok(Self { vocabulary, backbone: network.map(|network| (model.backbone, network)), digest })
+                let (vocabulary, backbone) = (Some(vocabulary), Some(model.backbone));
+                Ok(Self { config, vocabulary, backbone, encoder: None, digest })
             }
-            folder::Kind::Finetuned => Err(config.other_than(folder::Kind::Pretrained, folder).into()),
+            (folder::Kind::Pretrained, true) => {
+                let PretrainedMxdna { config, model, digest, .. } = PretrainedMxdna::load(folder, device)?;
+                Ok(Self { config, vocabulary: None, backbone: None, encoder: Some(model.encoder), digest })
+            }
+            (folder::Kind::Finetuned, _) => Err(config.other_than(folder::Kind::Pretrained, folder).into()),
         }
+    }
+
+    /// The network of the vocabulary.
+    fn tokenizer(&self) -> Option<&Vqdna> {
+        self.vocabulary.as_ref().map(|vocabulary| &vocabulary.model)
     }
 }
 
-/// A data set with the codes of its sequences, for as many runs as one likes.
+/// A data set with its sequences as the model takes them, for as many runs as one likes.
 #[derive(Clone, Debug)]
 pub struct Task {
     /// Rows and labels.
     pub splits: Splits,
-    train: CodedRows,
+    train: SequenceRows,
     /// The training set from the other strand, where it is asked for.
-    train_reverse: Option<CodedRows>,
-    dev: Option<CodedRows>,
-    test: Option<CodedRows>,
+    train_reverse: Option<SequenceRows>,
+    dev: Option<SequenceRows>,
+    test: Option<SequenceRows>,
 }
 
 impl Task {
-    /// Computes the codes of a data set.
+    /// Computes the codes of a data set, if the model takes codes.
     #[must_use]
-    pub fn new(splits: Splits, vocabulary: &Vocabulary, strands: ReverseComplement, device: &Device) -> Self {
-        let codes = |set: &Set, reverse| codes(&vocabulary.model, &set.rows, reverse, device);
+    pub fn new(splits: Splits, base: &Base, strands: ReverseComplement, device: &Device) -> Self {
+        let rows = |set: &Set, reverse| sequences(base.tokenizer(), &set.rows, reverse, device);
         Self {
-            train: codes(&splits.train, false),
-            train_reverse: (strands != ReverseComplement::None).then(|| codes(&splits.train, true)),
-            dev: splits.dev.as_ref().map(|set| codes(set, false)),
-            test: splits.test.as_ref().map(|set| codes(set, false)),
+            train: rows(&splits.train, false),
+            train_reverse: (strands != ReverseComplement::None).then(|| rows(&splits.train, true)),
+            dev: splits.dev.as_ref().map(|set| rows(set, false)),
+            test: splits.test.as_ref().map(|set| rows(set, false)),
             splits,
         }
     }
@@ -338,9 +376,8 @@ impl Finetune<'_> {
     ) -> Result<Learned<SequenceModel>, StageError> {
         let (plain, task) = (self.job.device, self.task);
         let model = self.fresh(plain)?;
-        let quantizer = &self.base.vocabulary.model.quantizer;
         let [outputs, width] = model.head.classifier.weight.dims();
-        let features = |rows: &CodedRows| Features { values: model.features_of(rows, quantizer, plain), width };
+        let features = |rows: &SequenceRows| Features { values: model.features_of(rows, plain), width };
         let (mut known, mut dev) = (features(&task.train), task.dev.as_ref().map(features));
         let mut reverse = task.train_reverse.as_ref().map(features);
         let scaling = Scaling::of(&known);
@@ -378,9 +415,9 @@ impl Finetune<'_> {
             orders: Mutex::new(HashMap::new()),
         };
         let objective = Supervised {
-            quantizer: &self.base.vocabulary.model.quantizer,
             labelling: &splits.labelling,
             weights: self.weights(),
+            balance: config.balance,
             seed: config.seed,
             model: PhantomData,
         };
@@ -398,17 +435,15 @@ impl Finetune<'_> {
 
     /// The model before the first step, on a device with autodiff or without.
     fn fresh(&self, device: &Device) -> Result<SequenceModel, StageError> {
-        let (config, d_code) = (self.config, self.base.vocabulary.config.tokenizer.d_code);
-        let backbone = match (&config.backbone, &self.base.backbone) {
-            (Some(network), _) => Some(network.init(d_code, config.seed, device)),
-            (None, Some((known, network))) => {
-                let fresh = network.init(d_code, config.seed, device);
-                Some(weights::assign(fresh, &weights::collect(known)).expect("its own weights"))
+        let (config, base) = (self.config, self.base);
+        config.fits(&base.config)?;
+        let backbone = self.network().map(|network| {
+            let fresh = network.init(self.d_code(), config.seed, device);
+            match &base.backbone {
+                Some(known) if config.backbone.is_none() => with_weights_of(fresh, known),
+                _ => fresh,
             }
-            (None, None) if config.mode == Mode::Probe => None,
-            (None, None) => return Err(StageError::NoEncoder),
-        };
-        let d_model = self.network().map_or(d_code, |network| network.d_model);
+        });
         // Nothing is masked here.
         let backbone =
             backbone.map(|known| Transformer { mask_vector: known.mask_vector.set_require_grad(false), ..known });
@@ -417,13 +452,35 @@ impl Finetune<'_> {
             Mode::Full => known,
             Mode::Probe => known.no_grad(),
         });
+        let encoder = self.mxdna().map(|network| {
+            let fresh = network.init(config.seed, device);
+            match &base.encoder {
+                Some(known) if config.mxdna.is_none() => with_weights_of(fresh, known),
+                _ => fresh,
+            }
+        });
+        let encoder = encoder.map(|known| if config.mode == Mode::Probe { known.no_grad() } else { known });
         let outputs = self.task.splits.labelling.outputs().len();
-        Ok(SequenceModel { backbone, head: SequenceHead::new(&config.head, d_model, outputs, config.seed, device) })
+        let widths = [self.network().map(|network| network.d_model), self.mxdna().map(|network| network.d_model)];
+        let d_model = widths.into_iter().flatten().next().unwrap_or(self.d_code());
+        let head = SequenceHead::new(&config.head, d_model, outputs, config.seed, device);
+        Ok(SequenceModel { backbone, encoder, head })
     }
 
-    /// The encoder's config, if there is an encoder.
+    /// Width of a code vector; 0 without codes.
+    fn d_code(&self) -> usize {
+        self.base.config.tokenizer.as_ref().map_or(0, |tokenizer| tokenizer.d_code)
+    }
+
+    /// The config of the encoder over codes, if there is one.
     fn network(&self) -> Option<&TransformerConfig> {
-        self.config.backbone.as_ref().or(self.base.backbone.as_ref().map(|(_, network)| network))
+        let pretrained = self.base.config.pretrained.as_ref().map(|pretrained| &pretrained.backbone);
+        self.config.backbone.as_ref().or(pretrained)
+    }
+
+    /// The config of the encoder that cuts sequences itself, if there is one.
+    fn mxdna(&self) -> Option<&MxdnaConfig> {
+        self.config.mxdna.as_ref().or(self.base.config.mxdna.as_ref())
     }
 
     fn weights(&self) -> Option<Vec<f64>> {
@@ -446,14 +503,14 @@ impl Finetune<'_> {
     fn evaluate(&self, model: &SequenceModel, finetuning: &mut Finetuning, observer: &mut dyn StageObserver) {
         let (task, splits) = (self.task, &self.task.splits);
         let known = [("test", &task.test, &splits.test), ("dev", &task.dev, &splits.dev)];
-        let found = known.into_iter().find_map(|(name, codes, set)| Some((name, codes.as_ref()?, set.as_ref()?)));
-        let Some((name, codes, set)) = found else { return };
+        let found = known.into_iter().find_map(|(name, rows, set)| Some((name, rows.as_ref()?, set.as_ref()?)));
+        let Some((name, rows, set)) = found else { return };
         observer.evaluating(set.len());
-        let (vocabulary, device) = (&self.base.vocabulary.model, self.job.device);
-        let mut outputs = model.outputs_of(codes, &vocabulary.quantizer, POSITIONS_TOGETHER, device);
+        let device = self.job.device;
+        let mut outputs = model.outputs_of(rows, POSITIONS_TOGETHER, device);
         if self.config.reverse_complement == ReverseComplement::Average {
-            let reverse = super::labelled::codes(vocabulary, &set.rows, true, device);
-            mean_of(&mut outputs, &model.outputs_of(&reverse, &vocabulary.quantizer, POSITIONS_TOGETHER, device));
+            let reverse = sequences(self.base.tokenizer(), &set.rows, true, device);
+            mean_of(&mut outputs, &model.outputs_of(&reverse, POSITIONS_TOGETHER, device));
         }
         let scores = Prediction::new(&splits.labelling, &outputs).scores(&set.targets, Some(Bootstrap::default()));
         finetuning.finished.evaluated_on = name;
@@ -470,7 +527,7 @@ impl Finetune<'_> {
             _ => model.clone(),
         };
         let finetuned = FinetunedConfig {
-            vocabulary: base.vocabulary.digest.clone(),
+            vocabulary: base.vocabulary.as_ref().map(|vocabulary| vocabulary.digest.clone()),
             backbone: self.network().cloned(),
             lora: keeps.then(|| config.lora.clone()),
             head: config.head.clone(),
@@ -478,8 +535,9 @@ impl Finetune<'_> {
             window: splits.train.rows.lengths().into_iter().max().unwrap_or_default(),
             both_strands: config.reverse_complement == ReverseComplement::Average,
         };
-        let made = ModelConfig::of_finetuned(&base.vocabulary.config, finetuned);
-        let weights = folder::publish_finetuned(&base.vocabulary.model, &model);
+        let network = ModelConfig { mxdna: self.mxdna().cloned(), ..base.config.clone() };
+        let made = ModelConfig::of_finetuned(&network, finetuned);
+        let weights = folder::publish_finetuned(base.tokenizer(), &model);
         let resolved = FinetuneConfig { train: train.clone(), ..config.clone() };
         let rows = (splits.train.len(), splits.dev.as_ref().map_or(0, Set::len));
         let manifest = job.manifest_of(&resolved, &splits.digests, Some(&base.digest), rows, &finetuning.finished);
@@ -494,6 +552,11 @@ struct Learned<M> {
     ending: Ending,
     /// The evaluation that was kept.
     best: Option<Best>,
+}
+
+/// A module with the weights of another one of its shape.
+fn with_weights_of<M: Module>(fresh: M, known: &M) -> M {
+    weights::assign(fresh, &weights::collect(known)).expect("its own weights")
 }
 
 /// The mean of both, in place of the first.

@@ -13,8 +13,7 @@ use super::finetune::Scaling;
 use super::labelled::{Features, Inputs};
 use crate::objective::Objective;
 use crate::objective::supervised::prediction::Prediction;
-use crate::objective::supervised::{Batch, Predictor, Probe, Supervised, Truth};
-use crate::quantizer::Quantizer;
+use crate::objective::supervised::{Batch, Probe, Supervised, Truth};
 use crate::tokenizer::coded::bases_of;
 use crate::train::optimizer::{Adamw, AdamwConfig, Gradients};
 use crate::weights::to_array;
@@ -41,7 +40,7 @@ pub struct Baseline {
 
 /// Fits k-mers to the training set of a task, chooses by dev, and measures on test; none without dev and test, or for pairs.
 #[must_use]
-pub fn baseline(splits: &Splits, quantizer: &Quantizer, device: &Device) -> Option<Baseline> {
+pub fn baseline(splits: &Splits, device: &Device) -> Option<Baseline> {
     let (dev, test) = (splits.dev.as_ref()?, splits.test.as_ref()?);
     let mut best: Option<(f64, u32, Vec<f32>)> = None;
     for k in LENGTHS {
@@ -51,7 +50,7 @@ pub fn baseline(splits: &Splits, quantizer: &Quantizer, device: &Device) -> Opti
             scaling.apply(features);
         }
         for decay in DECAYS {
-            let fit = Fit { splits, quantizer, device, decay };
+            let fit = Fit { splits, device, decay };
             let model = fit.run(&train);
             let loss = fit.loss(&model, &held_out, dev);
             if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
@@ -84,7 +83,6 @@ fn counts(rows: &Rows, k: u32) -> Features {
 
 struct Fit<'a> {
     splits: &'a Splits,
-    quantizer: &'a Quantizer,
     device: &'a Device,
     decay: f64,
 }
@@ -92,7 +90,7 @@ struct Fit<'a> {
 impl Fit<'_> {
     fn objective(&self) -> Supervised<'_, Probe> {
         let labelling = &self.splits.labelling;
-        Supervised { quantizer: self.quantizer, labelling, weights: None, seed: 0, model: PhantomData }
+        Supervised { labelling, weights: None, balance: 0.0, seed: 0, model: PhantomData }
     }
 
     fn batch(&self, features: &Features, set: &Set, draw: Option<u64>) -> Batch<Tensor<2>> {
@@ -124,6 +122,6 @@ impl Fit<'_> {
 
     fn outputs(&self, model: &Probe, features: &Features) -> Vec<f32> {
         let rows: Vec<u32> = (0..(features.values.len() / features.width) as u32).collect();
-        to_array(model.outputs(&features.batch(&rows, self.device), self.quantizer, None)).values
+        to_array(model.outputs(features.batch(&rows, self.device))).values
     }
 }

@@ -9,7 +9,8 @@ use vqdna_data::bucket::{batches, by_budget};
 use vqdna_data::labelled::{Labelling, Rows, Set, Targets};
 
 use crate::objective::supervised::{Batch, POSITIONS_TOGETHER, Truth};
-use crate::tokenizer::coded::{Coded, CodedBatch, CodedRows, bases_of};
+use crate::tokenizer::coded::bases_of;
+use crate::tokenizer::sequences::{SequenceBatch, SequenceRows};
 use crate::tokenizer::vqdna::Vqdna;
 use crate::train::Source;
 
@@ -25,15 +26,15 @@ pub trait Inputs {
     fn batch(&self, rows: &[u32], device: &Device) -> Self::Batch;
 }
 
-impl Inputs for CodedRows {
-    type Batch = CodedBatch;
+impl Inputs for SequenceRows {
+    type Batch = SequenceBatch;
 
     fn lengths(&self) -> Vec<usize> {
-        CodedRows::lengths(self)
+        SequenceRows::lengths(self)
     }
 
-    fn batch(&self, rows: &[u32], device: &Device) -> CodedBatch {
-        CodedRows::batch(self, rows, device)
+    fn batch(&self, rows: &[u32], device: &Device) -> SequenceBatch {
+        SequenceRows::batch(self, rows, device)
     }
 }
 
@@ -60,9 +61,9 @@ impl Inputs for Features {
     }
 }
 
-/// The codes of sequences, each on its own; `reverse` reads the other strand of each.
+/// Sequences as codes, each on its own, or as letters without a vocabulary; `reverse` reads the other strand of each.
 #[must_use]
-pub fn codes(model: &Vqdna, rows: &Rows, reverse: bool, device: &Device) -> CodedRows {
+pub fn sequences(vocabulary: Option<&Vqdna>, rows: &Rows, reverse: bool, device: &Device) -> SequenceRows {
     let bases = |letters: &[u8]| {
         let mut bases = bases_of(letters);
         if reverse {
@@ -72,8 +73,7 @@ pub fn codes(model: &Vqdna, rows: &Rows, reverse: bool, device: &Device) -> Code
     };
     let first: Vec<_> = rows.iter().map(|row| bases(row.sequence)).collect();
     let second: Option<Vec<_>> = rows.iter().map(|row| row.second.map(bases)).collect();
-    let second = second.filter(|second| !second.is_empty());
-    CodedRows::new(Coded::new(model, &first, device), second.map(|second| Coded::new(model, &second, device)))
+    SequenceRows::new(vocabulary, first, second.filter(|second| !second.is_empty()), device)
 }
 
 /// A set and its sequences as a model takes them.

@@ -11,7 +11,7 @@ use vqdna_data::span::StrandPolicy;
 
 use super::codes::{CodeFile, Codes, Origin};
 use super::config::{
-    CodesFrom, ConfigError, CorpusConfig, DataConfig, StageConfig, check_data, check_train, is_share, require,
+    CodesFrom, ConfigError, CorpusConfig, DataConfig, StageConfig, check_data, check_masking, check_train, require,
 };
 use super::source::Windows;
 use super::stage::{Finished, Job, StageError, StageObserver, fingerprint};
@@ -90,17 +90,8 @@ impl StageConfig for PretrainConfig {
     fn check(&self) -> Result<(), ConfigError> {
         self.backbone.check()?;
         check_data(&self.data)?;
-        let (data, masking) = (&self.data, &self.masking);
-        require(data.codes.is_some(), "data.codes", "`cached` or `on-the-fly`")?;
-        let weight = data.soft_masked_weight;
-        require(weight == 0.0 || weight == 1.0, "data.soft_masked_weight", "1, or 0 to never hide soft-masked bases")?;
-        require(masking.share > 0.0 && masking.share < 1.0, "masking.share", "above 0 and below 1")?;
-        require(masking.span > 0, "masking.span", "at least 1")?;
-        require(masking.span <= data.length, "masking.span", "at most `data.length`")?;
-        require(is_share(masking.replaced), "masking.replaced", "a share of the masked bases, 0 to 1")?;
-        require(is_share(masking.random), "masking.random", "a share of the masked bases, 0 to 1")?;
-        let shown = masking.replaced + masking.random;
-        require(shown <= 1.0, "masking.random", "at most 1 together with `masking.replaced`")?;
+        require(self.data.codes.is_some(), "data.codes", "`cached` or `on-the-fly`")?;
+        check_masking(&self.masking, &self.data)?;
         check_train(&self.train)
     }
 
@@ -160,7 +151,7 @@ impl Pretrain<'_> {
             folder: job.folder,
             stop: job.stop,
         };
-        let (tokenizer, sizes) = (&vocabulary.config.tokenizer, &objective.codebook_sizes);
+        let (tokenizer, sizes) = (&vocabulary.tokenizer, &objective.codebook_sizes);
         let model = MaskedModel::new(&config.backbone, tokenizer.d_code, sizes, config.seed, &device);
         let (model, finished) = job.train(&training, &test, model, begun, observer)?;
         if finished.ending == Ending::Finished {
@@ -201,7 +192,7 @@ impl Pretrain<'_> {
     }
 
     fn objective(&self) -> masked::pretrain::Pretrain<'_> {
-        let (config, tokenizer) = (self.config, &self.vocabulary.config.tokenizer);
+        let (config, tokenizer) = (self.config, &self.vocabulary.tokenizer);
         // Beyond what a code sees, nothing outside a span tells of its middle.
         let receptive_field = 2 * tokenizer.encoder_halo() + 1;
         masked::pretrain::Pretrain {

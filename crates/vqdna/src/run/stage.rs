@@ -112,6 +112,15 @@ pub enum StageError {
          --mode probe"
     )]
     NoEncoder,
+    /// Adapters for a model that has no place for them.
+    #[error("adapters are for encoders over codes; fine-tune an MxDNA model with --mode full, or --mode probe")]
+    NoAdapters,
+    /// An encoder over codes where there are none.
+    #[error("the model is an MxDNA model, which has no codes for an encoder (`backbone`)")]
+    NoCodes,
+    /// An encoder of letters where there are codes.
+    #[error("the model has a vocabulary of codes; `mxdna` is for models that cut sequences themselves")]
+    NotLetters,
     /// No bases to learn from.
     #[error("there is no window to train on: {bases} bases were read, and {reason}")]
     NothingToLearn {

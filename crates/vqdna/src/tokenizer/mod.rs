@@ -1,10 +1,12 @@
-//! From bases to tokens. One file or folder per kind; today there is [`vqdna`], which learns its vocabulary.
+//! From bases to tokens. One file or folder per kind: [`vqdna`] learns a vocabulary of codes, which comes before any other model;
+//! [`mxdna`] is part of the model that learns, and cuts sequences itself.
 //!
-//! Every tokenizer turns a [`Batch`] into [`Tokens`], and the rest of the program sees nothing else of it. With a second kind
-//! this file gets an enum of configs and an enum of modules, as `quantizer/mod.rs` has.
+//! [`sequences`] is where later stages meet them: a further kind is a variant there, and a section of
+//! [`ModelConfig`](crate::folder::ModelConfig).
 
 pub mod coded;
 pub mod mxdna;
+pub mod sequences;
 pub mod vqdna;
 
 use burn::prelude::*;

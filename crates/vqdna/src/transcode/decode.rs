@@ -77,7 +77,7 @@ impl Decode<'_> {
     }
 
     fn check(&self, path: &Path, reader: &Reader) -> Result<(), TranscodeError> {
-        let sizes = self.vocabulary.config.tokenizer.quantizer.codebook_sizes();
+        let sizes = self.vocabulary.tokenizer.quantizer.codebook_sizes();
         let differs = |what, found: String, expected: String| {
             Err(TranscodeError::OtherVocabulary { path: path.to_owned(), what, found, expected })
         };
@@ -161,7 +161,7 @@ impl Stream<'_, '_> {
 
     /// Decodes what has all its context, or everything at the end of a run.
     fn decode_ready(&mut self, at_end: bool) -> Result<(), TranscodeError> {
-        let halo = self.job.vocabulary.config.tokenizer.decoder_halo();
+        let halo = self.job.vocabulary.tokenizer.decoder_halo();
         let Some(run) = &mut self.run else { return Ok(()) };
         loop {
             let waiting = run.codes[0].len() - run.context;

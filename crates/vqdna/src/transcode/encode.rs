@@ -71,7 +71,7 @@ impl Tokenize<'_> {
     /// The header of a codes file of this vocabulary, or of one shard.
     #[must_use]
     pub fn header(&self, shard: Option<ShardNumber>) -> Header {
-        let codebook_sizes = self.vocabulary.config.tokenizer.quantizer.codebook_sizes();
+        let codebook_sizes = self.vocabulary.tokenizer.quantizer.codebook_sizes();
         let model = match self.precision {
             Precision::F32 => self.vocabulary.digest.clone(),
             Precision::Bf16 => format!("{}{BF16}", self.vocabulary.digest),
@@ -154,7 +154,7 @@ impl Tokenize<'_> {
         writer: &mut Writer,
         progress: Progress,
     ) -> Result<Tokenized, TranscodeError> {
-        let halo = self.vocabulary.config.tokenizer.encoder_halo() as u64;
+        let halo = self.vocabulary.tokenizer.encoder_halo() as u64;
         let (letters, both_strands) = (self.letters, self.both_strands);
         self.run(writer, progress, move |cutter| {
             let fetched = fasta::fetch_padded(input, region, halo)?;
@@ -185,7 +185,7 @@ impl Tokenize<'_> {
     where
         R: FnOnce(&mut Cutter) -> Result<Tokenized, TranscodeError> + Send,
     {
-        let halo = self.vocabulary.config.tokenizer.encoder_halo();
+        let halo = self.vocabulary.tokenizer.encoder_halo();
         let cut = Cut { halo, chunk: self.chunk, batch: self.batch };
         let mut rows = Rows::new(writer);
         thread::scope(|scope| {

@@ -17,9 +17,9 @@ use crate::backbone::transformer::Transformer;
 use crate::head::sequence::SequenceHead;
 use crate::layers::Linear;
 use crate::ops;
-use crate::quantizer::Quantizer;
 use crate::seed::{Stream, stream};
-use crate::tokenizer::coded::{CodedBatch, CodedRows};
+use crate::tokenizer::mxdna::Mxdna;
+use crate::tokenizer::sequences::{SequenceBatch, SequenceRows};
 use crate::weights::{constant, to_array};
 
 /// What turns a batch of sequences into outputs: logits of classes or labels, or standardized values.
@@ -27,11 +27,17 @@ pub trait Predictor: Module {
     /// A batch of sequences, without autodiff.
     type Input;
 
-    /// # Shapes
-    /// - output: `[batch, outputs]`
-    ///
-    /// `quantizer` knows the vectors of codes; with `dropout`, which draws what is dropped, the model has autodiff.
-    fn outputs(&self, input: &Self::Input, quantizer: &Quantizer, dropout: Option<&mut Stream>) -> Tensor<2>;
+    /// With `dropout`, which draws what is dropped or jittered, the model has autodiff.
+    fn tell(&self, input: &Self::Input, dropout: Option<&mut Stream>) -> Told;
+}
+
+/// What a model says of a batch.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// `[batch, outputs]`.
+    pub outputs: Tensor<2>,
+    /// How unevenly a model that cuts sequences itself chooses its experts, `[1]`.
+    pub balance: Option<Tensor<1>>,
 }
 
 /// Encoder and head.
@@ -39,36 +45,71 @@ pub trait Predictor: Module {
 pub struct SequenceModel {
     /// Code vectors to hidden states; without it, the head sees code vectors.
     pub backbone: Option<Transformer>,
+    /// Letters to hidden states, in a model that cuts sequences itself.
+    pub encoder: Option<Mxdna>,
     /// Hidden states to outputs.
     pub head: SequenceHead,
 }
 
 impl SequenceModel {
     /// What stands for each sequence before the head's layers, `[batch, d_model]`; no dropout.
-    pub fn features(&self, batch: &CodedBatch, quantizer: &Quantizer) -> Tensor<2> {
-        let (hidden, real) = hidden(self.backbone.as_ref(), batch.vectors(quantizer), batch.real.clone());
-        self.head.pool(hidden, real)
+    pub fn features(&self, batch: &SequenceBatch) -> Tensor<2> {
+        let Seen { states, real, .. } = self.hidden(batch, None);
+        self.head.pool(states, real)
+    }
+
+    /// Outputs of a batch, `[batch, outputs]`; no dropout.
+    pub fn outputs(&self, batch: &SequenceBatch) -> Tensor<2> {
+        let Seen { states, real, .. } = self.hidden(batch, None);
+        self.head.forward(states, real)
     }
 
     /// Outputs of rows in their order, `[rows, outputs]`, computed in batches of like length; the model is without autodiff.
     #[must_use]
-    pub fn outputs_of(&self, rows: &CodedRows, quantizer: &Quantizer, positions: usize, device: &Device) -> Vec<f32> {
-        in_batches(rows, positions, device, |batch| self.outputs(batch, quantizer, None))
+    pub fn outputs_of(&self, rows: &SequenceRows, positions: usize, device: &Device) -> Vec<f32> {
+        in_batches(rows, positions, device, |batch| self.outputs(batch))
     }
 
     /// [`SequenceModel::features`] of rows in their order, `[rows, d_model]`.
     #[must_use]
-    pub fn features_of(&self, rows: &CodedRows, quantizer: &Quantizer, device: &Device) -> Vec<f32> {
-        in_batches(rows, POSITIONS_TOGETHER, device, |batch| self.features(batch, quantizer))
+    pub fn features_of(&self, rows: &SequenceRows, device: &Device) -> Vec<f32> {
+        in_batches(rows, POSITIONS_TOGETHER, device, |batch| self.features(batch))
+    }
+
+    /// The hidden states of a batch; with `jitter`, what is scored is jittered.
+    ///
+    /// # Panics
+    /// If the batch holds letters, but the model takes codes, or the other way round.
+    fn hidden(&self, batch: &SequenceBatch, jitter: Option<&mut Stream>) -> Seen {
+        match (batch, &self.encoder) {
+            (SequenceBatch::Letters(letters), Some(encoder)) => {
+                let letters = letters.view();
+                let jitter = jitter.and_then(|random| encoder.jitter(&letters, random));
+                let hidden = encoder.forward(&letters, jitter);
+                Seen { states: hidden.units.states, real: hidden.units.real, balance: Some(hidden.tokens.balance) }
+            }
+            (SequenceBatch::Vectors { vectors, real }, None) => {
+                let (vectors, real) = (vectors.clone(), real.clone());
+                let (states, real) = match &self.backbone {
+                    Some(backbone) => (backbone.hidden(vectors, None, &real), backbone.real(real)),
+                    None => (vectors, real),
+                };
+                Seen { states, real, balance: None }
+            }
+            (SequenceBatch::Letters(_), None) => panic!("letters for a model that takes codes"),
+            (SequenceBatch::Vectors { .. }, Some(_)) => panic!("codes for a model that takes letters"),
+        }
     }
 }
 
-/// Hidden states and which of them are real.
-fn hidden(backbone: Option<&Transformer>, vectors: Tensor<3>, real: Tensor<2>) -> (Tensor<3>, Tensor<2>) {
-    match backbone {
-        Some(backbone) => (backbone.hidden(vectors, None, &real), backbone.real(real)),
-        None => (vectors, real),
-    }
+/// Hidden states of a batch: of positions, or of units.
+struct Seen {
+    /// `[batch, rows, d]`.
+    states: Tensor<3>,
+    /// `[batch, rows]`.
+    real: Tensor<2>,
+    /// As in [`Told`].
+    balance: Option<Tensor<1>>,
 }
 
 /// Padded positions that are computed together.
@@ -76,14 +117,15 @@ pub const POSITIONS_TOGETHER: usize = 16_384;
 
 /// A row of numbers for each row, in their order.
 fn in_batches(
-    rows: &CodedRows,
+    rows: &SequenceRows,
     positions: usize,
     device: &Device,
-    compute: impl Fn(&CodedBatch) -> Tensor<2>,
+    compute: impl Fn(&SequenceBatch) -> Tensor<2>,
 ) -> Vec<f32> {
-    let mut found: Vec<Vec<f32>> = vec![Vec::new(); rows.len()];
+    let lengths = rows.lengths();
+    let mut found: Vec<Vec<f32>> = vec![Vec::new(); lengths.len()];
     ops::with_frozen_weights(|| {
-        for batch in by_budget(&rows.lengths(), positions) {
+        for batch in by_budget(&lengths, positions) {
             let computed = compute(&rows.batch(&batch, device));
             let [_, width] = computed.dims();
             for (&row, values) in batch.iter().zip(to_array(computed).values.chunks(width)) {
@@ -95,20 +137,16 @@ fn in_batches(
 }
 
 impl Predictor for SequenceModel {
-    type Input = CodedBatch;
+    type Input = SequenceBatch;
 
-    fn outputs(&self, batch: &CodedBatch, quantizer: &Quantizer, dropout: Option<&mut Stream>) -> Tensor<2> {
-        let (vectors, real) = (batch.vectors(quantizer), batch.real.clone());
-        let Some(random) = dropout else {
-            let (hidden, real) = hidden(self.backbone.as_ref(), vectors, real);
-            return self.head.forward(hidden, real);
-        };
-        let (vectors, real) = (Tensor::from_inner(vectors), Tensor::from_inner(real));
+    fn tell(&self, batch: &SequenceBatch, dropout: Option<&mut Stream>) -> Told {
+        let Some(random) = dropout else { return Told { outputs: self.outputs(batch), balance: None } };
         let dropped = self.backbone.as_ref().map(|backbone| backbone.with_dropped_adapters(random));
-        let (hidden, real) = hidden(dropped.as_ref(), vectors, real);
-        let pooled = self.head.pool(hidden, real);
+        let model = Self { backbone: dropped, ..self.clone() };
+        let Seen { states, real, balance } = model.hidden(&batch.clone().autodiff(), Some(&mut *random));
+        let pooled = self.head.pool(states, real);
         let kept = self.head.dropout_mask(pooled.dims()[0], random);
-        self.head.outputs(pooled, Some(kept))
+        Told { outputs: self.head.outputs(pooled, Some(kept)), balance }
     }
 }
 
@@ -120,6 +158,11 @@ pub struct Probe {
 }
 
 impl Probe {
+    /// Outputs, `[batch, outputs]`, of features, `[batch, features]`.
+    pub fn outputs(&self, features: Tensor<2>) -> Tensor<2> {
+        self.classifier.forward(features.unsqueeze_dim(0)).squeeze_dim(0)
+    }
+
     /// All weights 0, so that what is learned depends on the features alone.
     #[must_use]
     pub fn new(features: usize, outputs: usize, device: &Device) -> Self {
@@ -136,10 +179,9 @@ impl Predictor for Probe {
     /// `[batch, features]`.
     type Input = Tensor<2>;
 
-    fn outputs(&self, features: &Tensor<2>, _: &Quantizer, dropout: Option<&mut Stream>) -> Tensor<2> {
-        let features = features.clone().unsqueeze_dim(0);
-        let features = if dropout.is_some() { Tensor::from_inner(features) } else { features };
-        self.classifier.forward(features).squeeze_dim(0)
+    fn tell(&self, features: &Tensor<2>, dropout: Option<&mut Stream>) -> Told {
+        let features = if dropout.is_some() { Tensor::from_inner(features.clone()) } else { features.clone() };
+        Told { outputs: self.outputs(features), balance: None }
     }
 }
 
@@ -209,13 +251,13 @@ pub struct Batch<I> {
 /// The task.
 #[derive(Debug)]
 pub struct Supervised<'a, M> {
-    /// Frozen codebooks, without autodiff.
-    pub quantizer: &'a Quantizer,
     /// What the outputs stand for.
     pub labelling: &'a Labelling,
     /// Weight of each class in the loss, or of the positive side of each label; none for 1.
     pub weights: Option<Vec<f64>>,
-    /// Seed of what is dropped.
+    /// Weight of the balance of experts in the loss, where there are any.
+    pub balance: f64,
+    /// Seed of what is dropped or jittered.
     pub seed: u64,
     /// What learns.
     pub model: PhantomData<fn() -> M>,
@@ -256,9 +298,9 @@ impl<M: Predictor> Supervised<'_, M> {
         }
     }
 
-    fn outputs(&self, model: &M, batch: &Batch<M::Input>) -> Tensor<2> {
+    fn tell(&self, model: &M, batch: &Batch<M::Input>) -> Told {
         let mut random = batch.draw.map(|draw| stream(self.seed, "dropout", &[draw]));
-        model.outputs(&batch.input, self.quantizer, random.as_mut())
+        model.tell(&batch.input, random.as_mut())
     }
 }
 
@@ -272,8 +314,15 @@ impl<M: Predictor> Objective for Supervised<'_, M> {
     }
 
     fn forward(&self, model: &M, batch: &Batch<M::Input>) -> Outcome<()> {
-        let loss = self.loss(self.outputs(model, batch), &batch.truth, true);
-        Outcome { loss, parts: Vec::new(), carry: () }
+        let Told { outputs, balance } = self.tell(model, batch);
+        let loss = self.loss(outputs, &batch.truth, true);
+        match balance {
+            None => Outcome { loss, parts: Vec::new(), carry: () },
+            Some(balance) => {
+                let parts = vec![("balance".to_owned(), balance.clone().inner())];
+                Outcome { loss: loss + balance.mul_scalar(self.balance), parts, carry: () }
+            }
+        }
     }
 
     fn after_step(&self, model: M, _: Vec<()>, _: u64) -> M {
@@ -288,7 +337,7 @@ impl<M: Predictor> Objective for Supervised<'_, M> {
     fn evaluate(&self, model: &M, batches: &mut dyn Iterator<Item = Batch<M::Input>>) -> Measures {
         let (mut outputs, mut truth, mut loss, mut rows) = (Vec::new(), Vec::new(), 0.0, 0);
         for batch in batches {
-            let found = self.outputs(model, &batch);
+            let found = self.tell(model, &batch).outputs;
             let here = found.dims()[0];
             loss += f64::from(to_array(self.loss(found.clone(), &batch.truth, false)).values[0]) * here as f64;
             rows += here;

@@ -2,12 +2,14 @@
 
 use burn::module::Param;
 use burn::prelude::*;
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use vqdna_data::alphabet::BaseId;
 
-use super::{DEVIATION, Positions, UnitConfig, UnitLayer, UnitTokens};
+use super::{DEVIATION, Positions, UnitConfig, UnitLayer, UnitSpan, UnitTokens};
 use crate::layers::{GatedLayer, GatedShape, LayerNorm, Rows};
-use crate::seed::stream;
+use crate::seed::{Stream, stream};
 use crate::weights::normal;
 
 /// Ids of the model's own alphabet, which is that of the published one.
@@ -103,6 +105,50 @@ impl MxdnaConfig {
         }
     }
 
+    /// Finds what makes no network before a device opens.
+    ///
+    /// # Errors
+    /// The first field that does not.
+    pub fn check(&self) -> Result<(), MxdnaConfigError> {
+        use MxdnaConfigError as E;
+        let sizes = [
+            ("d_model", self.d_model, MOST_CHANNELS),
+            ("heads", self.heads, MOST_CHANNELS),
+            ("d_ff", self.d_ff, MOST_CHANNELS),
+        ];
+        if let Some(&(field, _, most)) = sizes.iter().find(|(_, size, most)| !(1..=*most).contains(size)) {
+            return Err(E::Size { field, most });
+        }
+        if !self.d_model.is_multiple_of(self.heads) {
+            return Err(E::Heads { d_model: self.d_model, heads: self.heads });
+        }
+        let d_head = self.d_model / self.heads;
+        if !d_head.is_multiple_of(2) {
+            return Err(E::OddHead(d_head));
+        }
+        for (field, layers) in [("base_layers", self.base_layers), ("unit_layers", self.unit_layers)] {
+            if layers > MOST_LAYERS {
+                return Err(E::Layers { field });
+            }
+        }
+        if !(self.theta >= 1.0 && self.theta.is_finite()) {
+            return Err(E::Theta);
+        }
+        let UnitConfig { sizes, norm_eps, expert_norm_eps, jitter, .. } = &self.units;
+        for (field, eps) in [("norm_eps", norm_eps), ("expert_norm_eps", expert_norm_eps)] {
+            if !(*eps > 0.0 && eps.is_finite()) {
+                return Err(E::Eps { field });
+            }
+        }
+        if !(1..=MOST_EXPERTS).contains(&sizes.len()) || sizes.iter().any(|size| !(1..=MOST_BASES).contains(size)) {
+            return Err(E::Units);
+        }
+        if !(0.0..1.0).contains(jitter) {
+            return Err(E::Jitter(*jitter));
+        }
+        Ok(())
+    }
+
     /// What shapes each layer.
     #[must_use]
     pub fn layer(&self) -> GatedShape {
@@ -124,6 +170,57 @@ impl MxdnaConfig {
             places: self.unit_places,
         }
     }
+}
+
+/// Sizes beyond which a config is a slip of the pen.
+const MOST_CHANNELS: usize = 65_536;
+const MOST_LAYERS: usize = 1024;
+const MOST_EXPERTS: usize = 256;
+const MOST_BASES: usize = 1024;
+
+/// A setting that makes no network; each message names the field.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum MxdnaConfigError {
+    /// A size of zero, or one that no computer could hold.
+    #[error("`mxdna.{field}` must be 1 to {most}")]
+    Size {
+        /// The field.
+        field: &'static str,
+        /// The most it may be.
+        most: usize,
+    },
+    /// Heads that do not divide the width.
+    #[error("`mxdna.heads` is {heads}, which does not divide `mxdna.d_model`, {d_model}")]
+    Heads {
+        /// Channels.
+        d_model: usize,
+        /// Heads.
+        heads: usize,
+    },
+    /// Rotary positions turn pairs of channels.
+    #[error("`mxdna.d_model` ÷ `mxdna.heads` must be even, not {0}")]
+    OddHead(usize),
+    /// More layers than anyone has.
+    #[error("`mxdna.{field}` must be at most {MOST_LAYERS}")]
+    Layers {
+        /// The field.
+        field: &'static str,
+    },
+    /// No wavelength.
+    #[error("`mxdna.theta` must be at least 1")]
+    Theta,
+    /// A norm that divides by nothing.
+    #[error("`mxdna.units.{field}` must be above 0")]
+    Eps {
+        /// The field.
+        field: &'static str,
+    },
+    /// No experts, or experts for no bases.
+    #[error("`mxdna.units.sizes` must be 1 to {MOST_EXPERTS} sizes of 1 to {MOST_BASES} bases")]
+    Units,
+    /// Factors that may be negative.
+    #[error("`mxdna.units.jitter` must be 0 or more and below 1, not {0}")]
+    Jitter(f64),
 }
 
 /// A vector for each letter.
@@ -172,34 +269,111 @@ pub struct Hidden {
     pub tokens: UnitTokens,
 }
 
+/// Hidden states of a layer, and what they stand for.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// `[batch, rows, d]`.
+    pub states: Tensor<3>,
+    /// `[batch, rows]`: 1 for a row of a sequence, the special ones included; 0 for padding.
+    pub real: Tensor<2>,
+    /// For each sequence, the bases that each of its rows stands for; none for a special one.
+    pub spans: Vec<Vec<Range<usize>>>,
+}
+
 impl Mxdna {
     /// The hidden states of a batch; those at padding mean nothing. `jitter`, in training, as for [`UnitLayer::forward`].
     #[must_use]
     pub fn forward(&self, letters: &Letters, jitter: Option<Tensor<3>>) -> Hidden {
+        let bases = self.base_states(letters, self.bases.len());
+        let (tokens, units) = self.cut(&bases, letters, jitter);
+        let units = Rows { states: self.norm.forward(self.unit_states(&units, self.units.len())), ..units };
+        Hidden { bases, units, tokens }
+    }
+
+    /// Factors around 1 for [`Mxdna::forward`] in training; none if the model is without jitter.
+    pub fn jitter(&self, letters: &Letters, random: &mut Stream) -> Option<Tensor<3>> {
+        let share = self.tokenizer.jitter;
+        let ([batch, positions], d) = (letters.ids.dims(), self.embed.weight.dims()[1]);
+        let factor = |_| (1.0 + share * (2.0 * random.random::<f64>() - 1.0)) as f32;
+        let factors = || (0..batch * positions * d).map(factor).collect::<Vec<_>>();
+        (share > 0.0)
+            .then(|| Tensor::from_data(TensorData::new(factors(), [batch, positions, d]), &letters.ids.device()))
+    }
+
+    /// Number of the last layer that [`Mxdna::states_of_layer`] knows.
+    #[must_use]
+    pub fn last_layer(&self) -> usize {
+        self.bases.len() + 1 + self.units.len()
+    }
+
+    /// Hidden states after a layer: 0 are the vectors of letters, then come the layers over bases, then the units as they are cut, then
+    /// the layers over units, of which the last is followed by the norm.
+    ///
+    /// # Panics
+    /// If there is no such layer.
+    #[must_use]
+    pub fn states_of_layer(&self, letters: &Letters, layer: usize) -> Placed {
+        assert!(layer <= self.last_layer(), "a layer of the model");
+        if layer <= self.bases.len() {
+            let Rows { states, real, .. } = self.base_states(letters, layer);
+            let of = |&length: &usize| -> Vec<Range<usize>> {
+                (0..length).map(|at| if at == 0 || at + 1 == length { 0..0 } else { at - 1..at }).collect()
+            };
+            return Placed { states, real, spans: letters.lengths.iter().map(of).collect() };
+        }
+        let bases = self.base_states(letters, self.bases.len());
+        let (tokens, units) = self.cut(&bases, letters, None);
+        let layers = layer - self.bases.len() - 1;
+        let states = self.unit_states(&units, layers);
+        let states = if layer == self.last_layer() { self.norm.forward(states) } else { states };
+        Placed { states, real: units.real, spans: tokens.spans(letters.lengths.len(), &self.tokenizer.sizes) }
+    }
+
+    /// Bases of a unit of each expert.
+    #[must_use]
+    pub fn sizes(&self) -> &[usize] {
+        &self.tokenizer.sizes
+    }
+
+    /// The units of each sequence from left to right; what becomes of them is not computed.
+    #[must_use]
+    pub fn cut_into_units(&self, letters: &Letters) -> Vec<Vec<UnitSpan>> {
+        let states = self.base_states(letters, self.bases.len()).states;
+        self.tokenizer.units(&Positions { states, lengths: letters.lengths, special: letters.special })
+    }
+
+    /// After so many layers over bases.
+    fn base_states(&self, letters: &Letters, layers: usize) -> Rows {
         let ([batch, positions], device) = (letters.ids.dims(), letters.ids.device());
         let real = real(letters.lengths, positions, &device);
         let d = self.embed.weight.dims()[1];
         let rows = letters.ids.clone().reshape([batch * positions]);
         let embedded = self.embed.weight.val().select(0, rows).reshape([batch, positions, d]);
-        let states = self
-            .bases
-            .iter()
-            .fold(embedded, |states, layer| layer.forward(Rows { states, real: real.clone(), places: None }));
+        let layer = |states, layer: &GatedLayer| layer.forward(Rows { states, real: real.clone(), places: None });
+        let states = self.bases[..layers].iter().fold(embedded, layer);
+        Rows { states, real, places: None }
+    }
 
-        let input = Positions { states: states.clone(), lengths: letters.lengths, special: letters.special };
+    /// Bases to units.
+    fn cut(&self, bases: &Rows, letters: &Letters, jitter: Option<Tensor<3>>) -> (UnitTokens, Rows) {
+        let input = Positions { states: bases.states.clone(), lengths: letters.lengths, special: letters.special };
         let tokens = self.tokenizer.forward(input, jitter);
         let places = match self.places {
             UnitPlaces::Rank => None,
             UnitPlaces::Anchor => {
                 let anchors = tokens.kept.positions.iter().map(|&at| at.max(0)).collect::<Vec<_>>();
-                Some(Tensor::from_data(TensorData::new(anchors, [batch, tokens.kept.width]), &device))
+                let shape = [letters.lengths.len(), tokens.kept.width];
+                Some(Tensor::from_data(TensorData::new(anchors, shape), &bases.states.device()))
             }
         };
-        let unit_rows = |states| Rows { states, real: tokens.real.clone(), places: places.clone() };
-        let last =
-            self.units.iter().fold(tokens.assembled.hidden.clone(), |states, layer| layer.forward(unit_rows(states)));
-        let units = unit_rows(self.norm.forward(last));
-        Hidden { bases: Rows { states, real, places: None }, units, tokens }
+        let units = Rows { states: tokens.assembled.hidden.clone(), real: tokens.real.clone(), places };
+        (tokens, units)
+    }
+
+    /// After so many layers over units.
+    fn unit_states(&self, units: &Rows, layers: usize) -> Tensor<3> {
+        let layer = |states, layer: &GatedLayer| layer.forward(Rows { states, ..units.clone() });
+        self.units[..layers].iter().fold(units.states.clone(), layer)
     }
 }
 

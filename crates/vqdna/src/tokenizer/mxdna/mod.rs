@@ -8,12 +8,15 @@
 mod assembly;
 mod encoder;
 mod expert;
+mod letters;
 mod selection;
 
 use burn::prelude::*;
 use burn::tensor::IndexingUpdateOp;
 use burn::tensor::activation::softmax;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
+use vqdna_kernels::units::unit;
 
 use crate::layers::{LayerNorm, Projection};
 use crate::seed::{Stream, stream};
@@ -22,9 +25,11 @@ use selection::numbers;
 
 pub use assembly::{Assembled, Assembly, Edge, PlainConv};
 pub use encoder::{
-    Embedding, FIRST, Hidden, LAST, LETTERS, Letters, MASKED, Mxdna, MxdnaConfig, PADDING, UNKNOWN, UnitPlaces, letter,
+    Embedding, FIRST, Hidden, LAST, LETTERS, Letters, MASKED, Mxdna, MxdnaConfig, MxdnaConfigError, PADDING, Placed,
+    UNKNOWN, UnitPlaces, letter,
 };
 pub use expert::{Convolution, Expert, groups};
+pub use letters::{LetterBatch, LetterRows};
 pub use selection::{Kept, Selection, UnitRows};
 
 /// Deviation of fresh weights, as in the published code.
@@ -67,6 +72,7 @@ pub struct UnitLayer {
     sizes: Vec<usize>,
     #[module(skip)]
     edge: Edge,
+    jitter: f64,
 }
 
 /// States of bases, with the positions that are no bases.
@@ -99,6 +105,46 @@ pub struct UnitTokens {
     pub balance: Tensor<1>,
 }
 
+/// A unit of a sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnitSpan {
+    /// The bases that it covers.
+    pub bases: Range<usize>,
+    /// The base that its score stands at.
+    pub anchor: usize,
+    /// The number of its expert.
+    pub expert: usize,
+    /// Probability of that expert there.
+    pub gate: f32,
+}
+
+impl UnitSpan {
+    /// The same, so many bases further right.
+    #[must_use]
+    pub fn moved_by(self, bases: usize) -> Self {
+        Self { bases: self.bases.start + bases..self.bases.end + bases, anchor: self.anchor + bases, ..self }
+    }
+}
+
+impl UnitTokens {
+    /// For each of `batch` sequences, the bases that each of its tokens stands for; none for a special one.
+    fn spans(&self, batch: usize, sizes: &[usize]) -> Vec<Vec<Range<usize>>> {
+        let positions = self.selection.anchors.len() / batch.max(1);
+        let of = |(sequence, kept): (usize, &[i32])| -> Vec<Range<usize>> {
+            let anchors = &self.selection.anchors[sequence * positions..][..positions];
+            let span = |at: usize| match usize::try_from(anchors[at]) {
+                Ok(number) => {
+                    let unit = unit(at, sizes[number], &(1..positions)).expect("a unit lies in its sequence");
+                    unit.start - 1..unit.end - 1
+                }
+                Err(_) => 0..0,
+            };
+            kept.iter().filter_map(|&at| usize::try_from(at).ok()).map(span).collect()
+        };
+        self.kept.positions.chunks(self.kept.width.max(1)).enumerate().map(of).collect()
+    }
+}
+
 impl UnitLayer {
     /// A fresh layer over states `d` wide, a pure function of the seed.
     #[must_use]
@@ -112,6 +158,7 @@ impl UnitLayer {
             assembly: Assembly::new(d, config.norm_eps, random, device),
             sizes: config.sizes.clone(),
             edge: config.edge,
+            jitter: config.jitter,
         }
     }
 
@@ -126,6 +173,25 @@ impl UnitLayer {
         let kept = selection.kept(special, lengths);
         let (assembled, real) = self.assemble(aggregated.clone(), &kept, special);
         UnitTokens { assembled, kept, real, selection, scores, aggregated, balance }
+    }
+
+    /// The units of each sequence from left to right.
+    fn units(&self, input: &Positions) -> Vec<Vec<UnitSpan>> {
+        let scores = self.scores(self.norm.forward(input.states.clone()), input.special, None);
+        let [_, positions, sizes] = scores.dims();
+        let gates = to_array(softmax(scores.clone(), 2)).values;
+        let selection = Selection::new(&to_array(scores).values, &self.sizes, input.lengths);
+        let of = |(sequence, anchors): (usize, &[i32])| -> Vec<UnitSpan> {
+            let span = |(at, &expert): (usize, &i32)| {
+                let expert = usize::try_from(expert).ok()?;
+                let covered = unit(at, self.sizes[expert], &(1..positions)).expect("a unit lies in its sequence");
+                let gate = gates[(sequence * positions + at) * sizes + expert];
+                // The first position is no base.
+                Some(UnitSpan { bases: covered.start - 1..covered.end - 1, anchor: at - 1, expert, gate })
+            };
+            anchors.iter().enumerate().filter_map(span).collect()
+        };
+        selection.anchors.chunks(positions.max(1)).enumerate().map(of).collect()
     }
 
     fn scores(&self, normed: Tensor<3>, special: &[bool], jitter: Option<Tensor<3>>) -> Tensor<3> {

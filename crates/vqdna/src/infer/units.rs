@@ -1,0 +1,122 @@
+//! The units that a model cuts sequences into.
+
+use burn::prelude::*;
+use std::ops::Range;
+use std::path::Path;
+use vqdna_data::bucket::by_budget;
+
+use super::budget::{floats_of_letters, groups};
+use super::{Budget, Sequence, Windows};
+use crate::folder::{Finetuned, FolderError, Kind, ModelConfig, PretrainedMxdna};
+use crate::ops;
+use crate::tokenizer::coded::bases_of;
+use crate::tokenizer::mxdna::{LetterRows, Mxdna, UnitSpan};
+
+/// Cuts sequences into units.
+#[derive(Clone, Debug)]
+pub struct Cutter {
+    encoder: Mxdna,
+    window: Option<usize>,
+    /// Names the weights.
+    pub digest: String,
+}
+
+/// A unit of a sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unit {
+    /// Place of the sequence among those given.
+    pub sequence: usize,
+    /// What it covers, and what chose it.
+    pub span: UnitSpan,
+}
+
+/// A window of a sequence.
+struct Place {
+    sequence: usize,
+    /// The bases that are seen.
+    bases: Range<usize>,
+    /// Those in whose middle it is nearer than any other window.
+    own: Range<usize>,
+}
+
+impl Cutter {
+    /// Loads a pre-trained or a fine-tuned model that cuts sequences itself.
+    ///
+    /// # Errors
+    /// See [`FolderError`]; [`FolderError::NoMxdna`] if it does not.
+    pub fn load(folder: &Path, device: &Device) -> Result<Self, FolderError> {
+        let config = ModelConfig::load(folder)?;
+        let no_mxdna = || FolderError::NoMxdna { folder: folder.to_owned(), found: config.kind() };
+        if config.mxdna.is_none() {
+            return Err(no_mxdna());
+        }
+        if config.kind() == Kind::Finetuned {
+            let Finetuned { model, finetuned, digest, .. } = Finetuned::load(folder, device)?;
+            let encoder = model.encoder.ok_or_else(no_mxdna)?;
+            return Ok(Self { encoder, window: Some(finetuned.window), digest });
+        }
+        let PretrainedMxdna { model, digest, .. } = PretrainedMxdna::load(folder, device)?;
+        Ok(Self { encoder: model.encoder, window: None, digest })
+    }
+
+    /// Bases of a unit of each expert.
+    #[must_use]
+    pub fn sizes(&self) -> &[usize] {
+        self.encoder.sizes()
+    }
+
+    /// Bases that it is best to cut together: what a fine-tuned model learned from, else none in particular.
+    #[must_use]
+    pub fn window(&self) -> Option<usize> {
+        self.window
+    }
+
+    /// The units of sequences, in order, no two of which overlap; each from the window in whose middle its anchor is nearest. Where
+    /// windows meet, a unit that overlaps one before it is left out, so that a few bases there may be in none. They are computed as
+    /// they are asked for, some windows at a time.
+    ///
+    /// The second sequences of pairs are not looked at.
+    pub fn cut<'a>(
+        &'a self,
+        sequences: &'a [Sequence],
+        windows: Windows,
+        budget: Budget,
+        device: &'a Device,
+    ) -> impl Iterator<Item = Unit> + 'a {
+        let places = sequences.iter().enumerate().flat_map(move |(sequence, letters)| {
+            let parts = windows.of(letters.first.len());
+            let own = Windows::own(&parts);
+            parts.into_iter().zip(own).map(move |(bases, own)| Place { sequence, bases, own })
+        });
+        let together = groups(places, budget.bases(size_of::<UnitSpan>()), |place| place.bases.len());
+        let positions = budget.batch(floats_of_letters(&self.encoder));
+        let mut last = (0, 0);
+        together.flat_map(move |places| self.places(sequences, &places, positions, device)).filter(move |unit| {
+            let (sequence, end) = last;
+            let is_free = unit.sequence != sequence || unit.span.bases.start >= end;
+            if is_free {
+                last = (unit.sequence, unit.span.bases.end);
+            }
+            is_free
+        })
+    }
+
+    /// The units of windows, in their order.
+    fn places(&self, sequences: &[Sequence], places: &[Place], positions: usize, device: &Device) -> Vec<Unit> {
+        let bases = |place: &Place| bases_of(&sequences[place.sequence].first[place.bases.clone()]);
+        let rows = LetterRows::new(places.iter().map(bases).collect(), None);
+        let mut found: Vec<Vec<Unit>> = vec![Vec::new(); places.len()];
+        ops::with_frozen_weights(|| {
+            for batch in by_budget(&rows.lengths(), positions) {
+                let units = self.encoder.cut_into_units(&rows.batch(&batch, device).view());
+                for (&row, units) in batch.iter().zip(units) {
+                    let Place { sequence, bases, own } = &places[row as usize];
+                    let unit = |span: UnitSpan| Unit { sequence: *sequence, span: span.moved_by(bases.start) };
+                    let all = units.into_iter().map(unit);
+                    found[row as usize] = all.filter(|unit| own.contains(&unit.span.anchor)).collect();
+                }
+            }
+        });
+        found.concat()
+    }
+}
