@@ -4,7 +4,8 @@
     python3 benches/beside_pytorch.py --peer ../shared/peers --python VENV/bin/python -o results/DATE-MACHINE-speed
 
 Needs the release build (`cargo build --release`) and, for the other side, Python 3.11 with
-`pip install torch==2.13.0 safetensors numpy`; "tuned" also gcc and Debian's libtcmalloc-minimal4 (see tuned.sh of the peer). Fine-tuning in PyTorch is finetune_torch.py, beside this.
+`pip install torch==2.13.0 safetensors numpy`; "tuned" also gcc and Debian's libtcmalloc-minimal4 (see tuned.sh of the peer). Fine-tuning in PyTorch is finetune_torch.py, MxDNA
+mxdna_torch.py, beside this; the latter needs `pip install --no-deps torchvision==0.28.0` and `pip install pillow` too.
 
 A pair is ours, stock, tuned (in bf16: ours, tuned), one after another with the same threads. Ratios are taken pair by pair; the
 table shows their median and range. Speed above 1 means that we are faster, memory below 1 that we need less. Whole pairs are
@@ -27,16 +28,19 @@ import flops
 from measuring import (GENOMES, PROGRAM, ROOT, Failed, Rows, build, cpu, fasta_lines, machine, markdown, measure, output, refuse_mixed,
                        spread)
 
-WORKS = ("learn", "encode", "tokenize", "pretrain", "embed", "finetune-lora", "finetune-full")
+WORKS = ("learn", "encode", "tokenize", "pretrain", "embed", "finetune-lora", "finetune-full", "mxdna-train", "mxdna-embed")
 PRESETS = ("small", "base")
 PRECISIONS = {"f32": ("ours", "stock", "tuned"), "bf16": ("ours", "tuned")}
 TOKENIZE_BASES = {"small": 0, "base": 500_000}
-FINETUNE = ROOT / "benches/finetune_torch.py"
+# Works whose other side is not the peer's bench.py.
+SCRIPTS = {"finetune": ROOT / "benches/finetune_torch.py", "mxdna": ROOT / "benches/mxdna_torch.py"}
 
 # What --bars measures against: speed over tuned PyTorch (small, base), and memory as a share of its.
 SPEED_BARS = {
-    "f32": {"learn": (1.5, 1.3), "encode": (1.6, 1.15), "tokenize": (1.6, 1.15), "pretrain": (1.2, 1.08), "embed": (1.2, 1.08)},
-    "bf16": {"learn": (1.5, 1.5), "encode": (1.5, 1.15), "tokenize": (1.5, 1.15), "pretrain": (1.1, 1.1), "embed": (1.1, 1.05)},
+    "f32": {"learn": (1.5, 1.3), "encode": (1.6, 1.15), "tokenize": (1.6, 1.15), "pretrain": (1.2, 1.08), "embed": (1.2, 1.08),
+            "mxdna-train": (1.3,), "mxdna-embed": (1.3,)},
+    "bf16": {"learn": (1.5, 1.5), "encode": (1.5, 1.15), "tokenize": (1.5, 1.15), "pretrain": (1.1, 1.1), "embed": (1.1, 1.05),
+             "mxdna-train": (1.3,), "mxdna-embed": (1.3,)},
 }
 MEMORY_BARS = {"learn": 0.6, "pretrain": 0.6, "tokenize": 0.5}
 
@@ -44,12 +48,13 @@ MEMORY_BARS = {"learn": 0.6, "pretrain": 0.6, "tokenize": 0.5}
 def command(args, side, cell, files):
     """The command of a side, and the folder it runs in."""
     work, preset, precision = cell
-    work, _, mode = work.partition("-")
+    name, _, mode = work.partition("-")
     tail = ["--preset", preset, "--threads", args.threads, *(files if work == "tokenize" else ["--runs", args.runs])]
     if side == "ours":
         bf16 = ["--precision", "bf16"] if precision == "bf16" else []
-        return [args.program, "bench", work, *(["--mode", mode] if mode else []), *tail, *bf16], None
-    bench = [args.python, *([FINETUNE, mode, "--peer", args.peer] if mode else ["bench.py", work])]
+        own = ["finetune", "--mode", mode] if name == "finetune" else [work]
+        return [args.program, "bench", *own, *tail, *bf16], None
+    bench = [args.python, *([SCRIPTS[name], mode, "--peer", args.peer] if name in SCRIPTS else ["bench.py", work])]
     bench += [*tail, *(["--bf16"] if precision == "bf16" else [])]
     return (["./tuned.sh", *bench] if side == "tuned" else bench), args.peer
 
@@ -184,6 +189,18 @@ def speed_table(rows, cells, bars):
     return markdown(head, lines)
 
 
+def token_table(rows, cells):
+    """Units of the works that form them; empty if there are none."""
+    head = ["work", "preset", "precision", "ours, tokens/s", "tuned, tokens/s", "ours, bases per token", "tuned, bases per token"]
+    lines = []
+    for cell in (cell for cell in cells if cell[0].startswith("mxdna")):
+        sides = by_side(rows, cell)
+        rates = [median(sides, side, "tokens_per_s") for side in ("ours", "tuned")]
+        sizes = [rate and median(sides, side, "bases_per_s") / rate for side, rate in zip(("ours", "tuned"), rates)]
+        lines.append([*cell, *(shown(rate) for rate in rates), *(shown(size, "{:.2f}") for size in sizes)])
+    return f"\n## Tokens\n\nUnits with the special ones; weights are fresh.\n\n{markdown(head, lines)}\n" if lines else ""
+
+
 def peaks(rows):
     """{precision: GFLOP/s} as far as measured."""
     found = {p: [row[f"{p}_gflops"] for row in rows if row["work"] == "peak" and row.get(f"{p}_gflops")] for p in PRECISIONS}
@@ -194,7 +211,8 @@ def flop_table(rows, cells, bars):
     head = ["work", "preset", "precision", "MFLOP per base", "ours, GFLOP/s", "tuned, GFLOP/s", "ours, of peak", "tuned, of peak",
             *(["of peak that the bar asks for"] if bars else [])]
     peak, lines = peaks(rows), []
-    for cell in cells:
+    # How much MxDNA multiplies depends on how it cuts.
+    for cell in (cell for cell in cells if not cell[0].startswith("mxdna")):
         per_base, sides = flops.per_base(*cell[:2]), by_side(rows, cell)
         speeds = [median(sides, side, "bases_per_s") for side in ("ours", "tuned")]
         rates = [speed and speed * per_base / 1e9 for speed in speeds]
@@ -236,7 +254,7 @@ codes, once a call{inputs(rows)}.
 "Tuned" is PyTorch with MKL told to use AVX-512 on AMD processors, and {allocator()}; "stock" is as pip installs it.
 
 {speed_table(rows, cells, args.bars)}
-
+{token_table(rows, cells)}
 ## Arithmetic
 
 Useful matrix products only, counted by `benches/flops.py`. Product peak of this program (`vqdna bench peak`): {peak}.
@@ -256,7 +274,7 @@ def dry(args, cells):
             print(f"  {side}: " + (f"(in {folder}) " if folder else "") + shlex.join(map(str, words)))
     print("\nFLOPs of useful matrix products:\n")
     named = lambda parts: ", ".join(f"{name} {count / 1e6:,.3f}" for name, count in parts.items())
-    sizes = dict.fromkeys(cell[:2] for cell in cells)
+    sizes = dict.fromkeys(cell[:2] for cell in cells if not cell[0].startswith("mxdna"))
     print(markdown(["work", "preset", "MFLOP per base", "of which"],
                    [[*size, f"{flops.per_base(*size) / 1e6:,.3f}", named(flops.parts(*size))] for size in sizes]))
 

@@ -151,7 +151,13 @@ fn conv_blocks(bench: &Bench, precision: Precision, rows: usize, d: usize, d_inn
         conv: &conv,
         conv_bias: &vector,
         norm: Norm { gain: &vector, bias: &vector, eps: 1e-6 },
-        mlp: mlp::Weights { up: &up, up_bias: &up_bias, down: &down, down_bias: &vector },
+        mlp: mlp::Weights {
+            up: &up,
+            up_bias: &up_bias,
+            down: &down,
+            down_bias: &vector,
+            activation: mlp::Activation::Gelu,
+        },
     };
     let input = Input { x: &x, mask: &mask, length };
     let shape = format!("[{rows}, {d}], inner {d_inner}");

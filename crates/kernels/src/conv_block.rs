@@ -362,7 +362,12 @@ mod tests {
     fn weights(a: &Arguments) -> Weights<'_> {
         let [_, conv, conv_bias, gain, bias, up, up_bias, down, down_bias] = a;
         let norm = Norm { gain, bias, eps: EPS };
-        Weights { conv, conv_bias, norm, mlp: mlp::Weights { up, up_bias, down, down_bias } }
+        Weights {
+            conv,
+            conv_bias,
+            norm,
+            mlp: mlp::Weights { up, up_bias, down, down_bias, activation: mlp::Activation::Gelu },
+        }
     }
 
     /// The block in double precision, position by position.

@@ -54,6 +54,22 @@ pub fn backward(x: &[f32], d: usize, gate: Gate, dy: &[f32]) -> Vec<f32> {
     dx
 }
 
+/// Rows `x [rows, 2 d]` of two halves to `silu(a) · b`, `[rows, d]`.
+pub(crate) fn swiglu_rows(x: &[f32], d: usize, y: &mut [f32]) {
+    for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(2 * d)) {
+        let (a, b) = x.split_at(d);
+        gated(a, b, y);
+    }
+}
+
+/// From `x [rows, 2 d]` and the gradient `dy [rows, d]` of [`swiglu_rows`]: over `x` the gradient of it, over `dy` its output.
+pub(crate) fn swiglu_with_gradient(x: &mut [f32], dy: &mut [f32], d: usize) {
+    for (x, dy) in x.chunks_exact_mut(2 * d).zip(dy.chunks_exact_mut(d)) {
+        let (a, b) = x.split_at_mut(d);
+        gated_in_place(a, b, dy);
+    }
+}
+
 #[inline(always)]
 fn sigmoid<const FMA: bool>(x: f32) -> f32 {
     1.0 / (1.0 + exp::<FMA>(-x))
@@ -84,6 +100,18 @@ simd! {
             let open = sigmoid::<FMA>(*a);
             *da = dy * b * (open + a * open * (1.0 - open));
             *db = dy * a * open;
+        }
+    }
+}
+
+simd! {
+    /// `silu(a) · b` over `dy`, and its gradients over `a` and `b`.
+    fn gated_in_place[FMA](a: &mut [f32], b: &mut [f32], dy: &mut [f32]) {
+        for ((a, b), dy) in a.iter_mut().zip(b).zip(dy) {
+            let open = sigmoid::<FMA>(*a);
+            let y = *a * open * *b;
+            let (da, db) = (*dy * *b * (open + *a * open * (1.0 - open)), *dy * *a * open);
+            (*a, *b, *dy) = (da, db, y);
         }
     }
 }

@@ -1,8 +1,11 @@
-//! The two linear layers inside a block, `down(gelu(up(y)))`, tile by tile: of the wide layer between them only a strip exists.
+//! The two linear layers inside a block, `down(activation(up(y)))`, tile by tile: of the wide layer between them only a strip exists.
+//!
+//! Where the activation joins two halves of the wide layer, each strip holds columns of both, so that it needs no other strip.
 //!
 //! [`conv_block`](crate::conv_block) and [`mlp_block`](crate::mlp_block) are this with what stands before it.
 
 use crate::gelu;
+use crate::glu;
 use crate::linear::{self, add_rows};
 use crate::low_rank::{Factors, LowRank, Rows};
 use crate::product::{Left, Matrix, Onto, Panels, Saved, Unit, View};
@@ -10,6 +13,7 @@ use crate::product::{multiply, pack_rows, panel_width, transpose, transposed_pan
 use crate::rows::{Shared, for_overwrite, tile_height, with_scratch};
 use crate::simd::simd;
 use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// Columns of the wide layer computed at a time: a strip of a tile stays in the second cache, and so do the weights it meets.
 pub(crate) const STRIP: usize = 256;
@@ -18,6 +22,92 @@ pub(crate) const STRIP: usize = 256;
 /// of the work stays in the last cache.
 const GROUP: usize = 2048;
 
+/// What stands between the two layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// Exact GELU, number by number.
+    #[default]
+    Gelu,
+    /// `silu(a) · b` of the first half of a row and the second (`SwiGLU`; Shazeer 2020).
+    SwiGlu,
+}
+
+impl Activation {
+    /// Numbers that it makes one of.
+    #[must_use]
+    pub const fn inputs(self) -> usize {
+        match self {
+            Self::Gelu => 1,
+            Self::SwiGlu => 2,
+        }
+    }
+
+    /// `x [rows, width]` to rows of as many numbers as it makes of them, which are in `x` or in `out`.
+    fn forward<'a>(self, x: &'a mut [f32], width: usize, out: &'a mut [f32]) -> &'a [f32] {
+        match self {
+            Self::Gelu => {
+                gelu::in_place(x);
+                x
+            }
+            Self::SwiGlu => {
+                let out = &mut out[..x.len() / 2];
+                glu::swiglu_rows(x, width / 2, out);
+                out
+            }
+        }
+    }
+
+    /// From its input `x [rows, width]` and the gradient of its output `dy`: its output, and the gradient of its input. Both are
+    /// written over the two.
+    fn with_gradient<'a>(self, x: &'a mut [f32], dy: &'a mut [f32], width: usize) -> (&'a [f32], &'a [f32]) {
+        match self {
+            Self::Gelu => {
+                gelu::with_gradient(x, dy);
+                (x, dy)
+            }
+            Self::SwiGlu => {
+                glu::swiglu_with_gradient(x, dy, width / 2);
+                (dy, x)
+            }
+        }
+    }
+
+    /// Rows of a matrix `[d_inner, d]`, or of a column, in the order of strips: where there are two halves, rows of the first and of
+    /// the second in turns.
+    fn arranged(self, matrix: &[f32], d: usize) -> Cow<'_, [f32]> {
+        match self {
+            Self::Gelu => Cow::Borrowed(matrix),
+            Self::SwiGlu => {
+                let places = Self::places(matrix.len() / d);
+                Cow::Owned(places.flat_map(|row| &matrix[row * d..(row + 1) * d]).copied().collect())
+            }
+        }
+    }
+
+    /// [`Activation::arranged`] the other way.
+    fn restored(self, matrix: Vec<f32>, d: usize) -> Vec<f32> {
+        match self {
+            Self::Gelu => matrix,
+            Self::SwiGlu => {
+                let mut restored = for_overwrite(matrix.len());
+                for (row, values) in Self::places(matrix.len() / d).zip(matrix.chunks_exact(d)) {
+                    restored[row * d..(row + 1) * d].copy_from_slice(values);
+                }
+                restored
+            }
+        }
+    }
+
+    /// Where the rows of two halves stand, in the order of strips.
+    fn places(rows: usize) -> impl Iterator<Item = usize> {
+        let (half, strip) = (rows / 2, STRIP / 2);
+        (0..half).step_by(strip).flat_map(move |first| {
+            let end = half.min(first + strip);
+            (first..end).chain(half + first..half + end)
+        })
+    }
+}
+
 /// Weights of the two layers; the inner width is that of `up_bias`.
 #[derive(Clone, Copy, Debug)]
 pub struct Weights<'a> {
@@ -25,10 +115,12 @@ pub struct Weights<'a> {
     pub up: &'a [f32],
     /// `[d_inner]`.
     pub up_bias: &'a [f32],
-    /// `[d, d_inner]`.
+    /// `[d, d_inner]`, or with an activation that joins halves `[d, d_inner / 2]`.
     pub down: &'a [f32],
     /// `[d]`.
     pub down_bias: &'a [f32],
+    /// What stands between them.
+    pub activation: Activation,
 }
 
 impl Weights<'_> {
@@ -36,8 +128,14 @@ impl Weights<'_> {
         self.down_bias.len()
     }
 
+    /// Numbers of a row before the activation.
     pub(crate) fn d_inner(&self) -> usize {
         self.up_bias.len()
+    }
+
+    /// Numbers of a row after it.
+    fn d_active(&self) -> usize {
+        self.d_inner() / self.activation.inputs()
     }
 }
 
@@ -48,16 +146,19 @@ pub(crate) struct Forward<U> {
     up_bias: Vec<f32>,
     down: Panels<U>,
     down_bias: Vec<f32>,
+    activation: Activation,
 }
 
 impl<U: Unit> Forward<U> {
     pub(crate) fn new(w: Weights) -> Self {
         let (d, d_inner) = (w.d(), w.d_inner());
+        let activation = w.activation;
         let (up, down) = rayon::join(
-            || Panels::new(Matrix::new(w.up, d_inner, d).transposed()),
-            || Panels::new(Matrix::new(w.down, d, d_inner).transposed()),
+            || Panels::new(Matrix::new(&activation.arranged(w.up, d), d_inner, d).transposed()),
+            || Panels::new(Matrix::new(w.down, d, w.d_active()).transposed()),
         );
-        Self { up, up_bias: w.up_bias.to_vec(), down, down_bias: w.down_bias.to_vec() }
+        let up_bias = activation.arranged(w.up_bias, 1).into_owned();
+        Self { up, up_bias, down, down_bias: w.down_bias.to_vec(), activation }
     }
 
     pub(crate) fn d_inner(&self) -> usize {
@@ -67,14 +168,16 @@ impl<U: Unit> Forward<U> {
     /// Floats of scratch that a tile of `rows` needs.
     pub(crate) fn scratch(&self, rows: usize) -> usize {
         let strip = STRIP.min(self.d_inner());
-        rows * strip + U::scratch(rows, strip) + U::scratch(rows, self.down_bias.len())
+        2 * rows * strip + U::scratch(rows, strip) + U::scratch(rows, self.down_bias.len())
     }
 
-    /// `out = x + down(gelu(up(y)))` for the rows of a tile; `pre` receives the input of GELU, `[rows, d_inner]`.
+    /// `out = x + down(activation(up(y)))` for the rows of a tile; `pre` receives the input of the activation, `[rows, d_inner]`.
     pub(crate) fn tile(&self, y: &[f32], x: &[f32], mut pre: Option<&mut [U]>, out: &mut [f32], scratch: &mut [f32]) {
         let (d, d_inner) = (self.down_bias.len(), self.d_inner());
         let rows = y.len() / d;
+        let inputs = self.activation.inputs();
         let (strip, scratch) = scratch.split_at_mut(rows * STRIP.min(d_inner));
+        let (active, scratch) = scratch.split_at_mut(strip.len());
         let (y_units, strip_units) = scratch.split_at_mut(U::scratch(rows, d));
         let (units, stride) = U::of_rows(y, d, d, y_units);
         let y = Left::Rows { units, stride };
@@ -89,9 +192,10 @@ impl<U: Unit> Forward<U> {
             if let Some(pre) = pre.as_deref_mut() {
                 U::write_rows(strip, width, width, &mut pre[U::width(first)..], U::width(d_inner));
             }
-            gelu::in_place(strip);
+            let active = self.activation.forward(strip, width, active);
+            let (first, width) = (first / inputs, width / inputs);
             let steps = U::width(first)..U::width(first + width);
-            let (units, stride) = U::of_rows(strip, width, width, strip_units);
+            let (units, stride) = U::of_rows(active, width, width, strip_units);
             multiply(out, d, Left::Rows { units, stride }, down, steps, 0..d, Onto::Output);
         }
     }
@@ -127,7 +231,7 @@ pub(crate) struct Gradients {
 
 /// Gradients of one of the layers so far.
 struct Sums<U> {
-    /// `[d, d_inner]`: that of `up` is transposed at the end.
+    /// `[d, d_inner]` in the order of strips, transposed at the end, or that of `down`.
     weight: Option<Vec<f32>>,
     bias: Option<Vec<f32>>,
     factors: Option<Factors<U>>,
@@ -162,8 +266,9 @@ impl<U: Unit> Sums<U> {
 /// The two layers ready for the backward pass, and the gradients of their parameters so far.
 pub(crate) struct Backward<'a, U> {
     w: Weights<'a>,
+    up_bias: Cow<'a, [f32]>,
     wanted: Wanted<'a>,
-    /// Only where the input of GELU was not kept.
+    /// Only where the input of the activation was not kept.
     up: Option<Panels<U>>,
     /// `up` and `down` as they stand: gradients walk them the other way. `up` only where the gradient of y is wanted.
     up_back: Option<Panels<U>>,
@@ -175,18 +280,18 @@ pub(crate) struct Backward<'a, U> {
 /// What the work on a tile reads, and where its columns go.
 struct Tile<'a, U> {
     y: &'a [f32],
-    /// The input of GELU, or nothing.
+    /// The input of the activation, or nothing.
     pre: &'a [U],
     dout: &'a [f32],
     /// Its first row in the group.
     first_row: usize,
-    /// Of GELU's output and of the gradient of its input, where they are wanted.
+    /// Of the activation's output and of the gradient of its input, where they are wanted.
     act: Option<&'a Columns<'a>>,
     dpre: Option<&'a Columns<'a>>,
 }
 
-/// What a tile adds to the gradients: sums over its rows, and rows of GELU's output and of the gradient of its input, narrowed by a
-/// low-rank part.
+/// What a tile adds to the gradients: sums over its rows, and rows of the activation's output and of the gradient of its input, narrowed
+/// by a low-rank part.
 struct Share {
     up_bias: Vec<f32>,
     down_bias: Vec<f32>,
@@ -195,27 +300,34 @@ struct Share {
 }
 
 impl<'a, U: Unit> Backward<'a, U> {
-    /// `kept`: whether the input of GELU will be given.
+    /// `kept`: whether the input of the activation will be given.
+    ///
+    /// # Panics
+    /// If gradients of a low-rank part of `up` are wanted beside an activation that joins halves.
     pub(crate) fn new(w: Weights<'a>, wanted: Wanted<'a>, kept: bool) -> Self {
         let (d, d_inner) = (w.d(), w.d_inner());
+        assert!(w.activation == Activation::Gelu || wanted.up.low_rank.is_none(), "rows of a part as they stand");
+        let up = w.activation.arranged(w.up, d);
         let (up_back, down_back) = rayon::join(
-            || wanted.y.then(|| Panels::new(Matrix::new(w.up, d_inner, d))),
-            || Panels::new(Matrix::new(w.down, d, d_inner)),
+            || wanted.y.then(|| Panels::new(Matrix::new(&up, d_inner, d))),
+            || Panels::new(Matrix::new(w.down, d, w.d_active())),
         );
         Self {
             w,
+            up_bias: w.activation.arranged(w.up_bias, 1),
             wanted,
-            up: (!kept).then(|| Panels::new(Matrix::new(w.up, d_inner, d).transposed())),
+            up: (!kept).then(|| Panels::new(Matrix::new(&up, d_inner, d).transposed())),
             up_back,
             down_back,
             of_up: Sums::new(wanted.up, d * d_inner, d_inner),
-            of_down: Sums::new(wanted.down, d * d_inner, d),
+            of_down: Sums::new(wanted.down, d * w.d_active(), d),
         }
     }
 
     /// All rows of `dout [rows, d]`, tile by tile. `before` gets the first row of a tile and writes its rows of y, and what it likes into
     /// its rows of `out [rows, d]`; `after` gets the first row, the gradient of y, and those rows of `out` to finish, if that gradient is
-    /// wanted. What `after` returns comes back in the order of tiles. `pre [rows, d_inner]` is the input of GELU if it was kept.
+    /// wanted. What `after` returns comes back in the order of tiles. `pre [rows, d_inner]` is the input of the activation if it was
+    /// kept.
     pub(crate) fn run<T: Send>(
         &mut self,
         dout: &[f32],
@@ -229,9 +341,10 @@ impl<'a, U: Unit> Backward<'a, U> {
         // Groups of equal size; a function of the rows alone.
         let group = rows.div_ceil(rows.div_ceil(GROUP).max(1));
         let mut y = for_overwrite(group * d);
-        let columns = |wanted: bool| for_overwrite(if wanted { View::<U>::units(group, d_inner) } else { 0 });
-        let mut act = columns(self.wanted.down.needs_rows());
-        let mut dpre = columns(self.wanted.up.needs_rows());
+        let d_active = self.w.d_active();
+        let columns = |wanted: bool, width| for_overwrite(if wanted { View::<U>::units(group, width) } else { 0 });
+        let mut act = columns(self.wanted.down.needs_rows(), d_active);
+        let mut dpre = columns(self.wanted.up.needs_rows(), d_inner);
         let mut results = Vec::new();
         for first in (0..rows).step_by(group.max(1)) {
             let here = group.min(rows - first);
@@ -271,7 +384,7 @@ impl<'a, U: Unit> Backward<'a, U> {
                 narrow_act.extend(share.act);
                 narrow_dpre.extend(share.dpre);
             }
-            let (act, dpre) = (packed::<U>(&mut act, here, d_inner), packed(&mut dpre, here, d_inner));
+            let (act, dpre) = (packed::<U>(&mut act, here, d_active), packed(&mut dpre, here, d_inner));
             let (of_up, of_down) = (&mut self.of_up, &mut self.of_down);
             // Together, so that no thread waits between them.
             rayon::join(
@@ -287,7 +400,7 @@ impl<'a, U: Unit> Backward<'a, U> {
         2 * U::scratch(rows, d) + 2 * rows * strip + U::scratch(rows, strip)
     }
 
-    /// From y and the input of GELU (computed again if it was not kept) to the columns and the share of a tile, and to `dy` if it is
+    /// From y and the input of the activation (computed again if it was not kept) to the columns and the share of a tile, and to `dy` if it is
     /// wanted.
     fn tile(&self, tile: &Tile<U>, dy: &mut [f32], scratch: &mut [f32]) -> Share {
         let (d, d_inner) = (self.w.d(), self.w.d_inner());
@@ -295,8 +408,9 @@ impl<'a, U: Unit> Backward<'a, U> {
         let mut share = self.empty_share(rows);
         let (y_units, scratch) = scratch.split_at_mut(U::scratch(rows, d));
         let (dout_units, scratch) = scratch.split_at_mut(U::scratch(rows, d));
-        let (act, scratch) = scratch.split_at_mut(rows * STRIP.min(d_inner));
-        let (dpre, strip_units) = scratch.split_at_mut(act.len());
+        let (pre, scratch) = scratch.split_at_mut(rows * STRIP.min(d_inner));
+        let (dact, strip_units) = scratch.split_at_mut(pre.len());
+        let (activation, inputs) = (self.w.activation, self.w.activation.inputs());
         let (units, stride) = U::of_rows(tile.dout, d, d, dout_units);
         let dout = Left::Rows { units, stride };
         let y = self.up.as_ref().map(|up| {
@@ -307,30 +421,35 @@ impl<'a, U: Unit> Backward<'a, U> {
         for first in (0..d_inner).step_by(STRIP) {
             let width = STRIP.min(d_inner - first);
             let columns = first..first + width;
-            let (act, dpre) = (&mut act[..rows * width], &mut dpre[..rows * width]);
+            // The same after the activation.
+            let (active, active_width) = (first / inputs, width / inputs);
+            let (pre, dact) = (&mut pre[..rows * width], &mut dact[..rows * active_width]);
             if let Some((y, up)) = y {
-                let bias = Onto::Row(&self.w.up_bias[columns.clone()]);
-                multiply(act, width, y, up, 0..up.steps(), columns.clone(), bias);
-                U::round(act);
+                let bias = Onto::Row(&self.up_bias[columns.clone()]);
+                multiply(pre, width, y, up, 0..up.steps(), columns.clone(), bias);
+                U::round(pre);
             } else {
-                U::read_rows(&tile.pre[U::width(first)..], U::width(d_inner), width, act);
+                U::read_rows(&tile.pre[U::width(first)..], U::width(d_inner), width, pre);
             }
-            multiply(dpre, width, dout, down_back, 0..down_back.steps(), columns.clone(), Onto::Zero);
-            gelu::with_gradient(act, dpre);
+            let back = 0..down_back.steps();
+            multiply(dact, active_width, dout, down_back, back, active..active + active_width, Onto::Zero);
+            let (act, dpre) = activation.with_gradient(pre, dact, width);
             if self.wanted.up.bias {
                 add_rows(dpre, &mut share.up_bias[columns]);
             }
-            for (columns, rows) in [(tile.act, &*act), (tile.dpre, &*dpre)] {
-                if let Some(columns) = columns {
-                    columns.write::<U>(rows, tile.first_row, first, width);
-                }
+            if let Some(columns) = tile.act {
+                columns.write::<U>(act, tile.first_row, active, active_width);
+            }
+            if let Some(columns) = tile.dpre {
+                columns.write::<U>(dpre, tile.first_row, first, width);
             }
             let onto = if first == 0 { Onto::Zero } else { Onto::Output };
             let steps = U::width(first)..U::width(first + width);
             if let Some(factors) = &self.of_down.factors {
-                let (units, stride) = U::of_rows(act, width, width, strip_units);
+                let (units, stride) = U::of_rows(act, active_width, active_width, strip_units);
                 let (left, right) = (Left::Rows { units, stride }, factors.narrow_x());
-                multiply(&mut share.act, right.cols(), left, right, steps.clone(), 0..right.cols(), onto);
+                let steps = U::width(active)..U::width(active + active_width);
+                multiply(&mut share.act, right.cols(), left, right, steps, 0..right.cols(), onto);
             }
             let (units, stride) = U::of_rows(dpre, width, width, strip_units);
             let left = Left::Rows { units, stride };
@@ -361,8 +480,9 @@ impl<'a, U: Unit> Backward<'a, U> {
 
     pub(crate) fn finish(self) -> Gradients {
         let (d, d_inner) = (self.w.d(), self.w.d_inner());
-        let mut up = self.of_up.finish();
-        up.weight = up.weight.map(|weight| transpose(&weight, d, d_inner));
+        let (mut up, activation) = (self.of_up.finish(), self.w.activation);
+        up.weight = up.weight.map(|weight| activation.restored(transpose(&weight, d, d_inner), d));
+        up.bias = up.bias.map(|bias| activation.restored(bias, 1));
         Gradients { up, down: self.of_down.finish() }
     }
 }

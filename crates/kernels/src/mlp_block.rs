@@ -152,18 +152,25 @@ mod tests {
     use super::*;
     use crate::gelu;
     use crate::low_rank::test::Owned;
+    use crate::mlp::Activation;
     use crate::rows::test::{assert_close, assert_gradient, noise};
 
     /// x, gain, bias, up, its bias, down, its bias.
-    fn reference(a: &[Vec<f64>; 7]) -> Vec<f64> {
+    fn reference(a: &[Vec<f64>; 7], activation: Activation) -> Vec<f64> {
         let [x, gain, bias, up, up_bias, down, down_bias] = a;
         let d = gain.len();
         let dot = |w: &[f64], x: &[f64]| w.iter().zip(x).map(|(w, x)| w * x).sum::<f64>();
         let mut out = Vec::new();
         for x in x.chunks(d) {
             let y = norm::test::reference(x, gain, bias, 1e-3);
-            let inner: Vec<f64> =
-                up.chunks(d).zip(up_bias).map(|(w, b)| gelu::test::reference(dot(w, &y) + b)).collect();
+            let inner: Vec<f64> = up.chunks(d).zip(up_bias).map(|(w, b)| dot(w, &y) + b).collect();
+            let inner: Vec<f64> = match activation {
+                Activation::Gelu => inner.iter().map(|&v| gelu::test::reference(v)).collect(),
+                Activation::SwiGlu => {
+                    let (a, b) = inner.split_at(inner.len() / 2);
+                    a.iter().zip(b).map(|(a, b)| a / (1.0 + (-a).exp()) * b).collect()
+                }
+            };
             out.extend(down.chunks(inner.len()).zip(down_bias).zip(x).map(|((w, b), x)| x + dot(w, &inner) + b));
         }
         out
@@ -171,33 +178,37 @@ mod tests {
 
     #[test]
     fn forward_and_gradients_match_the_definition() {
-        let (rows, d, d_inner) = (9, 4, 6);
-        let mut seed = 0;
-        let a = [rows * d, d, d, d_inner * d, d_inner, d * d_inner, d].map(|size| {
-            seed += 1;
-            noise(size, seed)
-        });
-        let wide = a.clone().map(|v| v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>());
-        let [x, gain, bias, up, up_bias, down, down_bias] = &a;
-        let norm = Norm { gain, bias, eps: 1e-3 };
-        let w = Weights { up, up_bias, down, down_bias };
-        let (out, pre) = forward(x, norm, w, Precision::F32, true);
-        assert_close(&out, &reference(&wide).iter().map(|&v| v as f32).collect::<Vec<_>>());
-        assert!(forward(x, norm, w, Precision::F32, false).0 == out);
-
-        let dout = noise(rows * d, 99);
-        let again = backward(x, norm, w, &dout, &Saved::default(), Wanted::ALL, Precision::F32);
-        let g = backward(x, norm, w, &dout, &pre, Wanted::ALL, Precision::F32);
-        assert!(g == again, "kept or computed again, the same bits");
-        let (up, down) = (g.up.clone(), g.down.clone());
-        let [dgain, dbias] = g.norm.unwrap();
-        let found = [g.x, Some(dgain), Some(dbias), up.weight, up.bias, down.weight, down.bias];
-        for (i, gradient) in found.into_iter().enumerate() {
-            assert_gradient(&gradient.unwrap(), &a[i], |v| {
-                let mut moved = wide.clone();
-                moved[i] = v.to_vec();
-                reference(&moved).iter().zip(&dout).map(|(y, &d)| y * f64::from(d)).sum()
+        // Two strips and a rest of the halves.
+        for (activation, rows, d, d_inner) in
+            [(Activation::Gelu, 9, 4, 6), (Activation::SwiGlu, 9, 4, 8), (Activation::SwiGlu, 2, 3, 520)]
+        {
+            let mut seed = 0;
+            let a = [rows * d, d, d, d_inner * d, d_inner, d * d_inner / activation.inputs(), d].map(|size| {
+                seed += 1;
+                noise(size, seed)
             });
+            let wide = a.clone().map(|v| v.iter().map(|&v| f64::from(v)).collect::<Vec<_>>());
+            let [x, gain, bias, up, up_bias, down, down_bias] = &a;
+            let norm = Norm { gain, bias, eps: 1e-3 };
+            let w = Weights { up, up_bias, down, down_bias, activation };
+            let (out, pre) = forward(x, norm, w, Precision::F32, true);
+            assert_close(&out, &reference(&wide, activation).iter().map(|&v| v as f32).collect::<Vec<_>>());
+            assert!(forward(x, norm, w, Precision::F32, false).0 == out);
+
+            let dout = noise(rows * d, 99);
+            let again = backward(x, norm, w, &dout, &Saved::default(), Wanted::ALL, Precision::F32);
+            let g = backward(x, norm, w, &dout, &pre, Wanted::ALL, Precision::F32);
+            assert!(g == again, "kept or computed again, the same bits");
+            let (up, down) = (g.up.clone(), g.down.clone());
+            let [dgain, dbias] = g.norm.unwrap();
+            let found = [g.x, Some(dgain), Some(dbias), up.weight, up.bias, down.weight, down.bias];
+            for (i, gradient) in found.into_iter().enumerate() {
+                assert_gradient(&gradient.unwrap(), &a[i], |v| {
+                    let mut moved = wide.clone();
+                    moved[i] = v.to_vec();
+                    reference(&moved, activation).iter().zip(&dout).map(|(y, &d)| y * f64::from(d)).sum()
+                });
+            }
         }
     }
 
@@ -210,7 +221,8 @@ mod tests {
         let norm = Norm { gain: &gain, bias: &bias, eps: 1e-3 };
         let (up, up_bias) = (noise(d_inner * d, 5), noise(d_inner, 6));
         let (down, down_bias) = (noise(d * d_inner, 7), noise(d, 8));
-        let w = Weights { up: &up, up_bias: &up_bias, down: &down, down_bias: &down_bias };
+        let activation = Activation::Gelu;
+        let w = Weights { up: &up, up_bias: &up_bias, down: &down, down_bias: &down_bias, activation };
         let (of_up, of_down) = (Owned::new(d, d_inner, 3, 9), Owned::new(d_inner, d, 5, 11));
         let with = |wanted: linear::Wanted<'static>, part| linear::Wanted { low_rank: Some(part), ..wanted };
         for precision in [Precision::F32, Precision::Bf16] {
@@ -241,5 +253,36 @@ mod tests {
             };
             assert!(again(1) == again(3), "any number of threads");
         }
+    }
+
+    /// More rows than a group, halves of more columns than a strip, in both precisions.
+    #[test]
+    fn halves_are_joined_for_any_number_of_threads() {
+        let (rows, d, d_inner) = (2100, 12, 2 * 272);
+        let (x, dout) = (noise(rows * d, 1), noise(rows * d, 2));
+        let (gain, bias) = (noise(d, 3), noise(d, 4));
+        let norm = Norm { gain: &gain, bias: &bias, eps: 1e-3 };
+        let (up, up_bias) = (noise(d_inner * d, 5), noise(d_inner, 6));
+        let (down, down_bias) = (noise(d * d_inner / 2, 7), noise(d, 8));
+        let activation = Activation::SwiGlu;
+        let w = Weights { up: &up, up_bias: &up_bias, down: &down, down_bias: &down_bias, activation };
+        let run = |precision, threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let (y, pre) = forward(&x, norm, w, precision, true);
+                (y, backward(&x, norm, w, &dout, &pre, Wanted::ALL, precision))
+            })
+        };
+        let near = |a: &[f32], b: &[f32]| {
+            let scale = (b.iter().map(|v| v * v).sum::<f32>() / b.len() as f32).sqrt();
+            a.iter().zip(b).all(|(a, b)| (a - b).abs() < 0.05 * scale)
+        };
+        let (y, g) = run(Precision::F32, 1);
+        assert!(run(Precision::F32, 3) == (y.clone(), g.clone()), "any number of threads");
+        let (rough, rough_g) = run(Precision::Bf16, 2);
+        assert!(run(Precision::Bf16, 1) == (rough.clone(), rough_g.clone()));
+        assert!(near(&rough, &y) && near(&rough_g.x.unwrap(), &g.x.unwrap()));
+        assert!(near(&rough_g.up.weight.unwrap(), &g.up.weight.unwrap()));
+        assert!(near(&rough_g.down.weight.unwrap(), &g.down.weight.unwrap()));
     }
 }

@@ -12,15 +12,18 @@ use vqdna_data::codes::Writer;
 use vqdna_data::segment::Policy;
 
 use crate::backbone::transformer::{Transformer, TransformerConfig};
-use crate::batch::{Batch, HostWindow};
+use crate::batch::{Batch, CodeBatch, CodeWindow, HostWindow};
 use crate::estimate::{self, Keeping, Memory};
 use crate::folder::Vocabulary;
 use crate::head::sequence::{SequenceHead, SequenceHeadConfig};
 use crate::layers::lora::LoraConfig;
+use crate::objective::letters::{LetterModel, MaskedLetters};
 use crate::objective::masked::{Masked, MaskedModel};
 use crate::objective::{Objective, reconstruct::Reconstruct};
 use crate::ops::{self, Precision};
+use crate::run::mxdna::PretrainMxdnaConfig;
 use crate::seed::{Stream, normal, stream};
+use crate::tokenizer::mxdna::{LetterBatch, MxdnaConfig, letter};
 use crate::tokenizer::vqdna::{Kind, Preset, VqdnaConfig};
 use crate::train::optimizer::{Adamw, AdamwConfig, Gradients};
 use crate::transcode::TranscodeError;
@@ -65,6 +68,9 @@ pub struct Measurement {
     pub max: f64,
     /// Bases of a run over its median duration.
     pub bases_per_s: f64,
+    /// Units, the special ones included, of the mean run over the median duration; of a model that cuts sequences itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_s: Option<f64>,
     /// Largest resident memory of the process so far, MiB (2²⁰ bytes); absent where the system does not tell.
     pub peak_rss_mb: Option<f64>,
 }
@@ -121,6 +127,11 @@ impl Workload {
             Preset::Base => TransformerConfig::base(),
         };
         TransformerConfig { checkpoint: self.keeping.checkpoint, ..backbone }
+    }
+
+    /// The model of the size of the preset that cuts sequences itself.
+    fn mxdna(&self) -> MxdnaConfig {
+        PretrainMxdnaConfig::preset(self.preset).mxdna
     }
 
     fn step(&self, threads: usize) -> estimate::Step {
@@ -272,6 +283,62 @@ pub fn finetune(work: &Workload, mode: FineTuning, device: &Device) -> Measureme
     })
 }
 
+/// Pre-training of a model that cuts sequences itself: masks and jitter drawn, forward, backward and AdamW on random bases in memory.
+#[must_use]
+pub fn mxdna_train(work: &Workload, device: &Device) -> Measurement {
+    let device = &device.clone().autodiff();
+    let mut random = stream(0, "benchmark", &[]);
+    let mut model = Some(LetterModel::new(&work.mxdna(), 0, device));
+    let mut optimizer = optimizer();
+    let config = PretrainMxdnaConfig::preset(work.preset);
+    let objective = MaskedLetters { masking: config.masking, balance: config.balance, seed: 0 };
+    let window = |number: u64, random: &mut Stream| CodeWindow {
+        codes: vec![(0..work.length).map(|_| random.random_range(0..4u16)).collect()],
+        is_target: vec![true; work.length],
+        number,
+    };
+    let (mut drawn, mut tokens) = (0, Vec::new());
+    let measured = measure("mxdna-train", work, || {
+        let Some(current) = model.take() else { return };
+        let numbers = drawn..drawn + work.batch as u64;
+        drawn = numbers.end;
+        let windows = numbers.map(|number| window(number, &mut random)).collect();
+        let outcome = objective.forward(&current, &CodeBatch { windows, device: device.clone() });
+        let size = outcome.parts.iter().find(|(name, _)| name == "bases_per_unit").map(|(_, size)| size.clone());
+        tokens.push(work.size() as f64 / f64::from(size.map_or(1.0, Tensor::into_scalar::<f32>)));
+        let gradients = Gradients::of(&current, &outcome.loss.backward());
+        model = Some(optimizer.step(current, gradients, RATE, 1.0).0);
+    });
+    with_tokens(measured, work, &tokens)
+}
+
+/// A frozen model that cuts sequences itself, on random bases in memory, to the states of units.
+#[must_use]
+pub fn mxdna_embed(work: &Workload, device: &Device) -> Measurement {
+    let mut random = stream(0, "benchmark", &[]);
+    let model = work.mxdna().init(0, device);
+    let row = |random: &mut Stream| (0..work.length).map(|_| letter(random.random_range(0..4u8))).collect();
+    let rows: Vec<Vec<i32>> = (0..work.batch).map(|_| row(&mut random)).collect();
+    let batch = LetterBatch::new(&rows, device);
+    let mut tokens = Vec::new();
+    let measured = ops::with_frozen_weights(|| {
+        measure("mxdna-embed", work, || {
+            let hidden = model.forward(&batch.view(), None);
+            tokens.push(hidden.tokens.selection.anchors.iter().filter(|&&anchor| anchor >= 0).count() as f64);
+            // On the host, so that lazy devices are done.
+            drop(hidden.units.states.into_data());
+        })
+    });
+    with_tokens(measured, work, &tokens)
+}
+
+/// Units of the measured runs, and two special tokens of each sequence.
+fn with_tokens(measured: Measurement, work: &Workload, units: &[f64]) -> Measurement {
+    let runs = &units[units.len().saturating_sub(work.runs.max(1))..];
+    let mean = runs.iter().sum::<f64>() / runs.len().max(1) as f64 + 2.0 * work.batch as f64;
+    Measurement { tokens_per_s: Some(mean / measured.seconds), ..measured }
+}
+
 /// A fresh encoder and what it is fed.
 struct EncoderInputs {
     model: MaskedModel,
@@ -367,6 +434,7 @@ fn report(name: &'static str, work: &Workload, bases: u64, mut times: Vec<f64>) 
         min: times[0],
         max: times[times.len() - 1],
         bases_per_s: bases as f64 / median,
+        tokens_per_s: None,
         peak_rss_mb: peak_rss_mb(),
     }
 }

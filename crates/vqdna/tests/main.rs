@@ -7,6 +7,7 @@ mod golden_mxdna;
 mod host;
 mod laws;
 mod learns;
+mod mxdna;
 mod pretrain;
 mod resume;
 mod transcode;

@@ -68,6 +68,10 @@ pub enum Work {
     Embed,
     /// A training step of stage 3.
     Finetune,
+    /// A training step of a model that cuts sequences itself.
+    MxdnaTrain,
+    /// The same model, frozen, from bases in memory to the states of units.
+    MxdnaEmbed,
     /// Matrix products that stay in the caches: what no work can exceed.
     Peak,
 }
@@ -115,6 +119,8 @@ pub fn run(args: &Args) -> Result<Verdict> {
         Work::Pretrain => benchmark::pretrain(&work, &device),
         Work::Embed => benchmark::embed(&work, &device),
         Work::Finetune => benchmark::finetune(&work, args.mode.unwrap_or_default().into(), &device),
+        Work::MxdnaTrain => benchmark::mxdna_train(&work, &device),
+        Work::MxdnaEmbed => benchmark::mxdna_embed(&work, &device),
         Work::Peak => {
             data!("{}", serde_json::to_string(&benchmark::peak())?);
             return Ok(Verdict::Passed);

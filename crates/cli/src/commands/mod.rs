@@ -6,6 +6,7 @@ mod doctor;
 mod embed;
 mod evaluate;
 mod finetune;
+mod import;
 mod inspect;
 mod learn;
 mod merge;
@@ -40,6 +41,7 @@ enum Command {
     Decode(decode::Args),
     Merge(merge::Args),
     Inspect(inspect::Args),
+    Import(import::Args),
     Doctor(doctor::Args),
     Quickstart(quickstart::Args),
     Bench(bench::Args),
@@ -67,6 +69,7 @@ pub fn run(cli: Cli) -> Result<Verdict> {
         Command::Decode(args) => decode::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Quickstart(args) => quickstart::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -99,6 +99,12 @@ fn of_pretrained(config: &ModelConfig, PretrainedConfig { vocabulary, backbone, 
     )
 }
 
+/// The card of a model that was not trained here.
+pub(super) fn of_import(network: &MxdnaConfig, from: &Path, digest: &str) -> String {
+    let name = from.file_name().map(std::ffi::OsStr::to_string_lossy).unwrap_or_default();
+    of_mxdna(network) + &format!("Imported from `{name}`, whose BLAKE3 is {digest}.\n")
+}
+
 fn of_mxdna(MxdnaConfig { d_model, base_layers, unit_layers, units, .. }: &MxdnaConfig) -> String {
     let sizes: Vec<String> = units.sizes.iter().map(usize::to_string).collect();
     format!(

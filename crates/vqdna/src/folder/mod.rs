@@ -5,7 +5,7 @@
 //! | --- | --- | --- | --- |
 //! | vocabulary | `learn` | the tokenizer | [`Vocabulary`] |
 //! | pre-trained model | `pretrain` | a vocabulary, an encoder over its codes, masked heads | [`Pretrained`], or its [`Vocabulary`] alone |
-//! | | `pretrain --tokenizer mxdna` | an encoder that cuts sequences itself, its masked head | [`PretrainedMxdna`] |
+//! | | `pretrain --tokenizer mxdna`, `import mxdna` | an encoder that cuts sequences itself, its masked head | [`PretrainedMxdna`] |
 //! | fine-tuned model | `finetune` | a vocabulary, an encoder, a head, what its outputs stand for | [`Finetuned`], or its [`Vocabulary`] alone |
 //! | | `finetune` | an encoder that cuts sequences itself, a head, what its outputs stand for | [`Finetuned`] |
 //!
@@ -13,6 +13,7 @@
 
 mod card;
 mod finetuned;
+pub mod import;
 mod mxdna;
 mod pretrained;
 mod vocabulary;
@@ -347,8 +348,12 @@ fn read_weights(folder: &Path, prefix: &str) -> Result<Arrays, FolderError> {
 
 /// BLAKE3 of the weights of a folder.
 fn digest(folder: &Path) -> Result<String, FolderError> {
-    let path = folder.join(WEIGHTS);
-    let bytes = std::fs::read(&path).map_err(|source| FolderError::Io { path, source })?;
+    digest_of(&folder.join(WEIGHTS))
+}
+
+/// BLAKE3 of a file.
+fn digest_of(path: &Path) -> Result<String, FolderError> {
+    let bytes = std::fs::read(path).map_err(|source| FolderError::Io { path: path.to_owned(), source })?;
     Ok(blake3::hash(&bytes).to_string())
 }
 
@@ -368,13 +373,25 @@ pub fn save<C: Serialize>(
     weights: &Arrays,
     manifest: &Manifest<C>,
 ) -> Result<(), FolderError> {
+    write_folder(folder, config, weights, manifest, &card::card(config, manifest))
+}
+
+/// Writes the files of a folder; the weights last.
+fn write_folder(
+    folder: &Path,
+    config: &ModelConfig,
+    weights: &Arrays,
+    run: &impl Serialize,
+    card: &str,
+) -> Result<(), FolderError> {
     let write = |name: &str, bytes: &[u8]| {
         let path = folder.join(name);
         write_aside(&path, bytes).map_err(|source| FolderError::Io { path, source })
     };
+    std::fs::create_dir_all(folder).map_err(|source| FolderError::Io { path: folder.to_owned(), source })?;
     write(CONFIG, &json(config))?;
-    write("run.json", &json(manifest))?;
-    write("README.md", card::card(config, manifest).as_bytes())?;
+    write("run.json", &json(run))?;
+    write("README.md", card.as_bytes())?;
     // "pt" is what PyTorch-side readers expect to find for files with PyTorch's layouts.
     weights::write(&folder.join(WEIGHTS), weights, &[("format", "pt")]).map_err(misfit(folder))
 }

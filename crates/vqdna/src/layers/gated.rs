@@ -3,8 +3,8 @@
 
 use burn::prelude::*;
 
-use super::{LayerNorm, Projection, unbiased};
-use crate::ops::{self, AttentionWeights, Gate, Positions, Rotation};
+use super::{LayerNorm, Projection};
+use crate::ops::{self, Activation, AttentionWeights, MlpWeights, Positions, Rotation};
 use crate::seed::Stream;
 
 /// What shapes a [`GatedLayer`].
@@ -118,25 +118,41 @@ impl GatedLayer {
         self.feed_forward(rows.states + attended)
     }
 
+    /// The feed-forward part beside its residual path.
     fn feed_forward(&self, x: Tensor<3>) -> Tensor<3> {
-        x.clone() + self.ffn.forward(self.ffn_norm.forward(x))
+        let (norm, ffn) = (&self.ffn_norm, &self.ffn);
+        let (up, up_bias) = ops::joined(vec![ffn.gate.weight.val(), ffn.up.weight.val()]);
+        let (down, down_bias) = ops::joined(vec![ffn.down.weight.val()]);
+        let weights = MlpWeights {
+            gain: norm.weight.val(),
+            bias: norm.bias.val(),
+            eps: norm.eps,
+            up,
+            up_bias,
+            up_part: None,
+            down,
+            down_bias,
+            down_part: None,
+            activation: Activation::SwiGlu,
+        };
+        ops::mlp(x, weights)
     }
 }
 
 impl Attention {
     /// `x` plus attention of the rows of a sequence to each other, at 0, 1, 2 and so on.
     fn among(&self, x: Tensor<3>, real: Tensor<2>, norm: &LayerNorm) -> Tensor<3> {
-        let ([_, _, d], device) = (x.dims(), x.device());
-        let projections = [&self.q, &self.k, &self.v].map(|projection| projection.weight.val());
+        let (qkv, qkv_bias) = self.qkv();
+        let (out, out_bias) = ops::joined(vec![self.o.weight.val()]);
         let weights = AttentionWeights {
             gain: norm.weight.val(),
             bias: norm.bias.val(),
             eps: norm.eps,
-            qkv: Tensor::cat(projections.to_vec(), 0),
-            qkv_bias: Tensor::zeros([3 * d], &device),
+            qkv,
+            qkv_bias,
             qkv_part: None,
-            out: self.o.weight.val(),
-            out_bias: Tensor::zeros([d], &device),
+            out,
+            out_bias,
             out_part: None,
             heads: self.heads,
             positions: Positions::Rotary { theta: self.theta },
@@ -146,9 +162,14 @@ impl Attention {
 
     /// Attention of the rows of a sequence to each other, wherever they stand.
     fn placed(&self, normed: Tensor<3>, real: Tensor<2>, places: Tensor<2, Int>) -> Tensor<3> {
-        let weights = [&self.q, &self.k, &self.v].map(|projection| projection.weight.val());
-        let qkv = unbiased(normed, Tensor::cat(weights.to_vec(), 0));
+        let (weight, bias) = self.qkv();
+        let qkv = ops::linear(normed, weight, bias);
         self.o.forward(ops::attend(qkv, real.clone(), real, places, self.rotation()))
+    }
+
+    /// Queries, keys and values, one below the other, and a bias of zeros.
+    fn qkv(&self) -> (Tensor<2>, Tensor<1>) {
+        ops::joined([&self.q, &self.k, &self.v].map(|projection| projection.weight.val()).to_vec())
     }
 
     fn rotation(&self) -> Rotation {
@@ -161,8 +182,8 @@ impl Attention {
         let device = rows.states.device();
         let none = |rows, width| Tensor::<3>::zeros([batch, rows, width], &device);
         let queries = Tensor::cat(vec![self.q.forward(rows.states), none(asking, 2 * d)], 2);
-        let weight = Tensor::cat(vec![self.k.weight.val(), self.v.weight.val()], 0);
-        let keys = Tensor::cat(vec![none(asked, d), unbiased(others.states, weight)], 2);
+        let (weight, bias) = ops::joined(vec![self.k.weight.val(), self.v.weight.val()]);
+        let keys = Tensor::cat(vec![none(asked, d), ops::linear(others.states, weight, bias)], 2);
         // Both one after another, with a mask for each role.
         let mask = |first: Tensor<2>, second: Tensor<2>| Tensor::cat(vec![first, second], 1);
         let no = |rows| Tensor::<2>::zeros([batch, rows], &device);
@@ -177,14 +198,5 @@ impl Attention {
         let attended =
             ops::attend(qkv, mask(rows.real, no(asked)), mask(no(asking), others.real), places, self.rotation());
         self.o.forward(attended.narrow(1, 0, asking))
-    }
-}
-
-impl FeedForward {
-    /// # Shapes
-    /// - `x`, output: `[batch, rows, d]`
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let both = unbiased(x, Tensor::cat(vec![self.gate.weight.val(), self.up.weight.val()], 0));
-        self.down.forward(ops::glu(both, Gate::Silu))
     }
 }

@@ -4,7 +4,7 @@ use burn::prelude::*;
 
 use super::lora::{Adapters, LoraConfig};
 use super::{LayerNorm, Linear};
-use crate::ops::{self, AttentionWeights, LowRank, MlpWeights, Positions, Rotation};
+use crate::ops::{self, Activation, AttentionWeights, LowRank, MlpWeights, Positions, Rotation};
 use crate::seed::Stream;
 
 /// Transformer layer with norms before its parts (Xiong et al. 2020): attention on both sides, then two linear layers.
@@ -165,6 +165,7 @@ impl TransformerLayer {
             down: self.down.weight.val(),
             down_bias: self.down.bias.val(),
             down_part,
+            activation: Activation::Gelu,
         }
     }
 }

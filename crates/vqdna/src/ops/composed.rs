@@ -1,6 +1,8 @@
 //! The operations out of Burn's own, for any device and for comparison.
 
-use super::{AdamwStep, AttentionWeights, ConvBlockWeights, Gate, LowRank, MlpWeights, Positions, Rotation};
+use super::{
+    Activation, AdamwStep, AttentionWeights, ConvBlockWeights, Gate, LowRank, MlpWeights, Positions, Rotation,
+};
 use burn::prelude::*;
 use burn::tensor::activation::{gelu, log_softmax, sigmoid, silu, softmax};
 use burn::tensor::module::conv1d;
@@ -86,7 +88,11 @@ fn distances(bases: usize, device: &Device) -> Tensor<4> {
 }
 
 pub(super) fn mlp(x: Tensor<3>, w: MlpWeights) -> Tensor<3> {
-    let inner = gelu(adapted(layer_norm(x.clone(), w.gain, w.bias, w.eps), w.up, w.up_bias, w.up_part));
+    let inner = adapted(layer_norm(x.clone(), w.gain, w.bias, w.eps), w.up, w.up_bias, w.up_part);
+    let inner = match w.activation {
+        Activation::Gelu => gelu(inner),
+        Activation::SwiGlu => glu(inner, Gate::Silu),
+    };
     x + adapted(inner, w.down, w.down_bias, w.down_part)
 }
 

@@ -17,6 +17,7 @@ use std::cell::Cell;
 
 pub use positions::Positions;
 pub use vqdna_kernels::glu::Gate;
+pub use vqdna_kernels::mlp::Activation;
 
 /// A low-rank part of a weight `[d_out, d_in]` (LoRA; Hu et al. 2021): layers multiply with `weight + scale · b · a`, and where the
 /// weight itself does not learn its gradient is never formed.
@@ -93,14 +94,16 @@ pub struct MlpWeights {
     pub up: Tensor<2>,
     /// `[d_inner]`.
     pub up_bias: Tensor<1>,
-    /// Of `up`.
+    /// Of `up`; none beside an activation that joins halves.
     pub up_part: Option<LowRank>,
-    /// `[d, d_inner]`.
+    /// `[d, d_inner]`, or with an activation that joins halves `[d, d_inner / 2]`.
     pub down: Tensor<2>,
     /// `[d]`.
     pub down_bias: Tensor<1>,
     /// Of `down`.
     pub down_part: Option<LowRank>,
+    /// What stands between them.
+    pub activation: Activation,
 }
 
 /// Heads whose queries and keys are rotated by their places; see [`attend`].
@@ -252,6 +255,26 @@ pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
     dispatch!(x.device(), linear(x, weight, bias))
 }
 
+/// Weights of layers without biases that read the same rows, one below the other, and zeros in place of a bias. Of a
+/// [frozen](with_frozen_weights) model they are joined once.
+///
+/// # Shapes
+/// - `weights`: `[d_out, d_in]` each, at least one
+/// - output: `[sum of d_out, d_in]` and `[sum of d_out]`
+pub fn joined(weights: Vec<Tensor<2>>) -> (Tensor<2>, Tensor<1>) {
+    #[cfg(feature = "cpu")]
+    if is_fused(&weights[0].device()) {
+        return flex::joined(weights);
+    }
+    join(weights)
+}
+
+fn join(weights: Vec<Tensor<2>>) -> (Tensor<2>, Tensor<1>) {
+    let joined = if weights.len() == 1 { weights[0].clone() } else { Tensor::cat(weights, 0) };
+    let zeros = Tensor::zeros([joined.dims()[0]], &joined.device());
+    (joined, zeros)
+}
+
 /// `gelu(x · weightᵀ + bias)`, with the exact GELU.
 ///
 /// # Shapes
@@ -298,7 +321,7 @@ pub fn attention(x: Tensor<3>, mask: Tensor<2>, weights: AttentionWeights) -> Te
     dispatch!(x.device(), attention(x, mask, weights))
 }
 
-/// `x + down(gelu(up(layer_norm(x))))`, with the exact GELU.
+/// `x + down(activation(up(layer_norm(x))))`.
 ///
 /// # Shapes
 /// - `x`, output: `[batch, bases, d]`

@@ -4,7 +4,7 @@
 //! the same operations, so gradients are those of the plain layer but for rounding.
 
 use super::flex::low_rank_arguments;
-use super::{AttentionWeights, LowRank, MlpWeights, Positions, attention, mlp};
+use super::{Activation, AttentionWeights, LowRank, MlpWeights, Positions, attention, mlp};
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
@@ -26,6 +26,7 @@ pub(super) struct Settings {
     eps: [f64; 2],
     /// Of the low-rank parts of `qkv`, `out`, `up` and `down`.
     scales: [f64; 4],
+    activation: Activation,
 }
 
 pub(super) fn transformer_layer(x: Tensor<3>, mask: Tensor<2>, a: AttentionWeights, m: MlpWeights) -> Tensor<3> {
@@ -33,7 +34,8 @@ pub(super) fn transformer_layer(x: Tensor<3>, mask: Tensor<2>, a: AttentionWeigh
     let parts = [a.qkv_part, a.out_part, m.up_part, m.down_part].map(|part| low_rank_arguments(part, &device));
     let scales = parts.each_ref().map(|(_, scale)| *scale);
     let [[qkv_a, qkv_b], [out_a, out_b], [up_a, up_b], [down_a, down_b]] = parts.map(|(factors, _)| factors);
-    let settings = Settings { heads: a.heads, positions: a.positions, eps: [a.eps, m.eps], scales };
+    let (eps, activation) = ([a.eps, m.eps], m.activation);
+    let settings = Settings { heads: a.heads, positions: a.positions, eps, scales, activation };
     Tensor::from_dispatch(Dispatch::vqdna_transformer_layer(
         x.into_dispatch(),
         a.gain.into_dispatch(),
@@ -170,6 +172,7 @@ impl Layer {
                 down: open(down),
                 down_bias: open(down_bias),
                 down_part: part(down_a, down_b, down_scale),
+                activation: settings.activation,
             },
         }
     }

@@ -5,7 +5,7 @@ use burn::prelude::*;
 use crate::host::{assert_near, floats, noise};
 use vqdna::ops::with_composed_ops;
 use vqdna::tokenizer::mxdna::{
-    FIRST, Hidden, LAST, Letters, Mxdna, MxdnaConfig, PADDING, UNKNOWN, UnitConfig, UnitPlaces, letter,
+    FIRST, Grid, Hidden, LAST, Letters, Mxdna, MxdnaConfig, PADDING, UNKNOWN, UnitConfig, UnitPlaces, letter,
 };
 use vqdna::weights::{assign, collect};
 
@@ -13,8 +13,8 @@ use vqdna::weights::{assign, collect};
 const ROUNDING: f32 = 1e-5;
 const SIZES: [usize; 4] = [1, 2, 3, 5];
 
-fn config(unit_places: UnitPlaces) -> MxdnaConfig {
-    let units = UnitConfig { sizes: SIZES.to_vec(), ..UnitConfig::default() };
+fn config(unit_places: UnitPlaces, grid: Grid) -> MxdnaConfig {
+    let units = UnitConfig { sizes: SIZES.to_vec(), grid, ..UnitConfig::default() };
     MxdnaConfig { d_model: 16, heads: 2, d_ff: 24, base_layers: 1, unit_layers: 2, units, unit_places, theta: 10_000.0 }
 }
 
@@ -29,10 +29,13 @@ fn model(config: &MxdnaConfig, device: &Device) -> Mxdna {
     assign(model, &arrays).expect("its own names")
 }
 
-fn for_all(law: impl Fn(UnitPlaces)) {
+fn for_all(law: impl Fn(&MxdnaConfig)) {
     for places in [UnitPlaces::Anchor, UnitPlaces::Rank] {
-        law(places);
-        with_composed_ops(|| law(places));
+        for grid in [Grid::Compact, Grid::Sparse] {
+            let config = config(places, grid);
+            law(&config);
+            with_composed_ops(|| law(&config));
+        }
     }
 }
 
@@ -67,8 +70,8 @@ fn states(hidden: &Hidden, sequence: usize) -> Vec<f32> {
 
 #[test]
 fn a_sequence_depends_neither_on_its_batch_nor_on_padding() {
-    for_all(|places| {
-        let model = model(&config(places), &Device::flex());
+    for_all(|config| {
+        let model = model(config, &Device::flex());
         let sequences = [sequence(1, 40), sequence(2, 1), sequence(3, 17), vec![FIRST, LAST]];
         let (together, wide) = (run(&model, &sequences, 42), run(&model, &sequences, 60));
         for (number, one) in sequences.iter().enumerate() {
@@ -84,9 +87,8 @@ fn a_sequence_depends_neither_on_its_batch_nor_on_padding() {
 #[test]
 fn the_order_of_experts_does_not_matter() {
     let device = Device::flex();
-    for_all(|places| {
-        let config = config(places);
-        let first = model(&config, &device);
+    for_all(|config| {
+        let first = model(config, &device);
         let order = [2, 0, 3, 1];
         let sizes = order.map(|n| SIZES[n]).to_vec();
         let other = MxdnaConfig { units: UnitConfig { sizes, ..config.units.clone() }, ..config.clone() };
@@ -112,7 +114,7 @@ fn the_order_of_experts_does_not_matter() {
 
 #[test]
 fn unknown_bases_and_long_sequences_are_sequences() {
-    let model = model(&config(UnitPlaces::Rank), &Device::flex());
+    let model = model(&config(UnitPlaces::Rank, Grid::Compact), &Device::flex());
     let unknown: Vec<i32> = std::iter::once(FIRST).chain([UNKNOWN; 30]).chain([LAST]).collect();
     for sequence in [unknown, sequence(4, 32_766)] {
         let hidden = run(&model, std::slice::from_ref(&sequence), sequence.len());
@@ -120,4 +122,19 @@ fn unknown_bases_and_long_sequences_are_sequences() {
         let covered = hidden.tokens.selection.owners.iter().filter(|&&owner| owner >= 0).count();
         assert_eq!(covered, sequence.len() - 2, "with a size of 1 every base is part of a unit");
     }
+}
+
+/// Where every base is a unit, nothing is left out, and the grids are one.
+#[test]
+fn grids_differ_by_what_lies_between_units() {
+    let device = Device::flex();
+    let hidden = |sizes: &[usize], grid: Grid| {
+        let mut config = config(UnitPlaces::Anchor, grid);
+        config.units.sizes = sizes.to_vec();
+        states(&run(&model(&config, &device), &[sequence(1, 40), sequence(2, 23)], 42), 0)
+    };
+    assert_near("units of one base", &hidden(&[1], Grid::Sparse), &hidden(&[1], Grid::Compact), ROUNDING);
+    let (sparse, compact) = (hidden(&SIZES, Grid::Sparse), hidden(&SIZES, Grid::Compact));
+    assert_eq!(sparse.len(), compact.len());
+    assert!(sparse.iter().zip(&compact).any(|(a, b)| (a - b).abs() > 0.01), "neighbours are others");
 }

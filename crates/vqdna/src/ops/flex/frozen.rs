@@ -1,10 +1,14 @@
 //! Weights in the order in which kernels read them, kept while a frozen model is used many times.
 
+use burn::backend::Flex;
+use burn::prelude::*;
 use burn_flex::FlexTensor;
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+
+use crate::ops::join;
 
 /// What an operation is prepared from: the kind of kernel, where its weights lie, and its settings as bits.
 type Key = (TypeId, Vec<usize>, Vec<u64>);
@@ -42,6 +46,19 @@ pub(super) fn prepared<P: 'static>(weights: &[FlexTensor], settings: &[u64], mak
         ENTRIES.with_borrow_mut(|entries| entries.as_mut().map(|entries| entries.insert(key, entry)));
         prepared
     })
+}
+
+/// [`join`] once for the same weights, where they are frozen.
+pub(in crate::ops) fn joined(weights: Vec<Tensor<2>>) -> (Tensor<2>, Tensor<1>) {
+    // None with autodiff.
+    let frozen =
+        weights.iter().map(|weight| weight.clone().try_into_primitive::<Flex>().ok()).collect::<Option<Vec<_>>>();
+    match frozen {
+        Some(frozen) if ENTRIES.with_borrow(Option::is_some) => {
+            (*prepared::<(Tensor<2>, Tensor<1>)>(&frozen, &[], || join(weights))).clone()
+        }
+        _ => join(weights),
+    }
 }
 
 #[cfg(test)]

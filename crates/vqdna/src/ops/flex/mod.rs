@@ -9,7 +9,7 @@ mod sample;
 mod transformer;
 
 pub(super) use attend::attend;
-pub(super) use frozen::with_frozen_weights;
+pub(super) use frozen::{joined, with_frozen_weights};
 pub(super) use glu::glu;
 pub(super) use low_rank::{arguments as low_rank_arguments, merged};
 pub(super) use residual::residual;
@@ -237,6 +237,7 @@ impl Block {
                 up_bias: floats(up_bias),
                 down: floats(down),
                 down_bias: floats(down_bias),
+                activation: mlp::Activation::Gelu,
             },
         }
     }

@@ -17,7 +17,7 @@ use vqdna_kernels::{cross_entropy as classifier, gelu, linear as linear_kernel, 
 use super::{
     contiguous, dims, floats, frozen, integers, layer_gradients, linear_backward, low_rank, register, tensor, wrap,
 };
-use crate::ops::{AttentionWeights, MlpWeights, Positions, keeps, precision};
+use crate::ops::{Activation, AttentionWeights, MlpWeights, Positions, keeps, precision};
 
 pub(in crate::ops) fn layer_norm(x: Tensor<3>, gain: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<3> {
     wrap(Dispatch::vqdna_layer_norm(x.into_dispatch(), gain.into_dispatch(), bias.into_dispatch(), eps as f32))
@@ -68,7 +68,7 @@ pub(in crate::ops) fn mlp(x: Tensor<3>, w: MlpWeights) -> Tensor<3> {
         w.down_bias.into_dispatch(),
         down_a,
         down_b,
-        MlpSettings { eps: w.eps as f32, scales: [up_scale, down_scale] },
+        MlpSettings { eps: w.eps as f32, scales: [up_scale, down_scale], activation: w.activation },
     ))
 }
 
@@ -102,6 +102,7 @@ pub(super) struct MlpSettings {
     eps: f32,
     /// Of the low-rank parts of `up` and `down`.
     scales: [f64; 2],
+    activation: Activation,
 }
 
 #[backend_extension(Flex, Autodiff)]
@@ -297,8 +298,8 @@ impl Mlp {
 
     fn forward<U: Unit>(&self) -> Vec<f32> {
         let [x, weights @ ..] = &self.tensors;
-        let MlpSettings { eps, scales: [up_scale, down_scale] } = self.settings;
-        let settings = [u64::from(eps.to_bits()), up_scale.to_bits(), down_scale.to_bits()];
+        let MlpSettings { eps, scales: [up_scale, down_scale], activation } = self.settings;
+        let settings = [u64::from(eps.to_bits()), up_scale.to_bits(), down_scale.to_bits(), activation as u64];
         let prepared = frozen::prepared(weights, &settings, || self.with_weights(mlp_block::Prepared::<U>::new));
         prepared.forward(floats(x))
     }
@@ -319,6 +320,7 @@ impl Mlp {
             up_bias: floats(up_bias),
             down: &low_rank::effective(down, down_part),
             down_bias: floats(down_bias),
+            activation: self.settings.activation,
         };
         work(Norm { gain: floats(gain), bias: floats(bias), eps: self.settings.eps }, weights)
     }
@@ -572,7 +574,8 @@ impl Backward<Flex, 11> for MlpBackward {
         let x = g.x.map(|x| tensor(x, dims::<3>(&dy)));
         let [gain, bias] = norm_gradients(g.norm, d);
         let [up, up_bias, up_a, up_b] = layer_gradients(g.up, [d_inner, d]);
-        let [down, down_bias, down_a, down_b] = layer_gradients(g.down, [d, d_inner]);
+        let active = d_inner / block.settings.activation.inputs();
+        let [down, down_bias, down_a, down_b] = layer_gradients(g.down, [d, active]);
         register(gradients, parents, [x, gain, bias, up, up_bias, up_a, up_b, down, down_bias, down_a, down_b]);
     }
 }

@@ -16,7 +16,7 @@ use burn::tensor::IndexingUpdateOp;
 use burn::tensor::activation::softmax;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-use vqdna_kernels::units::unit;
+use vqdna_kernels::units::{NONE, unit};
 
 use crate::layers::{LayerNorm, Projection};
 use crate::seed::{Stream, stream};
@@ -47,13 +47,34 @@ pub struct UnitConfig {
     pub expert_norm_eps: f64,
     /// In training, hidden states are multiplied by random factors of 1 ± this before they are scored.
     pub jitter: f64,
+    /// Which rows are left when a sequence is cut.
+    pub grid: Grid,
     /// What lies right of the last token.
     pub edge: Edge,
 }
 
+/// Which rows are left when a sequence is cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grid {
+    /// Tokens alone, so that the next one is the neighbour.
+    #[default]
+    Compact,
+    /// All positions, of which tokens alone are read and attended to: the neighbour of a token is mostly none. The published weights were
+    /// trained so.
+    Sparse,
+}
+
 impl Default for UnitConfig {
     fn default() -> Self {
-        Self { sizes: (1..=10).collect(), norm_eps: 1e-5, expert_norm_eps: 1e-5, jitter: 0.01, edge: Edge::default() }
+        Self {
+            sizes: (1..=10).collect(),
+            norm_eps: 1e-5,
+            expert_norm_eps: 1e-5,
+            jitter: 0.01,
+            grid: Grid::default(),
+            edge: Edge::default(),
+        }
     }
 }
 
@@ -70,6 +91,8 @@ pub struct UnitLayer {
     pub assembly: Assembly,
     #[module(skip)]
     sizes: Vec<usize>,
+    #[module(skip)]
+    grid: Grid,
     #[module(skip)]
     edge: Edge,
     jitter: f64,
@@ -91,9 +114,9 @@ pub struct Positions<'a> {
 pub struct UnitTokens {
     /// `[batch, tokens, d]`; what stands where there is no token says nothing.
     pub assembled: Assembled,
-    /// Which positions are tokens.
+    /// Which positions are left.
     pub kept: Kept,
-    /// `[batch, tokens]`, 1 for a token.
+    /// `[batch, tokens]`, 1 for a token; 0 for padding, and for a position that is none.
     pub real: Tensor<2>,
     /// The units behind them.
     pub selection: Selection,
@@ -157,6 +180,7 @@ impl UnitLayer {
             experts: config.sizes.iter().map(|&size| expert(random, size)).collect(),
             assembly: Assembly::new(d, config.norm_eps, random, device),
             sizes: config.sizes.clone(),
+            grid: config.grid,
             edge: config.edge,
             jitter: config.jitter,
         }
@@ -170,8 +194,11 @@ impl UnitLayer {
         let selection = Selection::new(&to_array(scores.clone()).values, &self.sizes, lengths);
         let units = selection.by_size(&self.sizes);
         let (aggregated, balance) = self.aggregate(states, normed, scores.clone(), &units);
-        let kept = selection.kept(special, lengths);
-        let (assembled, real) = self.assemble(aggregated.clone(), &kept, special);
+        let kept = match self.grid {
+            Grid::Compact => selection.kept(special, lengths),
+            Grid::Sparse => selection.all(lengths),
+        };
+        let (assembled, real) = self.assemble(aggregated.clone(), &kept, &selection, special);
         UnitTokens { assembled, kept, real, selection, scores, aggregated, balance }
     }
 
@@ -240,7 +267,13 @@ impl UnitLayer {
         (aggregated.reshape([batch, positions, d]), balance)
     }
 
-    fn assemble(&self, aggregated: Tensor<3>, kept: &Kept, special: &[bool]) -> (Assembled, Tensor<2>) {
+    fn assemble(
+        &self,
+        aggregated: Tensor<3>,
+        kept: &Kept,
+        selection: &Selection,
+        special: &[bool],
+    ) -> (Assembled, Tensor<2>) {
         let ([batch, positions, d], device) = (aggregated.dims(), aggregated.device());
         let row = |(n, &at): (usize, &i32)| usize::try_from(at).ok().map(|at| n / kept.width * positions + at);
         let rows: Vec<Option<usize>> = kept.positions.iter().enumerate().map(row).collect();
@@ -249,11 +282,12 @@ impl UnitLayer {
             let values: Vec<f32> = rows.iter().map(of).collect();
             Tensor::<2>::from_data(TensorData::new(values, [batch, kept.width]), &device)
         };
-        let (real, is_unit) = (mask(&|_| true), mask(&|row| !special[row]));
+        let (is_left, is_unit) = (mask(&|_| true), mask(&|row| !special[row] && selection.anchors[row] != NONE));
         let numbered: Vec<i32> = rows.iter().map(|row| row.unwrap_or(0) as i32).collect();
         let packed = aggregated.reshape([batch * positions, d]).select(0, numbers(&numbered, &device));
-        let packed = packed.reshape([batch, kept.width, d]) * real.clone().unsqueeze_dim(2);
-        (self.assembly.forward(packed, real.clone(), is_unit, self.edge), real)
+        let packed = packed.reshape([batch, kept.width, d]) * is_left.clone().unsqueeze_dim(2);
+        let tokens = mask(&|row| special[row] || selection.anchors[row] != NONE);
+        (self.assembly.forward(packed, is_left, is_unit, self.edge), tokens)
     }
 }
 

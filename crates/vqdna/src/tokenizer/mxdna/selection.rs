@@ -24,12 +24,12 @@ pub struct UnitRows {
     pub covered: Vec<i32>,
 }
 
-/// Rows that become tokens, packed to the left.
+/// Rows that are left when sequences are cut, packed to the left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// Tokens of the sequence that has most.
+    /// Rows of the sequence that has most.
     pub width: usize,
-    /// `[batch, width]`: the position of each token, -1 where there is none.
+    /// `[batch, width]`: the position of each row, -1 where there is none.
     pub positions: Vec<i32>,
 }
 
@@ -72,10 +72,24 @@ impl Selection {
             let row = |at: usize| sequence * self.positions + at;
             (0..length).filter(|&at| special[row(at)] || self.anchors[row(at)] != NONE).map(|at| at as i32).collect()
         };
-        let rows: Vec<Vec<i32>> = lengths.iter().enumerate().map(of).collect();
-        let width = rows.iter().map(Vec::len).max().unwrap_or(0);
+        Kept::new(lengths.iter().enumerate().map(of).collect(), 0)
+    }
+
+    /// All positions.
+    ///
+    /// - `lengths`: of each sequence
+    #[must_use]
+    pub fn all(&self, lengths: &[usize]) -> Kept {
+        Kept::new(lengths.iter().map(|&length| (0..length as i32).collect()).collect(), self.positions)
+    }
+}
+
+impl Kept {
+    /// The rows of each sequence side by side, at least `width` of them.
+    fn new(rows: Vec<Vec<i32>>, width: usize) -> Self {
+        let width = rows.iter().map(Vec::len).max().unwrap_or(0).max(width);
         let padded = rows.into_iter().flat_map(|row| row.into_iter().chain(std::iter::repeat(NONE)).take(width));
-        Kept { width, positions: padded.collect() }
+        Self { width, positions: padded.collect() }
     }
 }
 

@@ -1,0 +1,314 @@
+#!/usr/bin/env python3
+"""Speed and memory of MxDNA with plain PyTorch, for beside_pytorch.py: one JSON line, in the form of the peer's bench.py.
+
+    python3 benches/mxdna_torch.py --peer ../shared/peers train|embed --preset small|base [--bf16]
+
+The network of `MxdnaConfig`: layers over bases, the layer that cuts them into units, layers over units, a layer from units back to
+masked bases. One step of `train`: masks and jitter are drawn, 16 (base: 4) sequences of 512 bases run forward, cross-entropy of the masked
+bases plus the balance of the experts, backward pass, clipping by norm, AdamW. `embed` is the forward pass to the states of units.
+
+Attention is PyTorch's fused one; experts gather the bases of their units and run one grouped convolution each; the assembly is
+torchvision's deformable convolution. Units are chosen by a few lines of C++ (g++ is needed), as in the published code; the layer
+back to bases runs on masked positions only, as ours does.
+"""
+import argparse
+import ctypes
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torchvision.ops import deform_conv2d
+
+LETTERS, PADDING, UNKNOWN, FIRST, LAST, MASKED = 9, 0, 1, 2, 3, 4
+SHARE, BALANCE, JITTER, WARMUP = 0.15, 0.01, 0.01, 2
+
+SELECTION = r"""
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+#include <vector>
+extern "C" void select_units(const float* scores, const int64_t* sizes, const int64_t* lengths, int64_t batch, int64_t positions,
+                             int64_t experts, int32_t* anchors) {
+    #pragma omp parallel for
+    for (int64_t b = 0; b < batch; ++b) {
+        const float* s = scores + b * positions * experts;
+        const int64_t end = lengths[b] - 1;
+        std::vector<int32_t> order;
+        for (int64_t p = 1; p < end; ++p)
+            for (int64_t e = 0; e < experts; ++e)
+                if (p - sizes[e] / 2 >= 1 && p - sizes[e] / 2 + sizes[e] <= end) order.push_back(p * experts + e);
+        std::sort(order.begin(), order.end(), [&](int32_t i, int32_t j) { return s[i] > s[j] || (s[i] == s[j] && i < j); });
+        std::vector<char> taken(positions, 0);
+        for (int32_t i : order) {
+            const int64_t p = i / experts, e = i % experts, start = p - sizes[e] / 2;
+            if (std::any_of(&taken[start], &taken[start] + sizes[e], [](char t) { return t != 0; })) continue;
+            std::fill(&taken[start], &taken[start] + sizes[e], 1);
+            anchors[b * positions + p] = e;
+        }
+    }
+}
+"""
+
+
+def build_selection():
+    """The C++ part as a library that lives as long as the process."""
+    folder = tempfile.mkdtemp()
+    source, library = Path(folder, "select.cpp"), Path(folder, "select.so")
+    source.write_text(SELECTION)
+    subprocess.run(["g++", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", source, "-o", library], check=True)
+    return ctypes.CDLL(str(library)).select_units
+
+
+@dataclass
+class Config:
+    d: int = 384
+    heads: int = 6
+    d_ff: int = 1024
+    base_layers: int = 2
+    unit_layers: int = 4
+    sizes: tuple = tuple(range(1, 11))
+
+
+PRESETS = {"small": Config(), "base": Config(512, 16, 2048, 4, 16)}
+
+
+def rotate(x, places):                         # [B, H, L, h], [B, L]
+    half = x.shape[-1] // 2
+    inverse = 10000.0 ** (-torch.arange(half, dtype=torch.float32) / half)
+    angle = places[:, None, :, None].float() * inverse
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+
+
+class Layer(nn.Module):
+    """Attention, of rows to themselves or to others, then SwiGLU; norms before both."""
+
+    def __init__(self, c):
+        super().__init__()
+        linear = lambda d_in, d_out: nn.Linear(d_in, d_out, bias=False)
+        self.heads = c.heads
+        self.attn_norm, self.ffn_norm = nn.LayerNorm(c.d), nn.LayerNorm(c.d)
+        self.q, self.kv, self.o = linear(c.d, c.d), linear(c.d, 2 * c.d), linear(c.d, c.d)
+        self.gate_up, self.down = linear(c.d, 2 * c.d_ff), linear(c.d_ff, c.d)
+
+    def forward(self, x, places, others, other_places, real):
+        split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        own = self.attn_norm(x)
+        other = own if others is None else self.attn_norm(others)
+        k, v = self.kv(other).chunk(2, -1)
+        q, k = rotate(split(self.q(own)), places), rotate(split(k), other_places)
+        mixed = F.scaled_dot_product_attention(q, k, split(v), attn_mask=real[:, None, None, :])
+        x = x + self.o(mixed.transpose(1, 2).flatten(2))
+        gate, up = self.gate_up(self.ffn_norm(x)).chunk(2, -1)
+        return x + self.down(F.silu(gate) * up)
+
+
+def groups(d, size):
+    best = None
+    for small in range(1, int(d ** 0.5) + 1):
+        for divisor in (small, d // small) if d % small == 0 else ():
+            if best is None or abs(divisor - size) < abs(best - size):
+                best = divisor
+    return best
+
+
+class Expert(nn.Module):
+    def __init__(self, d, size):
+        super().__init__()
+        self.size = size
+        self.pre, self.post = nn.Linear(d, 2 * d, bias=False), nn.Linear(d, d, bias=False)
+        self.conv = nn.Conv1d(d, d, size, stride=size, groups=groups(d, size), bias=False)
+        self.norm = nn.LayerNorm(d)
+
+    def forward(self, x):                      # [units * size, d] -> [units, d]
+        y = self.conv(F.glu(self.pre(x)).T[None])[0].T
+        return self.post(F.silu(self.norm(y)))
+
+
+class Units(nn.Module):
+    """Bases to units to tokens."""
+
+    def __init__(self, c, select):
+        super().__init__()
+        self.sizes, self.select = torch.tensor(c.sizes), select
+        self.norm, self.gate = nn.LayerNorm(c.d), nn.Linear(c.d, len(c.sizes), bias=False)
+        self.experts = nn.ModuleList(Expert(c.d, size) for size in c.sizes)
+        self.assembly_norm = nn.LayerNorm(c.d)
+        self.offset, self.modulation = nn.Conv1d(c.d, 3, 3, padding=1), nn.Conv1d(c.d, 3, 3, padding=1)
+        for conv in (self.offset, self.modulation):
+            nn.init.zeros_(conv.weight), nn.init.zeros_(conv.bias)
+        self.conv = nn.Parameter(torch.randn(c.d, c.d, 3, 1) * 0.02)
+
+    def choose(self, scores, lengths):
+        batch, positions, experts = scores.shape
+        host = np.ascontiguousarray(scores.detach().float().numpy())
+        anchors = np.full((batch, positions), -1, dtype=np.int32)
+        pointer = lambda array: array.ctypes.data_as(ctypes.c_void_p)
+        self.select(pointer(host), pointer(self.sizes.numpy()), pointer(lengths.numpy()), ctypes.c_int64(batch),
+                    ctypes.c_int64(positions), ctypes.c_int64(experts), pointer(anchors))
+        return torch.from_numpy(anchors)
+
+    def forward(self, x, special, lengths):
+        normed = self.norm(x)
+        jittered = normed * torch.empty_like(normed).uniform_(1 - JITTER, 1 + JITTER) if self.training else normed
+        scores = self.gate(jittered * (~special)[..., None])
+        anchors = self.choose(scores, lengths)
+        batch, positions, d = x.shape
+        flat, chance = normed.reshape(-1, d), scores.float().softmax(-1)
+        flat_anchors = anchors.flatten()
+        vectors, rows = [], []
+        for number, expert in enumerate(self.experts):
+            at = (flat_anchors == number).nonzero()[:, 0]
+            if len(at) == 0:
+                continue
+            covered = at[:, None] - expert.size // 2 + torch.arange(expert.size)
+            weight = chance.reshape(-1, chance.shape[-1])[at, number, None]
+            vectors.append(expert(flat[covered.flatten()]) * weight)
+            rows.append(at)
+        added = x.reshape(-1, d).index_add(0, torch.cat(rows), torch.cat(vectors).to(x.dtype))
+        is_unit = anchors >= 0
+        chances = chance[is_unit]
+        share = F.one_hot(anchors[is_unit].long(), len(self.experts)).float().mean(0)
+        balance = len(self.experts) * (share * chances.mean(0)).sum()
+
+        kept = is_unit | (special & (torch.arange(positions) < lengths[:, None]))
+        count = kept.sum(1)
+        order = torch.argsort(~kept, dim=1, stable=True)[:, :int(count.max())]
+        real = torch.arange(order.shape[1]) < count[:, None]
+        packed = added.reshape(batch, positions, d).gather(1, order[..., None].expand(-1, -1, d)) * real[..., None]
+        units = real & is_unit.gather(1, order)
+        a = (self.assembly_norm(packed) * real[..., None]).transpose(1, 2)
+        offset, modulation = self.offset(a).float(), 2 * torch.sigmoid(self.modulation(a)).float()
+        offset = torch.stack((offset, torch.zeros_like(offset)), 2).flatten(1, 2)[..., None]
+        sampled = deform_conv2d((a * units[:, None, :]).float()[..., None], offset, self.conv.float(), padding=(1, 0),
+                                mask=modulation[..., None])
+        return packed + sampled[..., 0].transpose(1, 2).to(packed.dtype), real, order, balance
+
+
+class Mxdna(nn.Module):
+    def __init__(self, c, select):
+        super().__init__()
+        self.embed = nn.Embedding(LETTERS, c.d)
+        self.bases = nn.ModuleList(Layer(c) for _ in range(c.base_layers))
+        self.tokenizer = Units(c, select)
+        self.units = nn.ModuleList(Layer(c) for _ in range(c.unit_layers))
+        self.norm, self.decoder, self.head_norm = nn.LayerNorm(c.d), Layer(c), nn.LayerNorm(c.d)
+        self.dense, self.dense_norm, self.out = nn.Linear(c.d, c.d), nn.LayerNorm(c.d), nn.Linear(c.d, LETTERS)
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(module.weight, std=0.02)
+
+    def hidden(self, ids, special, lengths):
+        positions = torch.arange(ids.shape[1]).expand(ids.shape)
+        real = positions < lengths[:, None]
+        x = self.embed(ids)
+        for layer in self.bases:
+            x = layer(x, positions, None, positions, real)
+        tokens, token_real, places, balance = self.tokenizer(x, special, lengths)
+        for layer in self.units:
+            tokens = layer(tokens, places, None, places, token_real)
+        return x, self.norm(tokens), token_real, places, balance
+
+    def forward(self, ids, special, lengths, asked, within):
+        """Logits of masked positions, given as [B, most] padded, of which `within` are real."""
+        x, tokens, real, places, balance = self.hidden(ids, special, lengths)
+        rows = x.gather(1, asked[..., None].expand(-1, -1, x.shape[-1]))
+        found = self.head_norm(self.decoder(rows, asked, tokens, places, real))[within]
+        return self.out(self.dense_norm(F.gelu(self.dense(found)))), balance, int(real.sum())
+
+
+def puzzle(batch, length):
+    """Sequences with masks: what is shown, what is special, lengths, what is asked for, and what stands there."""
+    own = torch.randint(5, 9, (batch, length))
+    masked = torch.rand(batch, length) < SHARE
+    draw = torch.rand(batch, length)
+    shown = torch.where(masked & (draw < 0.8), MASKED, own)
+    shown = torch.where(masked & (draw >= 0.8) & (draw < 0.9), torch.randint(5, 9, own.shape), shown)
+    edge = lambda value: torch.full((batch, 1), value)
+    ids = torch.cat((edge(FIRST), shown, edge(LAST)), 1)
+    special = torch.zeros_like(ids, dtype=torch.bool)
+    special[:, 0] = special[:, -1] = True
+    most = int(masked.sum(1).max())
+    order = torch.argsort(~masked, dim=1, stable=True)[:, :most]
+    within = torch.arange(most) < masked.sum(1)[:, None]
+    return ids, special, torch.full((batch,), length + 2), order + 1, within, own.gather(1, order)[within]
+
+
+def adamw(model, lr=1e-4):
+    big = [p for p in model.parameters() if p.ndim > 1]
+    small = [p for p in model.parameters() if p.ndim <= 1]
+    return torch.optim.AdamW([{"params": big, "weight_decay": 0.01}, {"params": small, "weight_decay": 0.0}], lr=lr, fused=True)
+
+
+def report(a, bench, bases, tokens, times):
+    import json
+    seconds = statistics.median(times)
+    print(json.dumps({"peer": "pytorch " + torch.__version__, "work": a.work, "preset": a.preset, "bf16": a.bf16, "bases": bases,
+                      "seconds": round(seconds, 5), "min": round(min(times), 5), "max": round(max(times), 5),
+                      "bases_per_s": round(bases / seconds, 1), "tokens_per_s": round(statistics.mean(tokens) / seconds, 1),
+                      "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)}))
+
+
+def main(a, bench):
+    batch, length = bench.BATCH[a.preset], bench.LENGTH
+    model = Mxdna(PRESETS[a.preset], build_selection())
+    times, tokens = [], []
+    if a.mode == "train":
+        optim = adamw(model)
+
+        def step():
+            ids, special, lengths, asked, within, letters = puzzle(batch, length)
+            with bench.autocast(a.bf16):
+                logits, balance, count = model(ids, special, lengths, asked, within)
+                loss = F.cross_entropy(logits.float(), letters) + BALANCE * balance
+            optim.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optim.step()
+            return count
+    else:
+        model.eval()
+        ids, special, lengths, *_ = puzzle(batch, length)
+
+        def step():
+            with torch.inference_mode(), bench.autocast(a.bf16):
+                return int(model.hidden(ids, special, lengths)[2].sum())
+
+    for _ in range(WARMUP):
+        step()
+    for _ in range(a.runs):
+        start = time.perf_counter()
+        tokens.append(step())
+        times.append(time.perf_counter() - start)
+    report(a, bench, batch * length, tokens, times)
+
+
+if __name__ == "__main__":
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("mode", choices=["train", "embed"])
+    p.add_argument("--peer", type=Path, required=True, help="folder of bench.py")
+    p.add_argument("--preset", choices=list(PRESETS), default="small")
+    p.add_argument("--bf16", action="store_true")
+    p.add_argument("--runs", type=int, default=7)
+    p.add_argument("--threads", type=int, default=2)
+    a = p.parse_args()
+    a.work = f"mxdna-{a.mode}"
+    # In the place of this folder, whose profile.py would hide Python's own.
+    sys.path[0] = str(a.peer)
+    os.environ.setdefault("OMP_NUM_THREADS", str(a.threads))
+    import bench
+
+    torch.set_num_threads(a.threads)
+    torch.manual_seed(0)
+    main(a, bench)
