@@ -15,7 +15,7 @@ fn folder() -> Folder {
 
 /// Runs a line that must fail with one line that has all these parts, and leave the folder as it was.
 #[track_caller]
-fn assert_refused(folder: &Folder, line: &str, parts: &[&str]) {
+pub fn assert_refused(folder: &Folder, line: &str, parts: &[&str]) {
     let before = folder.names();
     let outcome = folder.run(line);
     let said = &outcome.stderr;

@@ -3,5 +3,6 @@
 mod edge_cases;
 mod errors;
 mod finetune;
+mod mxdna;
 mod pipeline;
 mod program;

@@ -356,6 +356,7 @@ mod tests {
     fn errors_name_arrays_as_the_file_does() {
         let (folder, device) = (tempfile::tempdir().expect("a folder"), Device::flex());
         let whole = layout(16, 24, [1, 1], &[1, 2]);
+        std::fs::write(folder.path().join("config.json"), r#"{"num_attention_heads": 4}"#).expect("written");
         let message = |layout: &[(String, Vec<usize>)]| {
             let path = file(folder.path(), layout);
             read_mxdna(&path, None, &device).expect_err("a misfit").to_string()
