@@ -191,13 +191,15 @@ def speed_table(rows, cells, bars):
 
 def token_table(rows, cells):
     """Units of the works that form them; empty if there are none."""
-    head = ["work", "preset", "precision", "ours, tokens/s", "tuned, tokens/s", "ours, bases per token", "tuned, bases per token"]
+    head = ["work", "preset", "precision", "ours, tokens/s", "tuned, tokens/s", "ours, bases per token", "tuned, bases per token",
+            "choice of units, share of our time"]
     lines = []
     for cell in (cell for cell in cells if cell[0].startswith("mxdna")):
         sides = by_side(rows, cell)
         rates = [median(sides, side, "tokens_per_s") for side in ("ours", "tuned")]
         sizes = [rate and median(sides, side, "bases_per_s") / rate for side, rate in zip(("ours", "tuned"), rates)]
-        lines.append([*cell, *(shown(rate) for rate in rates), *(shown(size, "{:.2f}") for size in sizes)])
+        lines.append([*cell, *(shown(rate) for rate in rates), *(shown(size, "{:.2f}") for size in sizes),
+                      shown(median(sides, "ours", "selection_share"), "{:.1%}")])
     return f"\n## Tokens\n\nUnits with the special ones; weights are fresh.\n\n{markdown(head, lines)}\n" if lines else ""
 
 

@@ -135,7 +135,11 @@ fn embeddings_are_written_in_every_format() {
     }
     let refused = folder.run("embed tuned data/test.csv -o x.npy --layer 3");
     assert_eq!(refused.code, Some(2));
-    assert!(refused.stderr.contains("--layer 3: this model has layers 0 (vectors of codes or letters) to 2"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("--layer 3: this model has layers 0 (vectors of codes or letters) to 2"),
+        "{}",
+        refused.stderr
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ use burn::prelude::*;
 use burn::tensor::activation::log_softmax;
 use rand::RngExt;
 use serde::Serialize;
+use std::hint::black_box;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -23,7 +24,7 @@ use crate::objective::{Objective, reconstruct::Reconstruct};
 use crate::ops::{self, Precision};
 use crate::run::mxdna::PretrainMxdnaConfig;
 use crate::seed::{Stream, normal, stream};
-use crate::tokenizer::mxdna::{LetterBatch, MxdnaConfig, letter};
+use crate::tokenizer::mxdna::{LetterBatch, Mxdna, MxdnaConfig, Selection, letter};
 use crate::tokenizer::vqdna::{Kind, Preset, VqdnaConfig};
 use crate::train::optimizer::{Adamw, AdamwConfig, Gradients};
 use crate::transcode::TranscodeError;
@@ -71,6 +72,9 @@ pub struct Measurement {
     /// Units, the special ones included, of the mean run over the median duration; of a model that cuts sequences itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_s: Option<f64>,
+    /// Share of the median duration that the choice of units takes, scores brought to the host included; of the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selection_share: Option<f64>,
     /// Largest resident memory of the process so far, MiB (2²⁰ bytes); absent where the system does not tell.
     pub peak_rss_mb: Option<f64>,
 }
@@ -134,6 +138,13 @@ impl Workload {
         PretrainMxdnaConfig::preset(self.preset).mxdna
     }
 
+    /// Random bases for it.
+    fn letters(&self, device: &Device) -> LetterBatch {
+        let mut random = stream(0, "benchmark", &[]);
+        let mut row = || (0..self.length).map(|_| letter(random.random_range(0..4u8))).collect();
+        LetterBatch::new(&(0..self.batch).map(|_| row()).collect::<Vec<_>>(), device)
+    }
+
     fn step(&self, threads: usize) -> estimate::Step {
         let Self { batch, length, keeping, precision, .. } = *self;
         estimate::Step { batch, length, recompute: keeping.recompute, precision, threads }
@@ -143,6 +154,13 @@ impl Workload {
     #[must_use]
     pub fn learn_memory(&self, threads: usize) -> Memory {
         estimate::learn_step(&self.preset.config(Kind::Hrq), &self.step(threads))
+    }
+
+    /// The memory that [`mxdna_train`] will take.
+    #[must_use]
+    pub fn mxdna_memory(&self, threads: usize) -> Memory {
+        let config = PretrainMxdnaConfig::preset(self.preset);
+        estimate::mxdna_step(&config.mxdna, config.masking.share, &self.step(threads))
     }
 
     /// The memory that [`pretrain`] will take.
@@ -309,17 +327,14 @@ pub fn mxdna_train(work: &Workload, device: &Device) -> Measurement {
         let gradients = Gradients::of(&current, &outcome.loss.backward());
         model = Some(optimizer.step(current, gradients, RATE, 1.0).0);
     });
-    with_tokens(measured, work, &tokens)
+    let learned = model.expect("the model of the last step").encoder;
+    with_units(measured, work, &tokens, &learned.valid(), &work.letters(&device.clone().without_autodiff()))
 }
 
 /// A frozen model that cuts sequences itself, on random bases in memory, to the states of units.
 #[must_use]
 pub fn mxdna_embed(work: &Workload, device: &Device) -> Measurement {
-    let mut random = stream(0, "benchmark", &[]);
-    let model = work.mxdna().init(0, device);
-    let row = |random: &mut Stream| (0..work.length).map(|_| letter(random.random_range(0..4u8))).collect();
-    let rows: Vec<Vec<i32>> = (0..work.batch).map(|_| row(&mut random)).collect();
-    let batch = LetterBatch::new(&rows, device);
+    let (model, batch) = (work.mxdna().init(0, device), work.letters(device));
     let mut tokens = Vec::new();
     let measured = ops::with_frozen_weights(|| {
         measure("mxdna-embed", work, || {
@@ -329,14 +344,29 @@ pub fn mxdna_embed(work: &Workload, device: &Device) -> Measurement {
             drop(hidden.units.states.into_data());
         })
     });
-    with_tokens(measured, work, &tokens)
+    with_units(measured, work, &tokens, &model, &batch)
 }
 
-/// Units of the measured runs, and two special tokens of each sequence.
-fn with_tokens(measured: Measurement, work: &Workload, units: &[f64]) -> Measurement {
+/// Units of the measured runs, with two special tokens of each sequence, and what their choice takes.
+fn with_units(
+    measured: Measurement,
+    work: &Workload,
+    units: &[f64],
+    model: &Mxdna,
+    batch: &LetterBatch,
+) -> Measurement {
     let runs = &units[units.len().saturating_sub(work.runs.max(1))..];
     let mean = runs.iter().sum::<f64>() / runs.len().max(1) as f64 + 2.0 * work.batch as f64;
-    Measurement { tokens_per_s: Some(mean / measured.seconds), ..measured }
+    let scores = model.forward(&batch.view(), None).tokens.scores;
+    let choose = || {
+        let start = Instant::now();
+        let scores = scores.clone().into_data().try_into_vec_as::<f32>().expect("f32");
+        black_box(Selection::new(&scores, model.sizes(), &batch.lengths));
+        start.elapsed().as_secs_f64()
+    };
+    let chosen = report("selection", work, 0, (0..WARMUP + work.runs).map(|_| choose()).collect()).seconds;
+    let tokens_per_s = Some(mean / measured.seconds);
+    Measurement { tokens_per_s, selection_share: Some(chosen / measured.seconds), ..measured }
 }
 
 /// A fresh encoder and what it is fed.
@@ -435,6 +465,7 @@ fn report(name: &'static str, work: &Workload, bases: u64, mut times: Vec<f64>) 
         max: times[times.len() - 1],
         bases_per_s: bases as f64 / median,
         tokens_per_s: None,
+        selection_share: None,
         peak_rss_mb: peak_rss_mb(),
     }
 }

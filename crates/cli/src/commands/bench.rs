@@ -98,16 +98,22 @@ impl From<Mode> for FineTuning {
 /// Measures and prints.
 pub fn run(args: &Args) -> Result<Verdict> {
     let (learns, pretrains) = (matches!(args.work, Work::Learn), matches!(args.work, Work::Pretrain));
+    let cuts = matches!(args.work, Work::MxdnaTrain);
     let fine_tunes = matches!(args.work, Work::Finetune);
-    let trains = learns || pretrains || fine_tunes;
-    ensure!(trains || !args.recompute, "--recompute is for bench learn, bench pretrain and bench finetune");
+    let trains = learns || pretrains || fine_tunes || cuts;
+    ensure!(trains || !args.recompute, "--recompute is for benches of training");
     ensure!(pretrains || fine_tunes || !args.checkpoint, "--checkpoint is for bench pretrain and bench finetune");
     ensure!(fine_tunes || args.mode.is_none(), "--mode is for bench finetune");
-    ensure!(learns || pretrains || !args.dry_run, "--dry-run is for bench learn and bench pretrain");
+    let is_estimated = learns || pretrains || cuts;
+    ensure!(is_estimated || !args.dry_run, "--dry-run is for bench learn, bench pretrain and bench mxdna-train");
     if args.dry_run {
         let threads = args.compute.threads()?;
         let work = workload(args, args.precision.into());
-        let memory = if learns { work.learn_memory(threads) } else { work.pretrain_memory(threads) };
+        let memory = match args.work {
+            Work::Learn => work.learn_memory(threads),
+            Work::MxdnaTrain => work.mxdna_memory(threads),
+            _ => work.pretrain_memory(threads),
+        };
         print_memory(&memory, &args.compute)?;
         return Ok(Verdict::Passed);
     }

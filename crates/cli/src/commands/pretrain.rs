@@ -78,7 +78,11 @@ fn over_letters(args: &Args, inputs: &[PathBuf]) -> Result<Verdict> {
         bail!("{} is a folder; --tokenizer mxdna needs FASTA files alone, without a vocabulary", folder.display());
     }
     let config = args.configure.resolve(PretrainMxdnaConfig::preset)?;
-    anyhow::ensure!(!args.run.dry_run, "--dry-run has no estimate for --tokenizer mxdna yet");
+    if args.run.dry_run {
+        let memory = estimate::pretrain_mxdna(&config, guess_bases(inputs)?, args.run.compute.threads()?);
+        print_memory(&memory, &args.run.compute)?;
+        return Ok(Verdict::Passed);
+    }
     let device = args.run.open(config.train.precision)?;
     let finished = args.run.start("pre-training", inputs, &device, config.train.steps, |job, progress| {
         Ok(PretrainMxdna { job, config: &config }.run(progress)?)

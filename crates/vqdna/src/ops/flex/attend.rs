@@ -48,7 +48,7 @@ impl AttendOps for Flex {
         places: FlexTensor,
         rotation: Rotation,
     ) -> FlexTensor {
-        Attend::new(qkv, [queries, keys], &places, rotation).forward(false)
+        Attend::new(qkv, [queries, keys], &places, rotation).run(false)
     }
 }
 
@@ -88,10 +88,6 @@ impl Attend {
         Input { keys: Some(floats(&self.masks[1])), places: Some(&self.places), ..queries }
     }
 
-    fn forward(mut self, keep: bool) -> FlexTensor {
-        self.run(keep)
-    }
-
     fn run(&mut self, keep: bool) -> FlexTensor {
         let [batch, length, width] = self.shape;
         let numbers = match self.precision {
@@ -127,7 +123,7 @@ impl<C: CheckpointStrategy> AttendOps for Autodiff<Flex, C> {
                 let y = attend.run(true);
                 prepared.finish(attend, y)
             }
-            OpsKind::UnTracked(prepared) => prepared.finish(attend.forward(false)),
+            OpsKind::UnTracked(prepared) => prepared.finish(attend.run(false)),
         }
     }
 }

@@ -63,13 +63,21 @@ impl PlainConv {
         Self { weight: constant([TAPS, d, TAPS], 0.0, device), bias: constant([TAPS], 0.0, device) }
     }
 
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let ([batch, rows, d], [d_out, _, taps]) = (x.dims(), self.weight.dims());
-        let edge = Tensor::zeros([batch, taps / 2, d], &x.device());
-        let wide = Tensor::cat(vec![edge.clone(), x, edge], 1);
-        let read = (0..taps).map(|tap| wide.clone().narrow(1, tap, rows)).collect();
-        let weight = self.weight.val().swap_dims(1, 2).reshape([d_out, taps * d]);
-        ops::linear(Tensor::cat(read, 2), weight, self.bias.val())
+    /// Several convolutions of the same rows side by side, as one product for all taps and a sum of shifted slices.
+    ///
+    /// # Shapes
+    /// - `x`: `[batch, rows, d_in]`
+    /// - output: `[batch, rows, sum of d_out]`
+    fn forward_all(convolutions: &[&Self], x: Tensor<3>) -> Tensor<3> {
+        let weights = Tensor::cat(convolutions.iter().map(|conv| conv.weight.val()).collect(), 0);
+        let bias = Tensor::cat(convolutions.iter().map(|conv| conv.bias.val()).collect(), 0);
+        let ([batch, rows, d], [d_out, _, taps]) = (x.dims(), weights.dims());
+        let (device, weights) = (x.device(), weights.permute([2, 0, 1]).reshape([taps * d_out, d]));
+        let each = ops::linear(x, weights, Tensor::zeros([taps * d_out], &device));
+        let edge = Tensor::zeros([batch, taps / 2, taps * d_out], &device);
+        let wide = Tensor::cat(vec![edge.clone(), each, edge], 1);
+        let tap = |tap: usize| wide.clone().slice([0..batch, tap..tap + rows, tap * d_out..(tap + 1) * d_out]);
+        (1..taps).fold(tap(0), |sum, n| sum + tap(n)) + bias.unsqueeze()
     }
 }
 
@@ -97,8 +105,9 @@ impl Assembly {
             Edge::Zero => normed * real.unsqueeze_dim(2),
             Edge::Batch => normed,
         };
-        let offsets = self.offset.forward(normed.clone());
-        let factors = sigmoid(self.modulation.forward(normed.clone())).mul_scalar(2.0);
+        let found = PlainConv::forward_all(&[&self.offset, &self.modulation], normed.clone());
+        let offsets = found.clone().narrow(2, 0, TAPS);
+        let factors = sigmoid(found.narrow(2, TAPS, TAPS)).mul_scalar(2.0);
         let units = normed * is_unit.unsqueeze_dim(2);
         let hidden = x + self.conv.forward(units, offsets.clone(), factors.clone());
         Assembled { hidden, offsets, factors }

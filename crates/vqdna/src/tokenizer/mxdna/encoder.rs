@@ -3,6 +3,7 @@
 use burn::module::Param;
 use burn::prelude::*;
 use rand::RngExt;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use vqdna_data::alphabet::BaseId;
@@ -292,12 +293,19 @@ impl Mxdna {
 
     /// Factors around 1 for [`Mxdna::forward`] in training; none if the model is without jitter.
     pub fn jitter(&self, letters: &Letters, random: &mut Stream) -> Option<Tensor<3>> {
-        let share = self.tokenizer.jitter;
+        let share = self.tokenizer.jitter as f32;
+        if share == 0.0 {
+            return None;
+        }
         let ([batch, positions], d) = (letters.ids.dims(), self.embed.weight.dims()[1]);
-        let factor = |_| (1.0 + share * (2.0 * random.random::<f64>() - 1.0)) as f32;
-        let factors = || (0..batch * positions * d).map(factor).collect::<Vec<_>>();
-        (share > 0.0)
-            .then(|| Tensor::from_data(TensorData::new(factors(), [batch, positions, d]), &letters.ids.device()))
+        let mut factors = vec![0.0f32; batch * positions * d];
+        // A stream for each sequence, so that they can be drawn side by side.
+        let seeds: Vec<u64> = (0..batch).map(|_| random.random()).collect();
+        factors.par_chunks_mut((positions * d).max(1)).zip(seeds).for_each(|(factors, seed)| {
+            let random = &mut stream(seed, "factors", &[]);
+            factors.fill_with(|| 1.0 + share * (2.0 * random.random::<f32>() - 1.0));
+        });
+        Some(Tensor::from_data(TensorData::new(factors, [batch, positions, d]), &letters.ids.device()))
     }
 
     /// Number of the last layer that [`Mxdna::states_of_layer`] knows.
