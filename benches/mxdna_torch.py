@@ -5,7 +5,8 @@
 
 The network of `MxdnaConfig`: layers over bases, the layer that cuts them into units, layers over units, a layer from units back to
 masked bases. One step of `train`: masks and jitter are drawn, 16 (base: 4) sequences of 512 bases run forward, cross-entropy of the masked
-bases plus the balance of the experts, backward pass, clipping by norm, AdamW. `embed` is the forward pass to the states of units.
+bases plus the balance of the experts, backward pass, clipping by norm, AdamW. `embed` is the forward pass to the states of units; some
+steps of training come first, and count in the memory, since a fresh model may cut nearly everything to single bases.
 
 Attention is PyTorch's fused one; experts gather the bases of their units and run one grouped convolution each; the assembly is
 torchvision's deformable convolution. Units are chosen by a few lines of C++ (g++ is needed), as in the published code; the layer
@@ -23,6 +24,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+# This folder's profile.py would hide Python's own, which torchvision reads.
+sys.path.pop(0)
+
 import numpy as np
 import torch
 import torch.nn as nn
@@ -30,7 +34,7 @@ import torch.nn.functional as F
 from torchvision.ops import deform_conv2d
 
 LETTERS, PADDING, UNKNOWN, FIRST, LAST, MASKED = 9, 0, 1, 2, 3, 4
-SHARE, BALANCE, JITTER, WARMUP = 0.15, 0.01, 0.01, 2
+SHARE, BALANCE, JITTER, WARMUP, BALANCING = 0.15, 0.01, 0.01, 2, 5
 
 SELECTION = r"""
 #include <algorithm>
@@ -264,20 +268,23 @@ def main(a, bench):
     batch, length = bench.BATCH[a.preset], bench.LENGTH
     model = Mxdna(PRESETS[a.preset], build_selection())
     times, tokens = [], []
-    if a.mode == "train":
-        optim = adamw(model)
+    optim = adamw(model)
 
-        def step():
-            ids, special, lengths, asked, within, letters = puzzle(batch, length)
-            with bench.autocast(a.bf16):
-                logits, balance, count = model(ids, special, lengths, asked, within)
-                loss = F.cross_entropy(logits.float(), letters) + BALANCE * balance
-            optim.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optim.step()
-            return count
-    else:
+    def train():
+        ids, special, lengths, asked, within, letters = puzzle(batch, length)
+        with bench.autocast(a.bf16):
+            logits, balance, count = model(ids, special, lengths, asked, within)
+            loss = F.cross_entropy(logits.float(), letters) + BALANCE * balance
+        optim.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optim.step()
+        return count
+
+    step = train
+    if a.mode == "embed":
+        for _ in range(BALANCING):
+            train()
         model.eval()
         ids, special, lengths, *_ = puzzle(batch, length)
 
@@ -304,8 +311,7 @@ if __name__ == "__main__":
     p.add_argument("--threads", type=int, default=2)
     a = p.parse_args()
     a.work = f"mxdna-{a.mode}"
-    # In the place of this folder, whose profile.py would hide Python's own.
-    sys.path[0] = str(a.peer)
+    sys.path.insert(0, str(a.peer))
     os.environ.setdefault("OMP_NUM_THREADS", str(a.threads))
     import bench
 

@@ -24,7 +24,7 @@ use crate::objective::{Objective, reconstruct::Reconstruct};
 use crate::ops::{self, Precision};
 use crate::run::mxdna::PretrainMxdnaConfig;
 use crate::seed::{Stream, normal, stream};
-use crate::tokenizer::mxdna::{LetterBatch, Mxdna, MxdnaConfig, Selection, letter};
+use crate::tokenizer::mxdna::{LetterBatch, Mxdna, Selection, letter};
 use crate::tokenizer::vqdna::{Kind, Preset, VqdnaConfig};
 use crate::train::optimizer::{Adamw, AdamwConfig, Gradients};
 use crate::transcode::TranscodeError;
@@ -34,6 +34,8 @@ use crate::transcode::encode::Tokenize;
 const LENGTH: usize = 512;
 /// Steps before the clock starts.
 const WARMUP: usize = 2;
+/// Steps of training before a model that cuts sequences itself is measured without training.
+const BALANCING: usize = 5;
 /// Learning rate of the measured steps.
 const RATE: f64 = 1e-4;
 /// Decay of the weights in the measured steps.
@@ -131,11 +133,6 @@ impl Workload {
             Preset::Base => TransformerConfig::base(),
         };
         TransformerConfig { checkpoint: self.keeping.checkpoint, ..backbone }
-    }
-
-    /// The model of the size of the preset that cuts sequences itself.
-    fn mxdna(&self) -> MxdnaConfig {
-        PretrainMxdnaConfig::preset(self.preset).mxdna
     }
 
     /// Random bases for it.
@@ -301,50 +298,80 @@ pub fn finetune(work: &Workload, mode: FineTuning, device: &Device) -> Measureme
     })
 }
 
+/// A model that cuts sequences itself and is being pre-trained on random bases in memory.
+struct Cutting<'a> {
+    work: &'a Workload,
+    device: Device,
+    random: Stream,
+    objective: MaskedLetters,
+    optimizer: Adamw,
+    model: Option<LetterModel>,
+    /// Windows so far.
+    drawn: u64,
+}
+
+impl<'a> Cutting<'a> {
+    fn new(work: &'a Workload, device: &Device) -> Self {
+        let (config, device) = (PretrainMxdnaConfig::preset(work.preset), device.clone().autodiff());
+        let objective = MaskedLetters { masking: config.masking, balance: config.balance, seed: 0 };
+        let model = Some(LetterModel::new(&config.mxdna, 0, &device));
+        let random = stream(0, "benchmark", &[]);
+        Self { work, device, random, objective, optimizer: optimizer(), model, drawn: 0 }
+    }
+
+    /// Draws masks and jitter, runs forward, backward and AdamW; the number of units.
+    fn step(&mut self) -> f64 {
+        let Some(current) = self.model.take() else { return 0.0 };
+        let windows = (0..self.work.batch as u64).map(|n| CodeWindow {
+            codes: vec![(0..self.work.length).map(|_| self.random.random_range(0..4u16)).collect()],
+            is_target: vec![true; self.work.length],
+            number: self.drawn + n,
+        });
+        let windows = windows.collect();
+        self.drawn += self.work.batch as u64;
+        let batch = CodeBatch { windows, device: self.device.clone() };
+        let outcome = self.objective.forward(&current, &batch);
+        let size = outcome.parts.iter().find(|(name, _)| name == "bases_per_unit").map(|(_, size)| size.clone());
+        let gradients = Gradients::of(&current, &outcome.loss.backward());
+        self.model = Some(self.optimizer.step(current, gradients, RATE, 1.0).0);
+        self.work.size() as f64 / f64::from(size.map_or(1.0, Tensor::into_scalar::<f32>))
+    }
+
+    /// The encoder without autodiff.
+    fn encoder(self) -> Mxdna {
+        self.model.expect("the model of the last step").encoder.valid()
+    }
+}
+
 /// Pre-training of a model that cuts sequences itself: masks and jitter drawn, forward, backward and AdamW on random bases in memory.
 #[must_use]
 pub fn mxdna_train(work: &Workload, device: &Device) -> Measurement {
-    let device = &device.clone().autodiff();
-    let mut random = stream(0, "benchmark", &[]);
-    let mut model = Some(LetterModel::new(&work.mxdna(), 0, device));
-    let mut optimizer = optimizer();
-    let config = PretrainMxdnaConfig::preset(work.preset);
-    let objective = MaskedLetters { masking: config.masking, balance: config.balance, seed: 0 };
-    let window = |number: u64, random: &mut Stream| CodeWindow {
-        codes: vec![(0..work.length).map(|_| random.random_range(0..4u16)).collect()],
-        is_target: vec![true; work.length],
-        number,
-    };
-    let (mut drawn, mut tokens) = (0, Vec::new());
-    let measured = measure("mxdna-train", work, || {
-        let Some(current) = model.take() else { return };
-        let numbers = drawn..drawn + work.batch as u64;
-        drawn = numbers.end;
-        let windows = numbers.map(|number| window(number, &mut random)).collect();
-        let outcome = objective.forward(&current, &CodeBatch { windows, device: device.clone() });
-        let size = outcome.parts.iter().find(|(name, _)| name == "bases_per_unit").map(|(_, size)| size.clone());
-        tokens.push(work.size() as f64 / f64::from(size.map_or(1.0, Tensor::into_scalar::<f32>)));
-        let gradients = Gradients::of(&current, &outcome.loss.backward());
-        model = Some(optimizer.step(current, gradients, RATE, 1.0).0);
-    });
-    let learned = model.expect("the model of the last step").encoder;
-    with_units(measured, work, &tokens, &learned.valid(), &work.letters(&device.clone().without_autodiff()))
+    let (mut cutting, mut units) = (Cutting::new(work, device), Vec::new());
+    let measured = measure("mxdna-train", work, || units.push(cutting.step()));
+    with_units(measured, work, &units, &cutting.encoder(), &work.letters(device))
 }
 
-/// A frozen model that cuts sequences itself, on random bases in memory, to the states of units.
+/// A frozen model that cuts sequences itself, on random bases in memory, to the states of units. A few steps of training come first, and
+/// count in the memory: a fresh model may cut nearly everything to single bases.
 #[must_use]
 pub fn mxdna_embed(work: &Workload, device: &Device) -> Measurement {
-    let (model, batch) = (work.mxdna().init(0, device), work.letters(device));
-    let mut tokens = Vec::new();
+    let mut cutting = Cutting::new(work, device);
+    ops::with_precision(work.precision, || {
+        for _ in 0..BALANCING {
+            cutting.step();
+        }
+    });
+    let (model, batch) = (cutting.encoder(), work.letters(device));
+    let mut units = Vec::new();
     let measured = ops::with_frozen_weights(|| {
         measure("mxdna-embed", work, || {
             let hidden = model.forward(&batch.view(), None);
-            tokens.push(hidden.tokens.selection.anchors.iter().filter(|&&anchor| anchor >= 0).count() as f64);
+            units.push(hidden.tokens.selection.anchors.iter().filter(|&&anchor| anchor >= 0).count() as f64);
             // On the host, so that lazy devices are done.
             drop(hidden.units.states.into_data());
         })
     });
-    with_units(measured, work, &tokens, &model, &batch)
+    with_units(measured, work, &units, &model, &batch)
 }
 
 /// Units of the measured runs, with two special tokens of each sequence, and what their choice takes.

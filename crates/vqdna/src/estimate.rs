@@ -370,7 +370,8 @@ pub fn mxdna_step(config: &MxdnaConfig, masked: f64, step: &Step) -> Memory {
     let layer = 4 * d * d + 3 * d * inner + 4 * d;
     let groups_of = |bases: u64| size(groups(config.d_model, bases as usize)).max(1);
     let expert = |&bases: &u64| 3 * d * d + d * (d / groups_of(bases)) * bases + 2 * d;
-    let tokenizer = 4 * d + size(sizes.len()) * d + sizes.iter().map(expert).sum::<u64>() + 3 * d * d + 2 * 3 * (3 * d + 1);
+    let tokenizer =
+        4 * d + size(sizes.len()) * d + sizes.iter().map(expert).sum::<u64>() + 3 * d * d + 2 * 3 * (3 * d + 1);
     let letters = size(LETTERS);
     let head = layer + linear(d, d) + 4 * d + linear(d, letters);
     let numbers = letters * d + (base_layers + unit_layers) * layer + tokenizer + 2 * d + head;
