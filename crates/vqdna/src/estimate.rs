@@ -395,17 +395,21 @@ pub fn mxdna_step(config: &MxdnaConfig, masked: f64, step: &Step) -> Memory {
     // Back to bases: queries beside empty keys and values, then the head.
     let back = (asked + units).saturating_mul(6 * d + step.units(4 * d)).saturating_add(asked * (8 * d + pre));
     let mut memory = Memory::of_module(numbers, numbers, step.threads);
+    // Weights that read the same rows, joined.
+    let joined = (base_layers + unit_layers + 1) * (3 * d * d + 2 * d * inner);
     let kept = rows.saturating_mul(per_base).saturating_add(units.saturating_mul(per_unit)).saturating_add(back);
-    memory.kept = floats(kept);
+    memory.kept = floats(kept.saturating_add(joined));
     // Gradients of rows, the group of a feed-forward part, and weights in other orders.
     let grouped = group(rows) * (d + step.units(3 * inner));
     memory.work = floats(rows.saturating_mul(3 * d).saturating_add(grouped).saturating_add(MATRICES * 2 * d * inner));
     memory.data = floats(rows.saturating_mul(d + 4));
-    memory.with_gradients()
+    // Most weights are those of units, which keep little: no place is left for their gradients.
+    memory.gradients = floats(numbers);
+    memory
 }
 
-/// Bases of a unit as a share of the mean size of the experts, as fresh models cut.
-const SHORTER: f64 = 0.85;
+/// Bases of a unit as a share of the mean size of the experts. Trained models cut longer ones, and take less.
+const SHORTER: f64 = 0.6;
 
 /// Labelled sequences, by what they take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
