@@ -200,7 +200,7 @@ def token_table(rows, cells):
         sizes = [rate and median(sides, side, "bases_per_s") / rate for side, rate in zip(("ours", "tuned"), rates)]
         lines.append([*cell, *(shown(rate) for rate in rates), *(shown(size, "{:.2f}") for size in sizes),
                       shown(median(sides, "ours", "selection_share"), "{:.1%}")])
-    return f"\n## Tokens\n\nUnits with the special ones; weights are fresh.\n\n{markdown(head, lines)}\n" if lines else ""
+    return f"\n## Tokens\n\nUnits with the special ones; weights are those after a few steps of training. How a model cuts depends on its random weights.\n\n{markdown(head, lines)}\n" if lines else ""
 
 
 def peaks(rows):

@@ -5,8 +5,8 @@
 
 The network of `MxdnaConfig`: layers over bases, the layer that cuts them into units, layers over units, a layer from units back to
 masked bases. One step of `train`: masks and jitter are drawn, 16 (base: 4) sequences of 512 bases run forward, cross-entropy of the masked
-bases plus the balance of the experts, backward pass, clipping by norm, AdamW. `embed` is the forward pass to the states of units; some
-steps of training come first, and count in the memory, since a fresh model may cut nearly everything to single bases.
+bases plus the balance of the experts, backward pass, clipping by norm, AdamW. `embed` is the forward pass to the states of units. Some
+steps of training come first in either, and count in the memory, since a fresh model may cut nearly everything to single bases.
 
 Attention is PyTorch's fused one; experts gather the bases of their units and run one grouped convolution each; the assembly is
 torchvision's deformable convolution. Units are chosen by a few lines of C++ (g++ is needed), as in the published code; the layer
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,6 @@ SELECTION = r"""
 #include <vector>
 extern "C" void select_units(const float* scores, const int64_t* sizes, const int64_t* lengths, int64_t batch, int64_t positions,
                              int64_t experts, int32_t* anchors) {
-    #pragma omp parallel for
     for (int64_t b = 0; b < batch; ++b) {
         const float* s = scores + b * positions * experts;
         const int64_t end = lengths[b] - 1;
@@ -69,7 +69,7 @@ def build_selection():
     folder = tempfile.mkdtemp()
     source, library = Path(folder, "select.cpp"), Path(folder, "select.so")
     source.write_text(SELECTION)
-    subprocess.run(["g++", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", source, "-o", library], check=True)
+    subprocess.run(["g++", "-O3", "-march=native", "-shared", "-fPIC", source, "-o", library], check=True)
     return ctypes.CDLL(str(library)).select_units
 
 
@@ -86,13 +86,22 @@ class Config:
 PRESETS = {"small": Config(), "base": Config(512, 16, 2048, 4, 16)}
 
 
-def rotate(x, places):                         # [B, H, L, h], [B, L]
-    half = x.shape[-1] // 2
+def turns_of(places, d_head):                  # [B, L] -> two of [B, 1, L, d_head / 2], once for all layers
+    half = d_head // 2
     inverse = 10000.0 ** (-torch.arange(half, dtype=torch.float32) / half)
     angle = places[:, None, :, None].float() * inverse
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x, turns):                          # [B, H, L, h]
+    (cos, sin), half = (turn.to(x.dtype) for turn in turns), x.shape[-1] // 2
     a, b = x[..., :half], x[..., half:]
     return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+
+
+def mask_of(real):
+    """None where nothing is padded, so that attention may take its fastest path."""
+    return None if bool(real.all()) else real[:, None, None, :]
 
 
 class Layer(nn.Module):
@@ -103,16 +112,19 @@ class Layer(nn.Module):
         linear = lambda d_in, d_out: nn.Linear(d_in, d_out, bias=False)
         self.heads = c.heads
         self.attn_norm, self.ffn_norm = nn.LayerNorm(c.d), nn.LayerNorm(c.d)
-        self.q, self.kv, self.o = linear(c.d, c.d), linear(c.d, 2 * c.d), linear(c.d, c.d)
+        self.qkv, self.o = linear(c.d, 3 * c.d), linear(c.d, c.d)
         self.gate_up, self.down = linear(c.d, 2 * c.d_ff), linear(c.d_ff, c.d)
 
-    def forward(self, x, places, others, other_places, real):
+    def forward(self, x, turns, others, other_turns, mask):
         split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
         own = self.attn_norm(x)
-        other = own if others is None else self.attn_norm(others)
-        k, v = self.kv(other).chunk(2, -1)
-        q, k = rotate(split(self.q(own)), places), rotate(split(k), other_places)
-        mixed = F.scaled_dot_product_attention(q, k, split(v), attn_mask=real[:, None, None, :])
+        if others is None:
+            q, k, v = self.qkv(own).chunk(3, -1)
+        else:
+            d = x.shape[-1]
+            q = F.linear(own, self.qkv.weight[:d])
+            k, v = F.linear(self.attn_norm(others), self.qkv.weight[d:]).chunk(2, -1)
+        mixed = F.scaled_dot_product_attention(rotate(split(q), turns), rotate(split(k), other_turns), split(v), attn_mask=mask)
         x = x + self.o(mixed.transpose(1, 2).flatten(2))
         gate, up = self.gate_up(self.ffn_norm(x)).chunk(2, -1)
         return x + self.down(F.silu(gate) * up)
@@ -145,7 +157,7 @@ class Units(nn.Module):
 
     def __init__(self, c, select):
         super().__init__()
-        self.sizes, self.select = torch.tensor(c.sizes), select
+        self.sizes, self.select, self.pool = torch.tensor(c.sizes), select, ThreadPoolExecutor(torch.get_num_threads())
         self.norm, self.gate = nn.LayerNorm(c.d), nn.Linear(c.d, len(c.sizes), bias=False)
         self.experts = nn.ModuleList(Expert(c.d, size) for size in c.sizes)
         self.assembly_norm = nn.LayerNorm(c.d)
@@ -159,8 +171,15 @@ class Units(nn.Module):
         host = np.ascontiguousarray(scores.detach().float().numpy())
         anchors = np.full((batch, positions), -1, dtype=np.int32)
         pointer = lambda array: array.ctypes.data_as(ctypes.c_void_p)
-        self.select(pointer(host), pointer(self.sizes.numpy()), pointer(lengths.numpy()), ctypes.c_int64(batch),
-                    ctypes.c_int64(positions), ctypes.c_int64(experts), pointer(anchors))
+        sizes, lengths = self.sizes.numpy(), lengths.numpy()
+
+        def part(rows):
+            self.select(pointer(host[rows]), pointer(sizes), pointer(lengths[rows]), ctypes.c_int64(len(lengths[rows])),
+                        ctypes.c_int64(positions), ctypes.c_int64(experts), pointer(anchors[rows]))
+
+        # C code runs without Python's lock.
+        step = -(-batch // torch.get_num_threads())
+        list(self.pool.map(part, [slice(first, first + step) for first in range(0, batch, step)]))
         return torch.from_numpy(anchors)
 
     def forward(self, x, special, lengths):
@@ -203,6 +222,7 @@ class Units(nn.Module):
 class Mxdna(nn.Module):
     def __init__(self, c, select):
         super().__init__()
+        self.d_head = c.d // c.heads
         self.embed = nn.Embedding(LETTERS, c.d)
         self.bases = nn.ModuleList(Layer(c) for _ in range(c.base_layers))
         self.tokenizer = Units(c, select)
@@ -214,28 +234,29 @@ class Mxdna(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
 
     def hidden(self, ids, special, lengths):
-        positions = torch.arange(ids.shape[1]).expand(ids.shape)
-        real = positions < lengths[:, None]
+        positions = torch.arange(ids.shape[1])
+        mask, turns = mask_of(positions < lengths[:, None]), turns_of(positions[None], self.d_head)
         x = self.embed(ids)
         for layer in self.bases:
-            x = layer(x, positions, None, positions, real)
-        tokens, token_real, places, balance = self.tokenizer(x, special, lengths)
+            x = layer(x, turns, None, turns, mask)
+        tokens, real, places, balance = self.tokenizer(x, special, lengths)
+        mask, turns = mask_of(real), turns_of(places, self.d_head)
         for layer in self.units:
-            tokens = layer(tokens, places, None, places, token_real)
-        return x, self.norm(tokens), token_real, places, balance
+            tokens = layer(tokens, turns, None, turns, mask)
+        return x, self.norm(tokens), real, turns, balance
 
     def forward(self, ids, special, lengths, asked, within):
         """Logits of masked positions, given as [B, most] padded, of which `within` are real."""
-        x, tokens, real, places, balance = self.hidden(ids, special, lengths)
+        x, tokens, real, turns, balance = self.hidden(ids, special, lengths)
         rows = x.gather(1, asked[..., None].expand(-1, -1, x.shape[-1]))
-        found = self.head_norm(self.decoder(rows, asked, tokens, places, real))[within]
+        found = self.head_norm(self.decoder(rows, turns_of(asked, self.d_head), tokens, turns, mask_of(real)))[within]
         return self.out(self.dense_norm(F.gelu(self.dense(found)))), balance, int(real.sum())
 
 
-def puzzle(batch, length):
+def puzzle(batch, length, share=SHARE):
     """Sequences with masks: what is shown, what is special, lengths, what is asked for, and what stands there."""
     own = torch.randint(5, 9, (batch, length))
-    masked = torch.rand(batch, length) < SHARE
+    masked = torch.rand(batch, length) < share
     draw = torch.rand(batch, length)
     shown = torch.where(masked & (draw < 0.8), MASKED, own)
     shown = torch.where(masked & (draw >= 0.8) & (draw < 0.9), torch.randint(5, 9, own.shape), shown)
@@ -282,11 +303,11 @@ def main(a, bench):
         return count
 
     step = train
+    for _ in range(BALANCING):
+        train()
     if a.mode == "embed":
-        for _ in range(BALANCING):
-            train()
         model.eval()
-        ids, special, lengths, *_ = puzzle(batch, length)
+        ids, special, lengths, *_ = puzzle(batch, length, 0)
 
         def step():
             with torch.inference_mode(), bench.autocast(a.bf16):

@@ -90,7 +90,7 @@ def tune(args):
             folder = args.work / name / arm
             if name in args.tasks and not (folder / "seeds.json").exists():
                 shutil.rmtree(folder, ignore_errors=True)
-                kmers = ["--kmers"] if arm == "fresh" else []
+                kmers = [] if list((args.work / name).glob("*/kmers.json")) else ["--kmers"]
                 call(args, "finetune", args.work / model, args.data / data, "-o", folder, *SETTINGS, *words, *settings, *kmers,
                      "--seeds", args.seeds)
 
@@ -109,7 +109,7 @@ def table(work, arms):
             continue
         found = {arm: values(folder, measure) for arm, folder in folders.items()}
         manifest = json.loads((folders[arms[0]] / "run.json").read_text())
-        kmers = json.loads((work / name / "fresh" / "kmers.json").read_text())
+        kmers = json.loads(next((work / name).glob("*/kmers.json")).read_text())
         means.append({**{arm: found[arm]["mean"] for arm in arms}, "k-mers": kmers["measures"][measure]})
         show = lambda arm: f"{found[arm]['mean']:.3f} ± {found[arm]['sd']:.3f}"
         lines.append([name, measure, *map(show, arms), f"{kmers['measures'][measure]:.3f} (k = {kmers['k']})",
@@ -140,8 +140,10 @@ def units(args):
     """How long units are in each task; empty without a model that has any."""
     if "mxdna" not in args.arms:
         return ""
-    files = []
+    files, names = [], [name for name, *_ in TASKS if name in args.tasks]
     for name, data, settings, _ in TASKS:
+        if name not in names:
+            continue
         source = args.data / data
         if source.is_dir():
             files.append(source / "test.csv")
@@ -152,11 +154,11 @@ def units(args):
         with gzip.open(source, "rt") as rows, files[-1].open("w") as out:
             out.writelines(f">{n}\n{row[column]}\n" for n, row in enumerate(csv.DictReader(rows)))
     target, plot = args.output / "units.tsv", args.output / "units.svg"
-    call(args, "units", args.work / "mxdna", *files, "--names", ",".join(name for name, *_ in TASKS), "-o", target, "--plot", plot)
+    call(args, "units", args.work / "mxdna", *files, "--names", ",".join(names), "-o", target, "--plot", plot)
     rows = list(csv.DictReader(target.open(), delimiter="\t"))
     sizes = sorted({int(row["size"]) for row in rows})
     lines = []
-    for name, *_ in TASKS:
+    for name in names:
         own = {int(row["size"]): row for row in rows if row["class"] == name}
         lines.append([name, f"{float(own[sizes[0]]['bases_per_unit']):.2f}", *(f"{float(own[size]['share_of_units']):.1%}" for size in sizes)])
     return f"""## Units

@@ -16,11 +16,11 @@ use crate::progress::StageProgress;
 /// Size of a network.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum PresetName {
-    /// For tests: stem 32, width 64, codebooks of 64 and 128; encoder of 2 layers, 64 wide.
+    /// For tests: stem 32, width 64, codebooks of 64 and 128; encoder of 2 layers, 64 wide; MxDNA of 1 + 1 layers, 64 wide.
     Tiny,
-    /// For a laptop: stem 64, width 128, codebooks of 256 and 512; encoder of 6 layers, 384 wide.
+    /// For a laptop: stem 64, width 128, codebooks of 256 and 512; encoder of 6 layers, 384 wide; MxDNA of 2 + 4 layers, 384 wide.
     Small,
-    /// The paper's: stem 256, width 384, codebooks of 1024 and 2048; encoder of 12 layers, 768 wide.
+    /// The papers': stem 256, width 384, codebooks of 1024 and 2048; encoder of 12 layers, 768 wide; MxDNA of 4 + 16 layers, 512 wide.
     Base,
 }
 

@@ -240,7 +240,7 @@ fn models() {
     };
     config("unknown", "\"format_version\"", "\"surprise\":1,\"format_version\"");
     config("unknown_within", "\"kernel\"", "\"colour\":1,\"kernel\"");
-    config("newer", "\"format_version\":1", "\"format_version\":2,\"surprise\":1");
+    config("newer", "\"format_version\":1", "\"format_version\":3,\"surprise\":1");
     config("unversioned", "\"format_version\":1,", "");
     config("foreign", "\"model_type\":\"vqdna\"", "\"model_type\":\"bert\"");
     config("wider", "[64,128]", "[64,256]");

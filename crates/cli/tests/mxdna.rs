@@ -12,7 +12,7 @@ const BRIEFLY: &str =
 fn folder() -> Folder {
     let folder = Folder::new();
     let letters = bases(1, 3000);
-    folder.write("genome.fa", format!(">a\n{}NNRYacgtn{}\n>b\nA\n", &letters[..2000], &letters[2000..]));
+    folder.write("genome.fa", format!(">a\n{}NNRYacgtn{}\n>empty\n>b\nA\n", &letters[..2000], &letters[2000..]));
     folder.ok(&format!("pretrain --tokenizer mxdna genome.fa -o mxdna --set data.length=64 {BRIEFLY}"));
     folder
 }
@@ -108,6 +108,7 @@ fn what_it_cannot_do_is_said_in_one_line() {
     for (folder, command, parts) in [
         (&folder, "tokenize mxdna genome.fa -o codes.parquet", &["codes.parquet", "no codes", ".bed"][..]),
         (&folder, "tokenize mxdna genome.fa -o s.bed --region a:1-9", &["--region", "none"]),
+        (&folder, "tokenize mxdna genome.fa -o s.bed --chunk 9", &["--chunk", "none"]),
         (&folder, "finetune mxdna short.csv -o out --mode lora", &["adapters", "--mode full"]),
         (&folder, "pretrain mxdna genome.fa -o out", &["mxdna", "holds a pre-trained model", "a vocabulary is needed"]),
         (&folder, "pretrain genome.fa -o out", &["FASTA is missing"]),
@@ -122,7 +123,7 @@ fn what_it_cannot_do_is_said_in_one_line() {
             &["model.safetensors", "`model.embed_tokens.weight` is missing"],
         ),
         (&folder, "import mxdna genome.fa -o out", &["genome.fa", "safetensors"]),
-        (&folder, "import mxdna mxdna/model.safetensors -o mxdna", &["mxdna", "already holds a model"]),
+        (&folder, "import mxdna mxdna/model.safetensors -o mxdna", &["mxdna", "already holds files"]),
         (
             &vocabulary,
             "pretrain --tokenizer mxdna model genome.fa -o out",

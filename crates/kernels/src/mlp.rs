@@ -152,6 +152,7 @@ pub(crate) struct Forward<U> {
 impl<U: Unit> Forward<U> {
     pub(crate) fn new(w: Weights) -> Self {
         let (d, d_inner) = (w.d(), w.d_inner());
+        assert!(d_inner.is_multiple_of(w.activation.inputs()), "halves of {d_inner} numbers");
         let activation = w.activation;
         let (up, down) = rayon::join(
             || Panels::new(Matrix::new(&activation.arranged(w.up, d), d_inner, d).transposed()),

@@ -1,4 +1,4 @@
-//! The second half of a transformer layer, fused: `x + down(gelu(up(norm(x))))` (pre-norm; Xiong et al. 2020).
+//! The second half of a transformer layer, fused: `x + down(activation(up(norm(x))))` (pre-norm; Xiong et al. 2020).
 //!
 //! As in [`conv_block`](crate::conv_block), the wide inner layer exists as strips of a tile only, unless it is kept for the backward
 //! pass.
@@ -10,8 +10,8 @@ use crate::product::{Pair, Precision, Saved, Unit};
 use crate::rows::{for_overwrite, tile_height, with_scratch};
 use rayon::prelude::*;
 
-/// Output for the rows `x [rows, d]`, of the same shape; with `keep` also the input of GELU, `[rows, d_inner]`, which [`backward`] then
-/// need not compute again.
+/// Output for the rows `x [rows, d]`, of the same shape; with `keep` also the input of the activation, `[rows, d_inner]`, which
+/// [`backward`] then need not compute again.
 ///
 /// # Panics
 /// If the slices do not fit these shapes.
@@ -101,11 +101,14 @@ pub struct Gradients {
     pub norm: Option<[Vec<f32>; 2]>,
     /// `[d_inner, d]` and `[d_inner]`.
     pub up: linear::Gradients,
-    /// `[d, d_inner]` and `[d]`.
+    /// `[d, d_inner]`, or with an activation that joins halves `[d, d_inner / 2]`, and `[d]`.
     pub down: linear::Gradients,
 }
 
 /// Gradients of [`forward`] at `x` for the output gradient `dout [rows, d]`. `pre` is what the forward pass kept, or empty.
+///
+/// # Panics
+/// If gradients of a low-rank part of `up` are wanted beside an activation that joins halves.
 pub fn backward(
     x: &[f32],
     norm: Norm,

@@ -34,7 +34,7 @@ use crate::transcode::encode::Tokenize;
 const LENGTH: usize = 512;
 /// Steps before the clock starts.
 const WARMUP: usize = 2;
-/// Steps of training before a model that cuts sequences itself is measured without training.
+/// Steps of training before a model that cuts sequences itself is measured.
 const BALANCING: usize = 5;
 /// Learning rate of the measured steps.
 const RATE: f64 = 1e-4;
@@ -311,12 +311,19 @@ struct Cutting<'a> {
 }
 
 impl<'a> Cutting<'a> {
-    fn new(work: &'a Workload, device: &Device) -> Self {
+    /// After a few steps.
+    fn balanced(work: &'a Workload, device: &Device) -> Self {
         let (config, device) = (PretrainMxdnaConfig::preset(work.preset), device.clone().autodiff());
         let objective = MaskedLetters { masking: config.masking, balance: config.balance, seed: 0 };
         let model = Some(LetterModel::new(&config.mxdna, 0, &device));
         let random = stream(0, "benchmark", &[]);
-        Self { work, device, random, objective, optimizer: optimizer(), model, drawn: 0 }
+        let mut begun = Self { work, device, random, objective, optimizer: optimizer(), model, drawn: 0 };
+        ops::with_precision(work.precision, || {
+            for _ in 0..BALANCING {
+                begun.step();
+            }
+        });
+        begun
     }
 
     /// Draws masks and jitter, runs forward, backward and AdamW; the number of units.
@@ -343,25 +350,20 @@ impl<'a> Cutting<'a> {
     }
 }
 
-/// Pre-training of a model that cuts sequences itself: masks and jitter drawn, forward, backward and AdamW on random bases in memory.
+/// Pre-training of a model that cuts sequences itself: masks and jitter drawn, forward, backward and AdamW on random bases in memory. A few
+/// steps come first: a fresh model may cut nearly everything to single bases.
 #[must_use]
 pub fn mxdna_train(work: &Workload, device: &Device) -> Measurement {
-    let (mut cutting, mut units) = (Cutting::new(work, device), Vec::new());
+    let (mut cutting, mut units) = (Cutting::balanced(work, device), Vec::new());
     let measured = measure("mxdna-train", work, || units.push(cutting.step()));
     with_units(measured, work, &units, &cutting.encoder(), &work.letters(device))
 }
 
-/// A frozen model that cuts sequences itself, on random bases in memory, to the states of units. A few steps of training come first, and
-/// count in the memory: a fresh model may cut nearly everything to single bases.
+/// A frozen model that cuts sequences itself, on random bases in memory, to the states of units. The same steps of training come first,
+/// and count in the memory.
 #[must_use]
 pub fn mxdna_embed(work: &Workload, device: &Device) -> Measurement {
-    let mut cutting = Cutting::new(work, device);
-    ops::with_precision(work.precision, || {
-        for _ in 0..BALANCING {
-            cutting.step();
-        }
-    });
-    let (model, batch) = (cutting.encoder(), work.letters(device));
+    let (model, batch) = (Cutting::balanced(work, device).encoder(), work.letters(device));
     let mut units = Vec::new();
     let measured = ops::with_frozen_weights(|| {
         measure("mxdna-embed", work, || {
@@ -388,7 +390,7 @@ fn with_units(
     let choose = || {
         let start = Instant::now();
         let scores = scores.clone().into_data().try_into_vec_as::<f32>().expect("f32");
-        black_box(Selection::new(&scores, model.sizes(), &batch.lengths));
+        black_box(Selection::new(&scores, model.sizes(), &batch.lengths, &batch.special));
         start.elapsed().as_secs_f64()
     };
     let chosen = report("selection", work, 0, (0..WARMUP + work.runs).map(|_| choose()).collect()).seconds;

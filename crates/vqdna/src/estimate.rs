@@ -376,7 +376,7 @@ pub fn mxdna_step(config: &MxdnaConfig, masked: f64, step: &Step) -> Memory {
     let head = layer + linear(d, d) + 4 * d + linear(d, letters);
     let numbers = letters * d + (base_layers + unit_layers) * layer + tokenizer + 2 * d + head;
 
-    let rows = size(step.batch).saturating_mul(size(step.length) + 2);
+    let rows = size(step.batch).saturating_mul(size(step.length).saturating_add(2));
     let mean = sizes.iter().sum::<u64>() as f64 / sizes.len().max(1) as f64;
     let units = match config.units.grid {
         Grid::Compact => (rows as f64 / (SHORTER * mean).max(1.0)).ceil() as u64,
@@ -385,7 +385,8 @@ pub fn mxdna_step(config: &MxdnaConfig, masked: f64, step: &Step) -> Memory {
     let asked = (rows as f64 * masked).ceil() as u64;
     let pre = if step.recompute { 0 } else { step.units(2 * inner) };
     // Queries, keys and values, what was attended to, and a number a head; then both sides of the gate.
-    let per_base_layer = 2 * d + step.units(4 * d) + heads + pre;
+    let attention = if step.recompute { 0 } else { step.units(4 * d) + heads };
+    let per_base_layer = 2 * d + attention + pre;
     // Norm, jitter, what is scored; of an expert what its layers read.
     let per_base = base_layers * per_base_layer + 4 * d + 6 * d;
     // The norm, its output, queries, keys and values as rows and as kept, what was attended to twice, and the sum.
@@ -393,7 +394,8 @@ pub fn mxdna_step(config: &MxdnaConfig, masked: f64, step: &Step) -> Memory {
     // An expert after its convolution, and the assembly.
     let per_unit = 5 * d + 9 * d + unit_layers * per_unit_layer + 2 * d;
     // Back to bases: queries beside empty keys and values, then the head.
-    let back = (asked + units).saturating_mul(6 * d + step.units(4 * d)).saturating_add(asked * (8 * d + pre));
+    let back = asked.saturating_add(units).saturating_mul(6 * d + step.units(4 * d));
+    let back = back.saturating_add(asked.saturating_mul(8 * d + pre));
     let mut memory = Memory::of_module(numbers, numbers, step.threads);
     // Weights that read the same rows, joined.
     let joined = (base_layers + unit_layers + 1) * (3 * d * d + 2 * d * inner);

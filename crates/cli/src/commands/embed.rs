@@ -12,7 +12,7 @@ use super::predict::{BudgetArgs, ReadArgs, WindowArgs};
 use crate::arguments::{Compute, check_output};
 use crate::interrupt;
 
-/// Turn sequences into vectors: one for each, in their order, or with --pool none one for each base.
+/// Turn sequences into vectors: one for each, in their order, or with --pool none one for each base, pool or unit.
 ///
 /// INPUT is a table (CSV, TSV, JSON Lines, Parquet), FASTA or FASTQ, or with --fasta a BED file; `-` is a table on standard input.
 #[derive(ClapArgs, Clone, Debug)]
@@ -26,7 +26,7 @@ pub struct Args {
     /// Where vectors go: .parquet, .npy (with a sidecar of rows), .tsv, or `-` for text on standard output.
     #[arg(long, short, value_name = "OUT")]
     pub output: PathBuf,
-    /// Layer of the encoder; 0 are the vectors of codes. Default: the last.
+    /// Layer of the encoder; 0 are the vectors of codes or letters. Default: the last.
     #[arg(long)]
     pub layer: Option<usize>,
     /// What stands for a sequence. Padding never counts.

@@ -39,8 +39,8 @@ struct MxdnaArgs {
 /// Imports and says what of the file is not used.
 pub fn run(args: &Args) -> Result<Verdict> {
     let Layout::Mxdna(args) = &args.layout;
-    let taken = args.output.join("model.safetensors").exists();
-    ensure!(!taken, "{} already holds a model; choose another folder", args.output.display());
+    let is_taken = std::fs::read_dir(&args.output).is_ok_and(|mut files| files.next().is_some());
+    ensure!(!is_taken, "{} already holds files; choose another folder", args.output.display());
     let device = args.compute.open()?;
     let imported = read_mxdna(&args.weights, args.config.as_deref(), &device)?;
     let command_line: Vec<String> = std::env::args().collect();

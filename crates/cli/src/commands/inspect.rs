@@ -5,7 +5,7 @@ use clap::Args as ClapArgs;
 use serde_json::Value;
 use std::path::PathBuf;
 use vqdna::backbone::transformer::TransformerConfig;
-use vqdna::folder::{ModelConfig, PretrainedConfig, Vocabulary};
+use vqdna::folder::{ModelConfig, PretrainedConfig, Vocabulary, digest};
 use vqdna::tokenizer::mxdna::MxdnaConfig;
 use vqdna::tokenizer::vqdna::publish;
 use vqdna::weights;
@@ -78,6 +78,7 @@ fn show_mxdna(args: &Args, made: &ModelConfig, network: &MxdnaConfig) -> Result<
     };
     let sizes: Vec<String> = network.units.sizes.iter().map(usize::to_string).collect();
     data!("holds\t{}", made.kind());
+    data!("model\t{}", digest(&args.model)?);
     data!("file_bytes\t{}", std::fs::metadata(args.model.join("model.safetensors")).map_or(0, |file| file.len()));
     data!("parameters_base_layers\t{}", count(&["encoder.embed.", "encoder.bases."]));
     data!("parameters_tokenizer\t{}", count(&["encoder.tokenizer."]));

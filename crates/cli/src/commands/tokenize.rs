@@ -53,9 +53,9 @@ pub struct Args {
     /// Soft-masked bases: keep or drop. Default: as the vocabulary was learned.
     #[arg(long, value_name = "keep|drop")]
     pub soft_mask: Option<SoftMaskPolicy>,
-    /// Bases computed in one piece.
-    #[arg(long, default_value_t = 4096, value_parser = at_least_one)]
-    pub chunk: usize,
+    /// Bases computed in one piece. Default: 4096.
+    #[arg(long, value_parser = at_least_one)]
+    pub chunk: Option<usize>,
     /// Pieces computed together. Default: as many as make about 16,384 bases.
     #[arg(long, value_parser = at_least_one)]
     pub batch: Option<usize>,
@@ -68,6 +68,9 @@ pub struct Args {
     #[command(flatten)]
     pub compute: Compute,
 }
+
+/// Bases computed in one piece, unless told otherwise.
+const CHUNK: usize = 4096;
 
 /// A number of at least one.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
@@ -112,6 +115,7 @@ fn cut(args: &Args, device: &burn::prelude::Device) -> Result<Verdict> {
         ("--strand both", args.strand == Strands::Both),
         ("--ambiguous", args.ambiguous.is_some()),
         ("--soft-mask", args.soft_mask.is_some()),
+        ("--chunk", args.chunk.is_some()),
         ("--batch", args.batch.is_some()),
     ];
     if let Some((option, _)) = of_codes.iter().find(|(_, given)| *given) {
@@ -131,7 +135,7 @@ fn cut(args: &Args, device: &burn::prelude::Device) -> Result<Verdict> {
     let bar = bases_bar(None, "cutting");
     let (mut bases, mut count) = (0, 0_u64);
     for input in &args.inputs {
-        Input::Fasta(input.clone()).read(|sequences| -> Result<()> {
+        Input::Genome(input.clone()).read(|sequences| -> Result<()> {
             ops::with_precision(precision, || {
                 for Unit { sequence, span } in cutter.cut(&sequences, windows, Budget::default(), device) {
                     let Sequence { id, first, .. } = &sequences[sequence];
@@ -197,7 +201,7 @@ pub fn tokenize(args: &Args, vocabulary: &Vocabulary, device: &burn::prelude::De
             soft_mask: args.soft_mask.unwrap_or(learned.soft_mask),
         },
         both_strands: args.strand == Strands::Both,
-        chunk: args.chunk,
+        chunk: args.chunk.unwrap_or(CHUNK),
         batch: args.batch,
         precision: args.precision.on(device)?,
     };

@@ -30,7 +30,7 @@ pub struct Manifest<C> {
     pub machine: String,
     /// The resolved config.
     pub config: C,
-    /// The vocabulary that the run began with, named by its digest; none for a run that learned one.
+    /// The vocabulary or the model that the run began with, named by its digest; none for a run that began with neither.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<String>,
     /// Inputs with digests.

@@ -33,7 +33,7 @@ pub enum ImportError {
         /// What is wrong.
         reason: String,
     },
-    /// Shapes and config that make no network.
+    /// Shapes that make no network.
     #[error("{}: {source}", path.display())]
     Network {
         /// The file of weights.
@@ -51,6 +51,9 @@ pub enum ImportError {
 #[serde(default)]
 struct PublishedConfig {
     num_attention_heads: usize,
+    /// None for as many as there are heads.
+    num_key_value_heads: Option<usize>,
+    hidden_act: String,
     rope_theta: f64,
     layer_norm_eps: f64,
     router_jitter_noise: f64,
@@ -58,7 +61,14 @@ struct PublishedConfig {
 
 impl Default for PublishedConfig {
     fn default() -> Self {
-        Self { num_attention_heads: 16, rope_theta: 10_000.0, layer_norm_eps: 1e-5, router_jitter_noise: 0.01 }
+        Self {
+            num_attention_heads: 16,
+            num_key_value_heads: None,
+            hidden_act: "silu".to_owned(),
+            rope_theta: 10_000.0,
+            layer_norm_eps: 1e-5,
+            router_jitter_noise: 0.01,
+        }
     }
 }
 
@@ -87,6 +97,14 @@ pub fn read_mxdna(path: &Path, config: Option<&Path>, device: &Device) -> Result
     };
     let (mut arrays, _) = weights::read(path).map_err(wrong)?;
     let network = network(&arrays, &published).map_err(wrong)?;
+    if !network.d_model.is_multiple_of(network.heads.max(1)) {
+        let path = config.map_or(beside, Path::to_owned);
+        let (heads, d) = (network.heads, network.d_model);
+        let reason = format!(
+            "`num_attention_heads` is {heads} (16 if absent), which does not divide the width of the weights, {d}"
+        );
+        return Err(ImportError::Config { path, reason });
+    }
     network.check().map_err(|source| ImportError::Network { path: path.to_owned(), source })?;
     let unused = arrays.remove(UNUSED).map(|_| UNUSED.to_owned()).into_iter().collect();
     let fresh = LetterModel::new(&network, 0, device);
@@ -126,15 +144,27 @@ pub fn save_mxdna(folder: &Path, from: &Path, imported: &Imported, command_line:
 fn read_config(path: &Path) -> Result<PublishedConfig, ImportError> {
     let wrong = |reason: String| ImportError::Config { path: path.to_owned(), reason };
     let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
-    serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))
+    let mut parser = serde_json::Deserializer::from_str(&text);
+    let found: PublishedConfig = serde_path_to_error::deserialize(&mut parser)
+        .map_err(|e| wrong(format!("field `{}`: {}", e.path(), e.inner())))?;
+    if found.num_key_value_heads.is_some_and(|heads| heads != found.num_attention_heads) {
+        return Err(wrong(
+            "`num_key_value_heads` is not `num_attention_heads`; shared heads are not supported".to_owned(),
+        ));
+    }
+    if found.hidden_act != "silu" {
+        return Err(wrong(format!("`hidden_act` is `{}`; only `silu` is supported", found.hidden_act)));
+    }
+    Ok(found)
 }
 
 /// The network whose weights these are.
 fn network(arrays: &Arrays, published: &PublishedConfig) -> Result<MxdnaConfig, WeightError> {
     let shape = |name: &str, axes: usize| {
         let missing = || WeightError::Missing { name: name.to_owned() };
-        let shape = &arrays.get(name).ok_or_else(missing)?.shape;
-        if shape.len() == axes { Ok(shape.clone()) } else { Err(missing()) }
+        let found = arrays.get(name).ok_or_else(missing)?.shape.clone();
+        let wrong = || WeightError::Shape { name: name.to_owned(), found: found.clone(), expected: vec![0; axes] };
+        if found.len() == axes { Ok(found) } else { Err(wrong()) }
     };
     let embedding = shape("model.embed_tokens.weight", 2)?;
     if embedding[0] != LETTERS {

@@ -36,8 +36,9 @@ pub use mxdna::{PretrainedMxdna, publish as publish_mxdna};
 pub use pretrained::{Pretrained, PretrainedConfig, publish};
 pub use vocabulary::Vocabulary;
 
-/// The newest `format_version` of `config.json` that this program writes and reads.
-pub const FORMAT_VERSION: u64 = 1;
+/// The newest `format_version` of `config.json` that this program reads. Version 2 knows models that cut sequences themselves; folders of
+/// others are written as version 1, which older programs read.
+pub const FORMAT_VERSION: u64 = 2;
 
 /// What `config.json` holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,7 +56,8 @@ pub struct ModelConfig {
     /// The encoder of a model that cuts sequences itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mxdna: Option<MxdnaConfig>,
-    /// What became of letters when it learned, and becomes of them when it tokenizes.
+    /// What became of letters when it learned, and becomes of them when it tokenizes. A model that cuts sequences itself reads what is no
+    /// certain base as N then.
     pub letters: Policy,
     /// What was pre-trained; none in a vocabulary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -205,7 +207,7 @@ impl ModelConfig {
         Self {
             architectures: vec!["Vqdna".to_owned()],
             model_type: "vqdna".to_owned(),
-            format_version: FORMAT_VERSION,
+            format_version: 1,
             tokenizer: Some(tokenizer.clone()),
             mxdna: None,
             letters,
@@ -346,8 +348,11 @@ fn read_weights(folder: &Path, prefix: &str) -> Result<Arrays, FolderError> {
     read.map(|(arrays, _)| arrays).map_err(|source| FolderError::Weights { path, source })
 }
 
-/// BLAKE3 of the weights of a folder.
-fn digest(folder: &Path) -> Result<String, FolderError> {
+/// BLAKE3 of the weights of a folder, which names its model.
+///
+/// # Errors
+/// If they cannot be read.
+pub fn digest(folder: &Path) -> Result<String, FolderError> {
     digest_of(&folder.join(WEIGHTS))
 }
 

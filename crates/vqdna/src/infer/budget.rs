@@ -70,10 +70,9 @@ pub(super) fn floats_of_codes(d_code: usize, backbone: Option<&Transformer>) -> 
     2 * d_code + width.div_ceil(pool)
 }
 
-/// The same in a model that cuts sequences itself: in layers over bases input, output, and both sides of the gate.
+/// The same in a model that cuts sequences itself: the assembly of units, where each base may be one.
 pub(super) fn floats_of_letters(encoder: &Mxdna) -> usize {
-    let inner = encoder.bases.first().map_or(0, |layer| layer.ffn.gate.weight.dims()[0]);
-    8 * encoder.norm.weight.dims()[0] + 3 * inner
+    14 * encoder.norm.weight.dims()[0]
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::Path;
 use vqdna_data::bucket::by_budget;
 
 use super::budget::{floats_of_codes, floats_of_letters, groups};
+use super::windows::without_overlaps;
 use super::{Budget, Sequence, Windows};
 use crate::backbone::transformer::Transformer;
 use crate::folder::{self, Finetuned, FolderError, ModelConfig, Pretrained, PretrainedMxdna, Vocabulary};
@@ -131,7 +132,7 @@ impl Embedder {
         }
     }
 
-    /// The layer that vectors are taken from; 0 is the vectors of codes.
+    /// The layer that vectors are taken from; 0 is the vectors of codes or letters.
     #[must_use]
     pub fn layer(&self) -> usize {
         self.layer
@@ -167,9 +168,12 @@ impl Embedder {
             Network::Letters(encoder) => floats_of_letters(encoder),
         });
         let each = together.flat_map(move |places| self.places(sequences, &places, pooling, positions, device));
-        match pooling {
-            None => Box::new(each),
-            Some(pooling) => Box::new(Merged { parts: each, pooling, waiting: None }),
+        match (pooling, &self.network) {
+            (Some(pooling), _) => Box::new(Merged { parts: each, pooling, waiting: None }),
+            (None, Network::Codes(..)) => Box::new(each),
+            (None, Network::Letters(_)) => {
+                Box::new(without_overlaps(each, |found| (found.sequence, found.bases.clone())))
+            }
         }
     }
 
@@ -227,7 +231,12 @@ impl Embedder {
                 vector: vector.to_vec(),
             };
             let all = values.chunks(width).zip(spans).filter(|(_, span)| !span.is_empty()).map(position);
-            all.filter(|vector| place.own.contains(&vector.bases.start)).collect()
+            // A pool belongs where it begins, a unit where its anchor is.
+            let place_of = |bases: &Range<usize>| match &self.network {
+                Network::Codes(..) => bases.start,
+                Network::Letters(_) => bases.start + bases.len() / 2,
+            };
+            all.filter(|vector| place.own.contains(&place_of(&vector.bases))).collect()
         };
         places.iter().zip(values.chunks(positions * width)).zip(spans).map(each).collect()
     }

@@ -31,6 +31,8 @@ pub enum Input {
     },
     /// FASTA or FASTQ; each record is a sequence.
     Fasta(PathBuf),
+    /// The same, where records without bases are passed over.
+    Genome(PathBuf),
     /// The letters at places of a genome.
     Bed {
         /// The places.
@@ -113,9 +115,12 @@ impl Input {
                     }
                 }
             }
-            Self::Fasta(path) => {
+            Self::Fasta(path) | Self::Genome(path) => {
                 for record in fasta::read_all(std::slice::from_ref(path)).map_err(InputError::from)? {
                     let record = record.map_err(InputError::from)?;
+                    if record.bases.is_empty() && matches!(self, Self::Genome(_)) {
+                        continue;
+                    }
                     push(Some(checked(path, record.name, record.bases)?))?;
                 }
             }

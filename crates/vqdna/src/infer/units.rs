@@ -6,6 +6,7 @@ use std::path::Path;
 use vqdna_data::bucket::by_budget;
 
 use super::budget::{floats_of_letters, groups};
+use super::windows::without_overlaps;
 use super::{Budget, Sequence, Windows};
 use crate::folder::{Finetuned, FolderError, Kind, ModelConfig, PretrainedMxdna};
 use crate::ops;
@@ -88,17 +89,11 @@ impl Cutter {
             let own = Windows::own(&parts);
             parts.into_iter().zip(own).map(move |(bases, own)| Place { sequence, bases, own })
         });
-        let together = groups(places, budget.bases(size_of::<UnitSpan>()), |place| place.bases.len());
+        let together =
+            groups(places, budget.bases(size_of::<UnitSpan>() / size_of::<f32>()), |place| place.bases.len());
         let positions = budget.batch(floats_of_letters(&self.encoder));
-        let mut last = (0, 0);
-        together.flat_map(move |places| self.places(sequences, &places, positions, device)).filter(move |unit| {
-            let (sequence, end) = last;
-            let is_free = unit.sequence != sequence || unit.span.bases.start >= end;
-            if is_free {
-                last = (unit.sequence, unit.span.bases.end);
-            }
-            is_free
-        })
+        let units = together.flat_map(move |places| self.places(sequences, &places, positions, device));
+        without_overlaps(units, |unit| (unit.sequence, unit.span.bases.clone()))
     }
 
     /// The units of windows, in their order.

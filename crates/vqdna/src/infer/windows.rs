@@ -35,6 +35,22 @@ impl Windows {
     }
 }
 
+/// Stretches of sequences in order, without those that overlap one before them: where windows meet, both may have cut the same bases.
+pub(super) fn without_overlaps<T>(
+    stretches: impl Iterator<Item = T>,
+    of: impl Fn(&T) -> (usize, Range<usize>),
+) -> impl Iterator<Item = T> {
+    let (mut sequence, mut end) = (0, 0);
+    stretches.filter(move |stretch| {
+        let (of, bases) = of(stretch);
+        let is_free = of != sequence || bases.start >= end;
+        if is_free {
+            (sequence, end) = (of, bases.end);
+        }
+        is_free
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,14 +6,13 @@ use burn::tensor::activation::log_softmax;
 use rand::RngExt;
 
 use super::masked::masking::{MaskingConfig, Treatment};
-use super::{Measures, Objective, Outcome};
+use super::{Measures, Objective, Outcome, sum};
 use crate::batch::{CodeBatch, CodeWindow};
 use crate::head::nucleotide::NucleotideHead;
 use crate::layers::Rows;
 use crate::ops;
 use crate::seed::stream;
 use crate::tokenizer::mxdna::{LETTERS, LetterBatch, MASKED, Mxdna, MxdnaConfig, letter};
-use crate::weights::to_array;
 
 /// An encoder that cuts sequences itself, and what tells bases from its units.
 #[derive(Module, Debug)]
@@ -68,7 +67,7 @@ struct Asked {
 impl Asked {
     /// `masked`: for each sequence of `positions`, those that are masked.
     fn new(masked: &[Vec<i32>], positions: usize, device: &Device) -> Self {
-        // One at least: no tensor is empty.
+        // One at least, so that the rows of every sequence are some.
         let most = masked.iter().map(Vec::len).max().unwrap_or(0).max(1);
         let shape = [masked.len(), most];
         let (mut rows, mut places, mut real, mut within) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -187,19 +186,21 @@ impl Objective for MaskedLetters {
     /// Measures of masks that the seed fixes. Masked positions show nothing but that they are masked.
     fn evaluate(&self, model: &LetterModel, batches: &mut dyn Iterator<Item = CodeBatch>) -> Measures {
         let (mut nats, mut right, mut asked, mut bases, mut units) = (0.0, 0.0, 0, 0, 0);
-        for batch in batches {
-            let puzzle = self.puzzle(&batch, &self.masking.without_noise(), "masks of held-out windows");
-            let (features, _, found) = ops::with_frozen_weights(|| Self::features(model, &puzzle, None));
-            bases += batch.windows.iter().map(CodeWindow::bases).sum::<usize>();
-            (units, asked) = (units + found, asked + puzzle.count);
-            if puzzle.count == 0 {
-                continue;
+        ops::with_frozen_weights(|| {
+            for batch in batches {
+                let puzzle = self.puzzle(&batch, &self.masking.without_noise(), "masks of held-out windows");
+                let (features, _, found) = Self::features(model, &puzzle, None);
+                bases += batch.windows.iter().map(CodeWindow::bases).sum::<usize>();
+                (units, asked) = (units + found, asked + puzzle.count);
+                if puzzle.count == 0 {
+                    continue;
+                }
+                let logits = model.head.head.out.forward(features.unsqueeze_dim(0)).squeeze_dim::<2>(0);
+                let said = logits.clone().argmax(1).squeeze_dim::<1>(1);
+                right += sum(said.equal(puzzle.letters.clone()).float());
+                nats -= sum(log_softmax(logits, 1).gather(1, puzzle.letters.unsqueeze_dim(1)).squeeze_dim::<1>(1));
             }
-            let logits = model.head.head.out.forward(features.unsqueeze_dim(0)).squeeze_dim::<2>(0);
-            let said = logits.clone().argmax(1).squeeze_dim::<1>(1);
-            right += sum(said.equal(puzzle.letters.clone()).float());
-            nats -= sum(log_softmax(logits, 1).gather(1, puzzle.letters.unsqueeze_dim(1)).squeeze_dim::<1>(1));
-        }
+        });
         let named = |name: &str, value: f64| (name.to_owned(), value);
         let mut measures = Measures::new();
         if asked > 0 {
@@ -215,9 +216,4 @@ impl Objective for MaskedLetters {
             .extend([named("bases_per_unit", bases as f64 / units.max(1) as f64), named("masked_bases", asked as f64)]);
         measures
     }
-}
-
-/// A sum on the host, where it does not lose digits.
-fn sum(values: Tensor<1>) -> f64 {
-    to_array(values).values.iter().map(|&value| f64::from(value)).sum()
 }

@@ -9,6 +9,8 @@ pub mod supervised;
 use burn::module::Module;
 use burn::prelude::*;
 
+use crate::weights::to_array;
+
 /// One forward pass.
 #[derive(Clone, Debug)]
 pub struct Outcome<C> {
@@ -52,4 +54,9 @@ pub trait Objective {
 
     /// Measures on held-out batches; `model` is without autodiff.
     fn evaluate(&self, model: &Self::Model, batches: &mut dyn Iterator<Item = Self::Batch>) -> Measures;
+}
+
+/// A sum on the host, where it does not lose digits.
+fn sum(values: Tensor<1>) -> f64 {
+    to_array(values).values.iter().map(|&value| f64::from(value)).sum()
 }

@@ -179,7 +179,7 @@ pub fn with_recomputation<R>(work: impl FnOnce() -> R) -> R {
 }
 
 /// Runs `work` on models that nobody trains meanwhile: weights are brought into the order in which kernels read them once, and stay
-/// so until the end. They take their memory a second time.
+/// so until the end. They take their memory a second time, and weights that are [`joined`] a third time.
 pub fn with_frozen_weights<R>(work: impl FnOnce() -> R) -> R {
     #[cfg(feature = "cpu")]
     return flex::with_frozen_weights(work);

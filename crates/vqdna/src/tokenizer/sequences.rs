@@ -50,7 +50,7 @@ impl SequenceRows {
         Self::Codes(CodedRows::new(coded(first), second.map(coded)), Box::new(vocabulary.quantizer.clone()))
     }
 
-    /// Positions of each row.
+    /// Positions of each row: bases, one more between those of a pair, and of letters one before and one after them.
     #[must_use]
     pub fn lengths(&self) -> Vec<usize> {
         match self {

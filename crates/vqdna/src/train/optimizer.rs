@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use crate::ops::{self, AdamwStep};
-use crate::weights::{Arrays, NamePath, WeightError, replace, to_array, to_tensor};
+use crate::weights::{Array, Arrays, NamePath, WeightError, replace, to_array, to_tensor};
 
 /// Settings of AdamW.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -93,7 +93,19 @@ impl Gradients {
 #[derive(Clone, Debug)]
 pub struct Adamw {
     config: AdamwConfig,
-    moments: BTreeMap<String, [Tensor<1>; 2]>,
+    moments: BTreeMap<String, Moments>,
+    steps: u64,
+}
+
+/// Bits of the lower part of a count, which a float holds exactly.
+const LOW: u64 = (1 << 20) - 1;
+
+/// What is remembered of a parameter.
+#[derive(Clone, Debug)]
+struct Moments {
+    first: Tensor<1>,
+    second: Tensor<1>,
+    /// Steps in which it had a gradient: fewer than all for an expert that nothing was given to.
     steps: u64,
 }
 
@@ -115,11 +127,19 @@ impl Adamw {
         (module.map(&mut update), norm)
     }
 
-    /// Moments as `first.NAME` and `second.NAME`.
+    /// Moments as `first.NAME` and `second.NAME`, and where it is not that of all as `steps.NAME` the number of a parameter's steps.
+    /// Parameters that never had a gradient have none of them.
     #[must_use]
     pub fn to_arrays(&self) -> Arrays {
-        let named = |(name, [first, second]): (&String, &[Tensor<1>; 2])| {
-            [(format!("first.{name}"), to_array(first.clone())), (format!("second.{name}"), to_array(second.clone()))]
+        let named = |(name, moments): (&String, &Moments)| {
+            let Moments { first, second, steps } = moments;
+            let count = Array { shape: vec![2], values: vec![(steps >> 20) as f32, (steps & LOW) as f32] };
+            let count = (*steps != self.steps).then(|| (format!("steps.{name}"), count));
+            let all = [
+                (format!("first.{name}"), to_array(first.clone())),
+                (format!("second.{name}"), to_array(second.clone())),
+            ];
+            all.into_iter().chain(count)
         };
         self.moments.iter().flat_map(named).collect()
     }
@@ -127,7 +147,7 @@ impl Adamw {
     /// The optimiser as [`Adamw::to_arrays`] left it after `steps` steps.
     ///
     /// # Errors
-    /// If a moment of a parameter is missing or its length differs.
+    /// If one moment of a parameter is missing or its length differs.
     pub fn from_arrays<M: Module>(
         config: &AdamwConfig,
         module: &M,
@@ -145,7 +165,15 @@ impl Adamw {
                 }
                 Ok(to_tensor(array, device))
             };
-            moments.insert(name.clone(), [moment("first")?, moment("second")?]);
+            if ["first", "second"].iter().all(|kind| !arrays.contains_key(&format!("{kind}.{name}"))) {
+                continue;
+            }
+            let own = arrays.get(&format!("steps.{name}")).and_then(|count| match count.values[..] {
+                [high, low] => Some(((high as u64) << 20) + low as u64),
+                _ => None,
+            });
+            let (first, second) = (moment("first")?, moment("second")?);
+            moments.insert(name.clone(), Moments { first, second, steps: own.unwrap_or(steps) });
         }
         Ok(Self { config: config.clone(), moments, steps })
     }
@@ -193,20 +221,23 @@ impl ModuleMapper for Update<'_> {
         let name = self.path.name();
         let Some(gradient) = self.gradients.0.remove(&name) else { return param };
         let zeros = || Tensor::zeros(gradient.dims(), &gradient.device());
-        let moments = self.optimizer.moments.remove(&name).unwrap_or_else(|| [zeros(), zeros()]);
+        let fresh = || Moments { first: zeros(), second: zeros(), steps: 0 };
+        let Moments { first, second, steps } = self.optimizer.moments.remove(&name).unwrap_or_else(fresh);
+        let steps = steps + 1;
         let config = &self.optimizer.config;
         let step = AdamwStep {
             rate: self.rate,
             betas: (config.beta1, config.beta2),
             eps: config.eps,
             weight_decay: if D > 1 { config.weight_decay } else { 0.0 },
-            time: self.optimizer.steps,
+            time: steps,
             scale: self.scale,
         };
         replace(param, |old| {
             let shape = old.dims();
-            let (new, moments) = ops::adamw(old.inner().flatten::<1>(0, D - 1), gradient, moments, step);
-            self.optimizer.moments.insert(name, moments);
+            let old = old.inner().flatten::<1>(0, D - 1);
+            let (new, [first, second]) = ops::adamw(old, gradient, [first, second], step);
+            self.optimizer.moments.insert(name, Moments { first, second, steps });
             Tensor::from_inner(new.reshape(shape))
         })
     }

@@ -124,6 +124,17 @@ fn unknown_bases_and_long_sequences_are_sequences() {
     }
 }
 
+/// On the sparse grid as on the compact one, the number of a unit is not its place.
+#[test]
+fn ranks_are_not_anchors() {
+    let device = Device::flex();
+    for grid in [Grid::Compact, Grid::Sparse] {
+        let of = |places| states(&run(&model(&config(places, grid), &device), &[sequence(1, 40)], 42), 0);
+        let (anchor, rank) = (of(UnitPlaces::Anchor), of(UnitPlaces::Rank));
+        assert!(anchor.iter().zip(&rank).any(|(a, b)| (a - b).abs() > 1e-3), "{grid:?}");
+    }
+}
+
 /// Where every base is a unit, nothing is left out, and the grids are one.
 #[test]
 fn grids_differ_by_what_lies_between_units() {

@@ -13,13 +13,13 @@ use crate::seed::Stream;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MaskingConfig {
-    /// Expected share of the positions that are masked. Paper: 0.25.
+    /// Expected share of the positions that are masked. VQDNA: 0.25; MxDNA: 0.15.
     pub share: f64,
     /// Neighbouring bases that are masked together; 1 masks single bases.
     pub span: usize,
-    /// Of the masked positions, the share that show the mask vector.
+    /// Of the masked positions, the share that show the mask vector, or the mask letter.
     pub replaced: f64,
-    /// Of the masked positions, the share that show random codes; what is left over shows its own.
+    /// Of the masked positions, the share that show random codes, or a random base; what is left over shows its own.
     pub random: f64,
 }
 

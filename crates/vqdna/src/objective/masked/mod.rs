@@ -12,10 +12,11 @@ pub mod pretrain;
 use burn::prelude::*;
 use burn::tensor::activation::log_softmax;
 
+use super::sum;
 use crate::backbone::transformer::{Transformer, TransformerConfig};
 use crate::head::masked::MaskedHeads;
 use crate::layers::Asked;
-use crate::weights::{self, Arrays, WeightError, to_array};
+use crate::weights::{self, Arrays, WeightError};
 
 /// What of a batch is masked, and what is to be told: drawn on the host, where the rows are known without asking the device.
 #[derive(Clone, Debug)]
@@ -231,11 +232,6 @@ impl MaskedModel {
             }
         }
     }
-}
-
-/// A sum on the host, where it does not lose digits.
-fn sum(values: Tensor<1>) -> f64 {
-    to_array(values).values.iter().map(|&value| f64::from(value)).sum()
 }
 
 /// Names of the heads; all others belong to the backbone.

@@ -275,7 +275,8 @@ pub struct Hidden {
 pub struct Placed {
     /// `[batch, rows, d]`.
     pub states: Tensor<3>,
-    /// `[batch, rows]`: 1 for a row of a sequence, the special ones included; 0 for padding.
+    /// `[batch, rows]`: 1 for a row that stands for something or is special; 0 for padding, and on the sparse grid for a position
+    /// between units.
     pub real: Tensor<2>,
     /// For each sequence, the bases that each of its rows stands for; none for a special one.
     pub spans: Vec<Vec<Range<usize>>>,
@@ -283,6 +284,9 @@ pub struct Placed {
 
 impl Mxdna {
     /// The hidden states of a batch; those at padding mean nothing. `jitter`, in training, as for [`UnitLayer::forward`].
+    ///
+    /// # Panics
+    /// If lengths or flags do not fit the ids.
     #[must_use]
     pub fn forward(&self, letters: &Letters, jitter: Option<Tensor<3>>) -> Hidden {
         let bases = self.base_states(letters, self.bases.len());
@@ -291,7 +295,7 @@ impl Mxdna {
         Hidden { bases, units, tokens }
     }
 
-    /// Factors around 1 for [`Mxdna::forward`] in training; none if the model is without jitter.
+    /// Factors around 1 for [`Mxdna::forward`] in training, `[batch, positions, d]`; none if the model is without jitter.
     pub fn jitter(&self, letters: &Letters, random: &mut Stream) -> Option<Tensor<3>> {
         let share = self.tokenizer.jitter as f32;
         if share == 0.0 {
@@ -366,14 +370,12 @@ impl Mxdna {
     fn cut(&self, bases: &Rows, letters: &Letters, jitter: Option<Tensor<3>>) -> (UnitTokens, Rows) {
         let input = Positions { states: bases.states.clone(), lengths: letters.lengths, special: letters.special };
         let tokens = self.tokenizer.forward(input, jitter);
-        let places = match self.places {
-            UnitPlaces::Rank => None,
-            UnitPlaces::Anchor => {
-                let anchors = tokens.kept.positions.iter().map(|&at| at.max(0)).collect::<Vec<_>>();
-                let shape = [letters.lengths.len(), tokens.kept.width];
-                Some(Tensor::from_data(TensorData::new(anchors, shape), &bases.states.device()))
-            }
+        let places: Vec<i32> = match self.places {
+            UnitPlaces::Anchor => tokens.kept.positions.iter().map(|&at| at.max(0)).collect(),
+            UnitPlaces::Rank => tokens.ranks(),
         };
+        let shape = [letters.lengths.len(), tokens.kept.width];
+        let places = Some(Tensor::from_data(TensorData::new(places, shape), &bases.states.device()));
         let units = Rows { states: tokens.assembled.hidden.clone(), real: tokens.real.clone(), places };
         (tokens, units)
     }

@@ -12,7 +12,7 @@ pub struct LetterBatch {
     pub ids: Tensor<2, Int>,
     /// Positions of each sequence, the special ones included.
     pub lengths: Vec<usize>,
-    /// `[batch, positions]`: the first and last position of each sequence, and padding.
+    /// `[batch, positions]`: the first and last position of each sequence, the one between those of a pair, and padding.
     pub special: Vec<bool>,
 }
 
@@ -27,7 +27,7 @@ impl LetterBatch {
             ids[0] = FIRST;
             ids[inner.clone()].copy_from_slice(row);
             ids[inner.end] = LAST;
-            special[inner].fill(false);
+            special[inner].iter_mut().zip(row).for_each(|(special, &id)| *special = id == LAST);
         }
         Self {
             ids: Tensor::from_data(TensorData::new(ids, [rows.len(), positions]), device),
@@ -74,7 +74,7 @@ impl LetterRows {
         Self { first, second }
     }
 
-    /// Positions of each row, the special ones included.
+    /// Positions of each row, the special ones included: two, and between those of a pair one more.
     #[must_use]
     pub fn lengths(&self) -> Vec<usize> {
         let second = |row: usize| self.second.as_ref().map_or(0, |second| 1 + second[row].len());
@@ -118,6 +118,7 @@ mod tests {
         let pairs = LetterRows::new(vec![short.clone()], Some(vec![short]));
         assert_eq!(ids(&pairs.batch(&[0], &device)), [2, 6, 3, 6, 3]);
         assert_eq!(pairs.lengths(), [5]);
+        assert_eq!(pairs.batch(&[0], &device).special, [true, false, true, false, true]);
         let empty = LetterRows::new(vec![Vec::new()], None).batch(&[0], &device);
         assert_eq!((ids(&empty), &empty.special), (vec![2, 3], &vec![true, true]));
     }

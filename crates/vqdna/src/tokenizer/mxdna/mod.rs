@@ -16,7 +16,7 @@ use burn::tensor::IndexingUpdateOp;
 use burn::tensor::activation::softmax;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-use vqdna_kernels::units::{NONE, unit};
+use vqdna_kernels::units::NONE;
 
 use crate::layers::{LayerNorm, Projection};
 use crate::seed::{Stream, stream};
@@ -155,17 +155,30 @@ impl UnitTokens {
         let positions = self.selection.anchors.len() / batch.max(1);
         let of = |(sequence, kept): (usize, &[i32])| -> Vec<Range<usize>> {
             let anchors = &self.selection.anchors[sequence * positions..][..positions];
-            let span = |at: usize| match usize::try_from(anchors[at]) {
-                Ok(number) => {
-                    let unit = unit(at, sizes[number], &(1..positions)).expect("a unit lies in its sequence");
-                    unit.start - 1..unit.end - 1
-                }
-                Err(_) => 0..0,
-            };
+            let span = |at: usize| usize::try_from(anchors[at]).map_or(0..0, |expert| bases_of(at, sizes[expert]));
             kept.iter().filter_map(|&at| usize::try_from(at).ok()).map(span).collect()
         };
         self.kept.positions.chunks(self.kept.width.max(1)).enumerate().map(of).collect()
     }
+
+    /// `[batch, tokens]`: how many tokens of its sequence stand before each.
+    fn ranks(&self) -> Vec<i32> {
+        let real = to_array(self.real.clone()).values;
+        let of = |row: &[f32]| -> Vec<i32> {
+            let counted = row.iter().scan(0, |before, &real| {
+                *before += i32::from(real == 1.0);
+                Some((*before - i32::from(real == 1.0)).max(0))
+            });
+            counted.collect()
+        };
+        real.chunks(self.kept.width.max(1)).flat_map(of).collect()
+    }
+}
+
+/// The bases of a unit, by the position of its anchor; the first position of a sequence is no base.
+fn bases_of(anchor: usize, size: usize) -> Range<usize> {
+    let start = anchor - size / 2 - 1;
+    start..start + size
 }
 
 impl UnitLayer {
@@ -191,7 +204,7 @@ impl UnitLayer {
         let Positions { states, lengths, special } = input;
         let normed = self.norm.forward(states.clone());
         let scores = self.scores(normed.clone(), special, jitter);
-        let selection = Selection::new(&to_array(scores.clone()).values, &self.sizes, lengths);
+        let selection = Selection::new(&to_array(scores.clone()).values, &self.sizes, lengths, special);
         let units = selection.by_size(&self.sizes);
         let (aggregated, balance) = self.aggregate(states, normed, scores.clone(), &units);
         let kept = match self.grid {
@@ -207,14 +220,12 @@ impl UnitLayer {
         let scores = self.scores(self.norm.forward(input.states.clone()), input.special, None);
         let [_, positions, sizes] = scores.dims();
         let gates = to_array(softmax(scores.clone(), 2)).values;
-        let selection = Selection::new(&to_array(scores).values, &self.sizes, input.lengths);
+        let selection = Selection::new(&to_array(scores).values, &self.sizes, input.lengths, input.special);
         let of = |(sequence, anchors): (usize, &[i32])| -> Vec<UnitSpan> {
             let span = |(at, &expert): (usize, &i32)| {
                 let expert = usize::try_from(expert).ok()?;
-                let covered = unit(at, self.sizes[expert], &(1..positions)).expect("a unit lies in its sequence");
                 let gate = gates[(sequence * positions + at) * sizes + expert];
-                // The first position is no base.
-                Some(UnitSpan { bases: covered.start - 1..covered.end - 1, anchor: at - 1, expert, gate })
+                Some(UnitSpan { bases: bases_of(at, self.sizes[expert]), anchor: at - 1, expert, gate })
             };
             anchors.iter().enumerate().filter_map(span).collect()
         };

@@ -34,17 +34,26 @@ pub struct Kept {
 }
 
 impl Selection {
-    /// Chooses units by score, between the first and the last position of each sequence, which are special.
+    /// Chooses units by score, between the first and the last position of each sequence, none of which covers a special position.
     ///
     /// - `scores`: `[batch, positions, sizes]`; `lengths`: of each sequence, with both special positions
+    /// - `special`: `[batch, positions]`
     #[must_use]
-    pub fn new(scores: &[f32], sizes: &[usize], lengths: &[usize]) -> Self {
+    pub fn new(scores: &[f32], sizes: &[usize], lengths: &[usize], special: &[bool]) -> Self {
         let positions = scores.len() / (lengths.len() * sizes.len()).max(1);
         let (mut anchors, mut owners) = (vec![NONE; lengths.len() * positions], vec![NONE; lengths.len() * positions]);
         let each = anchors.par_chunks_mut(positions.max(1)).zip(owners.par_chunks_mut(positions.max(1)));
         let each = each.zip(scores.par_chunks((positions * sizes.len()).max(1))).zip(lengths);
-        each.for_each(|(((anchors, owners), scores), &length)| {
-            units::select(scores, sizes, inner(length), anchors, owners);
+        each.zip(special.par_chunks(positions.max(1))).for_each(|((((anchors, owners), scores), &length), special)| {
+            // Stretches between special positions; there is more than one in a pair of sequences only.
+            let mut start = inner(length).start;
+            while start < inner(length).end {
+                let bases = special[start..inner(length).end].iter().take_while(|&&special| !special).count();
+                let stretch = start..start + bases;
+                let scores = &scores[stretch.start * sizes.len()..stretch.end * sizes.len()];
+                units::select(scores, sizes, 0..bases, &mut anchors[stretch.clone()], &mut owners[stretch]);
+                start += bases + 1;
+            }
         });
         Self { anchors, owners, positions }
     }
@@ -110,15 +119,26 @@ mod tests {
     #[test]
     fn sequences_of_no_two_or_more_positions_are_cut() {
         let lengths = [0, 1, 2, 3, 5];
-        let selection = Selection::new(&[0.5; 5 * 5 * 2], &[1, 2], &lengths);
+        let special: Vec<bool> = lengths.iter().flat_map(|&n| (0..5).map(move |at| at == 0 || at + 1 >= n)).collect();
+        let selection = Selection::new(&[0.5; 5 * 5 * 2], &[1, 2], &lengths, &special);
         let covered = |n: usize| selection.owners[n * 5..(n + 1) * 5].iter().filter(|&&owner| owner != NONE).count();
         assert_eq!([0, 1, 2, 3, 4].map(covered), [0, 0, 0, 1, 3]);
-        let special: Vec<bool> = lengths.iter().flat_map(|&n| (0..5).map(move |at| at == 0 || at + 1 >= n)).collect();
         let kept = selection.kept(&special, &lengths);
         assert_eq!(kept.width, 5);
         assert_eq!(kept.positions[..10], [-1, -1, -1, -1, -1, 0, -1, -1, -1, -1]);
         assert_eq!(kept.positions[10..20], [0, 1, -1, -1, -1, 0, 1, 2, -1, -1]);
         let units = selection.by_size(&[1, 2]);
         assert_eq!(units[0].covered, units[0].anchors);
+    }
+
+    #[test]
+    fn no_unit_covers_what_stands_between_the_sequences_of_a_pair() {
+        // The best unit of three bases would lie across the middle.
+        let special = [true, false, false, true, false, false, true];
+        let mut scores = vec![0.1; 7 * 2];
+        scores[3 * 2 + 1] = 9.0;
+        let selection = Selection::new(&scores, &[1, 3], &[7], &special);
+        assert_eq!(selection.owners, [NONE, 0, 0, NONE, 0, 0, NONE]);
+        assert_eq!(selection.kept(&special, &[7]).positions, [0, 1, 2, 3, 4, 5, 6]);
     }
 }
