@@ -255,7 +255,7 @@ fn models() {
     for (model, parts) in [
         ("unknown", &["unknown/config.json", "surprise"][..]),
         ("unknown_within", &["unknown_within/config.json", "colour"]),
-        ("newer", &["newer/config.json", "`format_version` is 2", "up to 1"]),
+        ("newer", &["newer/config.json", "`format_version` is 3", "up to 2"]),
         ("unversioned", &["unversioned/config.json", "format_version"]),
         ("foreign", &["foreign/config.json", "model_type"]),
         ("wider", &["wider/model.safetensors", "codebooks.1.", "[128", "[256"]),
