@@ -19,6 +19,8 @@ pub struct Input<'a> {
     pub mask: &'a [f32],
     /// Positions of one sequence.
     pub length: usize,
+    /// `[batch * length]`: where rows stand, for rotation. None if each stands at its number in its sequence.
+    pub places: Option<&'a [u32]>,
 }
 
 /// Weights of the block.
@@ -147,18 +149,18 @@ impl<U: Unit> Attend<U> {
                 }
             });
         });
-        let Input { mask, length, .. } = input;
+        let Input { mask, length, places, .. } = input;
         let (heads, positions) = (self.heads, self.positions);
-        let input = attention::Input::among(qkv.units::<U>(), mask, length, heads, positions);
-        let (attended, stats) = attention::forward(input, keep);
+        let among = attention::Input::among(qkv.units::<U>(), mask, length, heads, positions);
+        let (attended, stats) = attention::forward(attention::Input { places, ..among }, keep);
         Kept { qkv, attended, stats }
     }
 }
 
 impl<'a> Weights<'a> {
     fn attention<U: Unit>(&self, input: Input<'a>, qkv: &'a Saved) -> attention::Input<'a, U> {
-        let Input { mask, length, .. } = input;
-        attention::Input::among(qkv.units(), mask, length, self.heads, self.positions)
+        let Input { mask, length, places, .. } = input;
+        attention::Input { places, ..attention::Input::among(qkv.units(), mask, length, self.heads, self.positions) }
     }
 }
 
@@ -290,10 +292,12 @@ mod tests {
     fn is_its_parts_in_a_row() {
         let (length, d) = (7, 8);
         let mask = [1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 0., 0., 0.];
-        for positions in [Positions::Alibi, Positions::Rotary { theta: 100.0 }] {
+        let elsewhere: Vec<u32> = (0..2 * length as u32).map(|row| 3 * row % 11).collect();
+        let rotary = Positions::Rotary { theta: 100.0 };
+        for (positions, places) in [(Positions::Alibi, None), (rotary, None), (rotary, Some(&elsewhere[..]))] {
             let a = arguments(2 * length, d);
             let w = weights(&a, positions);
-            let input = Input { x: &a[0], mask: &mask, length };
+            let input = Input { x: &a[0], mask: &mask, length, places };
             let mut normed = vec![0.0; a[0].len()];
             norm::forward_rows(w.norm, &a[0], &mut normed);
             let qkv = linear::forward(&normed, w.qkv, w.qkv_bias, Precision::F32);
@@ -313,11 +317,11 @@ mod tests {
         let dout = real(noise(2 * length * d, 99));
         let run = |a: &[Vec<f32>; 7]| {
             let w = weights(a, Positions::Alibi);
-            let (y, kept) = forward(Input { x: &a[0], mask: &mask, length }, w, Precision::F32, true);
+            let (y, kept) = forward(Input { x: &a[0], mask: &mask, length, places: None }, w, Precision::F32, true);
             (y, kept)
         };
         let w = weights(&a, Positions::Alibi);
-        let input = Input { x: &a[0], mask: &mask, length };
+        let input = Input { x: &a[0], mask: &mask, length, places: None };
         let g = backward(input, w, &dout, run(&a).1, Wanted::ALL, Precision::F32);
         let again = backward(input, w, &dout, Kept::default(), Wanted::ALL, Precision::F32);
         assert!(g == again, "kept or computed again, the same bits");
@@ -345,7 +349,8 @@ mod tests {
         let a = arguments(2 * length, d);
         let mask: Vec<f32> = (0..2 * length).map(|i| f32::from(u8::from(i < 2 * length - 30))).collect();
         let dout: Vec<f32> = noise(2 * length * d, 99).iter().enumerate().map(|(i, v)| v * mask[i / d]).collect();
-        let (w, input) = (weights(&a, Positions::Alibi), Input { x: &a[0], mask: &mask, length });
+        let input = Input { x: &a[0], mask: &mask, length, places: None };
+        let w = weights(&a, Positions::Alibi);
         let (of_qkv, of_out) = (Owned::new(d, 3 * d, 6, 11), Owned::new(d, d, 2, 13));
         let with = |wanted: linear::Wanted<'static>, part| linear::Wanted { low_rank: Some(part), ..wanted };
         for precision in [Precision::F32, Precision::Bf16] {

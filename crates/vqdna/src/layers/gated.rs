@@ -100,12 +100,7 @@ impl GatedLayer {
     /// # Shapes
     /// - output: `[batch, rows, d]`
     pub fn forward(&self, rows: Rows) -> Tensor<3> {
-        let Rows { states, real, places } = rows;
-        let x = match places {
-            None => self.attn.among(states, real, &self.attn_norm),
-            Some(places) => states.clone() + self.attn.placed(self.attn_norm.forward(states), real, places),
-        };
-        self.feed_forward(x)
+        self.feed_forward(self.attn.among(rows, &self.attn_norm))
     }
 
     /// Hidden states of `rows` after attention to `others` in place of themselves.
@@ -140,8 +135,8 @@ impl GatedLayer {
 }
 
 impl Attention {
-    /// `x` plus attention of the rows of a sequence to each other, at 0, 1, 2 and so on.
-    fn among(&self, x: Tensor<3>, real: Tensor<2>, norm: &LayerNorm) -> Tensor<3> {
+    /// States plus attention of the rows of a sequence to each other.
+    fn among(&self, rows: Rows, norm: &LayerNorm) -> Tensor<3> {
         let (qkv, qkv_bias) = self.qkv();
         let (out, out_bias) = ops::joined(vec![self.o.weight.val()]);
         let weights = AttentionWeights {
@@ -157,14 +152,10 @@ impl Attention {
             heads: self.heads,
             positions: Positions::Rotary { theta: self.theta },
         };
-        ops::attention(x, real, weights)
-    }
-
-    /// Attention of the rows of a sequence to each other, wherever they stand.
-    fn placed(&self, normed: Tensor<3>, real: Tensor<2>, places: Tensor<2, Int>) -> Tensor<3> {
-        let (weight, bias) = self.qkv();
-        let qkv = ops::linear(normed, weight, bias);
-        self.o.forward(ops::attend(qkv, real.clone(), real, places, self.rotation()))
+        match rows.places {
+            None => ops::attention(rows.states, rows.real, weights),
+            Some(places) => ops::attention_at(rows.states, rows.real, places, weights),
+        }
     }
 
     /// Queries, keys and values, one below the other, and a bias of zeros.

@@ -48,7 +48,12 @@ pub(super) fn layer_norm(x: Tensor<3>, gain: Tensor<1>, bias: Tensor<1>, eps: f6
 /// that beside a real position its weight is exactly 0.
 const PADDING_SCORE: f64 = -1e9;
 
-pub(super) fn attention(x: Tensor<3>, mask: Tensor<2>, w: AttentionWeights) -> Tensor<3> {
+pub(super) fn attention(
+    x: Tensor<3>,
+    mask: Tensor<2>,
+    places: Option<Tensor<2, Int>>,
+    w: AttentionWeights,
+) -> Tensor<3> {
     let [batch, bases, d] = x.dims();
     let (heads, d_head, device) = (w.heads, d / w.heads, x.device());
     let qkv = adapted(layer_norm(x.clone(), w.gain, w.bias, w.eps), w.qkv, w.qkv_bias, w.qkv_part);
@@ -58,9 +63,13 @@ pub(super) fn attention(x: Tensor<3>, mask: Tensor<2>, w: AttentionWeights) -> T
     let mut bias = mask.sub_scalar(1.0).mul_scalar(-PADDING_SCORE).reshape([batch, 1, 1, bases]);
     match w.positions {
         Positions::Rotary { theta } => {
-            let table = TensorData::new(rotary_table(theta as f32, bases, d_head / 2), [1, 1, bases, d_head]);
-            let table = Tensor::<4>::from_data(table, &device);
-            let (cos, sin) = (table.clone().narrow(3, 0, d_head / 2), table.narrow(3, d_head / 2, d_head / 2));
+            let [cos, sin] = if let Some(places) = places {
+                turns(places, theta, d_head / 2)
+            } else {
+                let table = TensorData::new(rotary_table(theta as f32, bases, d_head / 2), [1, 1, bases, d_head]);
+                let table = Tensor::<4>::from_data(table, &device);
+                [table.clone().narrow(3, 0, d_head / 2), table.narrow(3, d_head / 2, d_head / 2)]
+            };
             (q, k) = (rotate(q, cos.clone(), sin.clone()), rotate(k, cos, sin));
         }
         Positions::Alibi => {
@@ -79,6 +88,15 @@ fn rotate(x: Tensor<4>, cos: Tensor<4>, sin: Tensor<4>) -> Tensor<4> {
     let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
     let turned = a.clone() * cos.clone() - b.clone() * sin.clone();
     Tensor::cat(vec![turned, b * cos + a * sin], 3)
+}
+
+/// Cosines and sines of the angles of rows at `places [batch, rows]`, `[batch, 1, rows, half]` each.
+fn turns(places: Tensor<2, Int>, theta: f64, half: usize) -> [Tensor<4>; 2] {
+    let speed = |pair: usize| theta.powf(-(pair as f64) / half as f64) as f32;
+    let speeds: Vec<f32> = (0..half).map(speed).collect();
+    let speeds = Tensor::<4>::from_data(TensorData::new(speeds, [1, 1, 1, half]), &places.device());
+    let angles = places.float().unsqueeze_dims::<4>(&[1, 3]) * speeds;
+    [angles.clone().cos(), angles.sin()]
 }
 
 /// |i − j|, `[1, 1, bases, bases]`.
@@ -214,11 +232,7 @@ pub(super) fn attend(
     let (d, half) = (width / 3, width / 3 / heads / 2);
     let qkv = qkv.reshape([batch, rows, 3, heads, 2 * half]).permute([2, 0, 3, 1, 4]);
     let part = |part: usize| qkv.clone().narrow(0, part, 1).squeeze_dim::<4>(0); // [batch, heads, rows, d_head]
-    let speed = |pair: usize| rotation.theta.powf(-(pair as f64) / half as f64) as f32;
-    let speeds: Vec<f32> = (0..half).map(speed).collect();
-    let speeds = Tensor::<4>::from_data(TensorData::new(speeds, [1, 1, 1, half]), &queries.device());
-    let angles = places.float().unsqueeze_dims::<4>(&[1, 3]) * speeds;
-    let (cos, sin) = (angles.clone().cos(), angles.sin());
+    let [cos, sin] = turns(places, rotation.theta, half);
     let (q, k) = (rotate(part(0), cos.clone(), sin.clone()), rotate(part(1), cos, sin));
     let bias = keys.sub_scalar(1.0).mul_scalar(-PADDING_SCORE).reshape([batch, 1, 1, rows]);
     let scores = q.mul_scalar(1.0 / ((2 * half) as f64).sqrt()).matmul(k.transpose()) + bias;

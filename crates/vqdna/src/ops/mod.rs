@@ -318,7 +318,16 @@ pub fn conv_block(x: Tensor<3>, mask: Tensor<2>, weights: ConvBlockWeights) -> T
 /// - `x`, output: `[batch, bases, d]`
 /// - `mask`: `[batch, bases]`, 1 for a real base and 0 for padding; not differentiated
 pub fn attention(x: Tensor<3>, mask: Tensor<2>, weights: AttentionWeights) -> Tensor<3> {
-    dispatch!(x.device(), attention(x, mask, weights))
+    dispatch!(x.device(), attention(x, mask, None, weights))
+}
+
+/// [`attention`] of rows that stand at `places` rather than at 0, 1, 2 and so on; with rotary positions.
+///
+/// # Shapes
+/// - `x`, output: `[batch, rows, d]`; `mask`: `[batch, rows]`
+/// - `places`: `[batch, rows]`, 0 or more; not differentiated
+pub fn attention_at(x: Tensor<3>, mask: Tensor<2>, places: Tensor<2, Int>, weights: AttentionWeights) -> Tensor<3> {
+    dispatch!(x.device(), attention(x, mask, Some(places), weights))
 }
 
 /// `x + down(activation(up(layer_norm(x))))`.

@@ -7,6 +7,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::prelude::*;
 use burn_flex::FlexTensor;
+use std::sync::Arc;
 use vqdna_kernels::attention::Positions as KernelPositions;
 use vqdna_kernels::attention_block::{self, Input as AttentionInput, Kept, Weights as BlockWeights};
 use vqdna_kernels::low_rank::LowRank as Part;
@@ -27,7 +28,16 @@ pub(in crate::ops) fn linear_gelu(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<
     wrap(Dispatch::vqdna_linear_gelu(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()))
 }
 
-pub(in crate::ops) fn attention(x: Tensor<3>, mask: Tensor<2>, w: AttentionWeights) -> Tensor<3> {
+pub(in crate::ops) fn attention(
+    x: Tensor<3>,
+    mask: Tensor<2>,
+    places: Option<Tensor<2, Int>>,
+    w: AttentionWeights,
+) -> Tensor<3> {
+    let places = places.map(|places| {
+        let places = places.into_data().try_into_vec_as::<i32>().expect("places fit i32");
+        places.into_iter().map(|place| u32::try_from(place).unwrap_or(0)).collect::<Arc<[u32]>>()
+    });
     let positions = match w.positions {
         Positions::Rotary { theta } => KernelPositions::Rotary { theta: theta as f32 },
         Positions::Alibi => KernelPositions::Alibi,
@@ -48,7 +58,7 @@ pub(in crate::ops) fn attention(x: Tensor<3>, mask: Tensor<2>, w: AttentionWeigh
         w.out_bias.into_dispatch(),
         out_a,
         out_b,
-        AttentionSettings { eps: w.eps as f32, heads: w.heads, positions, scales: [qkv_scale, out_scale] },
+        AttentionSettings { eps: w.eps as f32, heads: w.heads, positions, scales: [qkv_scale, out_scale], places },
     ))
 }
 
@@ -87,13 +97,15 @@ pub(in crate::ops) fn cross_entropy(
 }
 
 /// What attention needs beside tensors.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct AttentionSettings {
     eps: f32,
     heads: usize,
     positions: KernelPositions,
     /// Of the low-rank parts of `qkv` and `out`.
     scales: [f64; 2],
+    /// Where rows stand, if not at their numbers.
+    places: Option<Arc<[u32]>>,
 }
 
 /// What the linear layers need beside tensors.
@@ -236,7 +248,7 @@ impl Attention {
 
     fn forward<U: Unit>(&self) -> Vec<f32> {
         let [_, _, weights @ ..] = &self.tensors;
-        let AttentionSettings { eps, heads, positions, scales } = self.settings;
+        let AttentionSettings { eps, heads, positions, scales, .. } = self.settings;
         let positions = match positions {
             KernelPositions::Rotary { theta } => u64::from(theta.to_bits()),
             KernelPositions::Alibi => u64::MAX,
@@ -249,7 +261,8 @@ impl Attention {
 
     fn input(&self) -> AttentionInput<'_> {
         let [_, length, _] = dims(&self.tensors[0]);
-        AttentionInput { x: floats(&self.tensors[0]), mask: floats(&self.tensors[1]), length }
+        let [x, mask, ..] = &self.tensors;
+        AttentionInput { x: floats(x), mask: floats(mask), length, places: self.settings.places.as_deref() }
     }
 
     /// Low-rank parts of `qkv` and `out`.

@@ -240,7 +240,8 @@ impl UnitLayer {
             Some(jitter) => normed * jitter,
             None => normed,
         };
-        self.gate.forward(jittered * scored)
+        // Without a bias, no score is that of no state.
+        self.gate.forward(jittered) * scored
     }
 
     /// States with the vectors of units at their anchors, each times the probability of its expert there; and the balance.
