@@ -146,7 +146,7 @@ def units(args):
             continue
         source = args.data / data
         if source.is_dir():
-            files.append(source / "test.csv")
+            files.append(next(source.glob("test.csv*")))
             continue
         # Another name of the column of sequences.
         column = settings[settings.index("--sequence") + 1]
