@@ -13,8 +13,12 @@ pub struct Line {
 }
 
 const SIZE: (u32, u32) = (860, 480);
+/// Where the legend begins.
+const LEGEND: u32 = 670;
+/// Height of a line of it.
+const ROW: i32 = 20;
 
-/// Draws lines with a legend; the axis of values begins at 0.
+/// Draws lines with a legend beside them; the axis of values begins at 0.
 pub fn lines(title: &str, across: &str, up: &str, lines: &[Line]) -> Result<String> {
     let mut svg = String::new();
     draw(&mut svg, [title, across, up], lines).map_err(|error| anyhow!("drawing: {error}"))?;
@@ -25,29 +29,29 @@ fn draw(svg: &mut String, [title, across, up]: [&str; 3], lines: &[Line]) -> Res
     let points = || lines.iter().flat_map(|line| &line.points);
     let bound = |of: fn(f64, f64) -> f64, start: f64, axis: fn(&(f64, f64)) -> f64| points().map(axis).fold(start, of);
     let (left, right) = (bound(f64::min, f64::MAX, |p| p.0), bound(f64::max, f64::MIN, |p| p.0));
+    let (left, right) = if left < right { (left, right) } else { (0.0, 1.0) };
     let top = bound(f64::max, 0.0, |p| p.1);
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&root)
+    let (plot, legend) = root.split_horizontally(LEGEND);
+    let number = |value: &f64| format!("{}", (value * 1e6).round() / 1e6);
+    let mut chart = ChartBuilder::on(&plot)
         .caption(title, ("sans-serif", 20))
         .margin(12)
         .x_label_area_size(42)
         .y_label_area_size(52)
-        .right_y_label_area_size(150)
-        .build_cartesian_2d(left..right.max(left + 1.0), 0.0..(top * 1.05).max(1e-9))?;
-    chart.configure_mesh().x_desc(across).y_desc(up).x_labels(10).light_line_style(WHITE).draw()?;
-    for (number, line) in lines.iter().enumerate() {
-        let colour = Palette99::pick(number).stroke_width(2);
-        let drawn = chart.draw_series(LineSeries::new(line.points.iter().copied(), colour))?;
-        drawn.label(&line.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
+        .build_cartesian_2d(left..right, 0.0..(top * 1.05).max(1e-9))?;
+    let mut mesh = chart.configure_mesh();
+    mesh.x_desc(across).y_desc(up).x_labels(10).light_line_style(WHITE);
+    mesh.x_label_formatter(&number).y_label_formatter(&number).draw()?;
+    for (n, line) in lines.iter().enumerate() {
+        let colour = Palette99::pick(n).stroke_width(2);
+        chart.draw_series(LineSeries::new(line.points.iter().copied(), colour))?;
         chart.draw_series(line.points.iter().map(|&point| Circle::new(point, 3, colour.filled())))?;
+        let y = 50 + ROW * n as i32;
+        legend.draw(&PathElement::new([(4, y), (24, y)], colour))?;
+        legend.draw(&Text::new(line.name.clone(), (30, y - 7), ("sans-serif", 14)))?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
     root.present()?;
     Ok(())
 }
