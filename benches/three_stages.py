@@ -38,9 +38,9 @@ TASKS = [
 ]
 # Folder of the model that is fine-tuned, more settings, and a name for people.
 ARMS = {
-    "pretrained": ("encoder", [], "pre-trained"),
-    "fresh": ("encoder", ["--from-scratch", *NETWORK], "fresh"),
-    "mxdna": ("mxdna", [], "MxDNA"),
+    "pretrained": ("encoder", [], "HRQ, pre-trained"),
+    "fresh": ("encoder", ["--from-scratch", *NETWORK], "HRQ, fresh"),
+    "mxdna": ("mxdna", [], "MxDNA, pre-trained"),
 }
 
 
@@ -175,7 +175,7 @@ Shares of the units of each length, in the test sequences of each task (HELA: al
 def report(args):
     tasks, wins = table(args.work, args.arms)
     settings = shlex.join(map(str, SETTINGS))
-    own = "\n".join(f"* {name}: `{shlex.join(map(str, words))}`" for name, _, words, _ in TASKS if (args.work / name).exists())
+    own = "\n".join(f"* {name}: `{shlex.join(map(str, words))}`" for name, _, words, _ in TASKS if name in args.tasks)
     return f"""# What pre-training is worth
 
 Machine: {machine()}.
@@ -206,7 +206,7 @@ def keep(args):
         found["inputs"] = [{**file, "path": Path(file["path"]).name} for file in found["inputs"]]
         target.write_text(json.dumps(found, indent=2) + "\n")
 
-    for name in ("vocabulary", "encoder", "mxdna", *(f"{task}/{arm}" for task, *_ in TASKS for arm in args.arms)):
+    for name in ("vocabulary", "encoder", "mxdna", *(f"{task}/{arm}" for task in args.tasks for arm in args.arms)):
         source, target = args.work / name, args.output / name
         if not (source / "run.json").exists():
             continue
