@@ -4,8 +4,6 @@
 //!
 //! [`conv_block`](crate::conv_block) and [`mlp_block`](crate::mlp_block) are this with what stands before it.
 
-use crate::gelu;
-use crate::glu;
 use crate::linear::{self, add_rows};
 use crate::low_rank::{Factors, LowRank, Rows};
 use crate::product::{Left, Matrix, Onto, Panels, Saved, Unit, View};
@@ -15,98 +13,14 @@ use crate::simd::simd;
 use rayon::prelude::*;
 use std::borrow::Cow;
 
+pub use crate::activation::Activation;
+
 /// Columns of the wide layer computed at a time: a strip of a tile stays in the second cache, and so do the weights it meets.
 pub(crate) const STRIP: usize = 256;
 
 /// Rows whose gradients are computed together: enough for large products, few enough that much of what passes between the two halves
 /// of the work stays in the last cache.
 const GROUP: usize = 2048;
-
-/// What stands between the two layers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Activation {
-    /// Exact GELU, number by number.
-    #[default]
-    Gelu,
-    /// `silu(a) · b` of the first half of a row and the second (`SwiGLU`; Shazeer 2020).
-    SwiGlu,
-}
-
-impl Activation {
-    /// Numbers that it makes one of.
-    #[must_use]
-    pub const fn inputs(self) -> usize {
-        match self {
-            Self::Gelu => 1,
-            Self::SwiGlu => 2,
-        }
-    }
-
-    /// `x [rows, width]` to rows of as many numbers as it makes of them, which are in `x` or in `out`.
-    fn forward<'a>(self, x: &'a mut [f32], width: usize, out: &'a mut [f32]) -> &'a [f32] {
-        match self {
-            Self::Gelu => {
-                gelu::in_place(x);
-                x
-            }
-            Self::SwiGlu => {
-                let out = &mut out[..x.len() / 2];
-                glu::swiglu_rows(x, width / 2, out);
-                out
-            }
-        }
-    }
-
-    /// From its input `x [rows, width]` and the gradient of its output `dy`: its output, and the gradient of its input. Both are
-    /// written over the two.
-    fn with_gradient<'a>(self, x: &'a mut [f32], dy: &'a mut [f32], width: usize) -> (&'a [f32], &'a [f32]) {
-        match self {
-            Self::Gelu => {
-                gelu::with_gradient(x, dy);
-                (x, dy)
-            }
-            Self::SwiGlu => {
-                glu::swiglu_with_gradient(x, dy, width / 2);
-                (dy, x)
-            }
-        }
-    }
-
-    /// Rows of a matrix `[d_inner, d]`, or of a column, in the order of strips: where there are two halves, rows of the first and of
-    /// the second in turns.
-    fn arranged(self, matrix: &[f32], d: usize) -> Cow<'_, [f32]> {
-        match self {
-            Self::Gelu => Cow::Borrowed(matrix),
-            Self::SwiGlu => {
-                let places = Self::places(matrix.len() / d);
-                Cow::Owned(places.flat_map(|row| &matrix[row * d..(row + 1) * d]).copied().collect())
-            }
-        }
-    }
-
-    /// [`Activation::arranged`] the other way.
-    fn restored(self, matrix: Vec<f32>, d: usize) -> Vec<f32> {
-        match self {
-            Self::Gelu => matrix,
-            Self::SwiGlu => {
-                let mut restored = for_overwrite(matrix.len());
-                for (row, values) in Self::places(matrix.len() / d).zip(matrix.chunks_exact(d)) {
-                    restored[row * d..(row + 1) * d].copy_from_slice(values);
-                }
-                restored
-            }
-        }
-    }
-
-    /// Where the rows of two halves stand, in the order of strips.
-    fn places(rows: usize) -> impl Iterator<Item = usize> {
-        let (half, strip) = (rows / 2, STRIP / 2);
-        (0..half).step_by(strip).flat_map(move |first| {
-            let end = half.min(first + strip);
-            (first..end).chain(half + first..half + end)
-        })
-    }
-}
 
 /// Weights of the two layers; the inner width is that of `up_bias`.
 #[derive(Clone, Copy, Debug)]
