@@ -228,7 +228,9 @@ pub fn write(path: &Path, arrays: &Arrays, metadata: &[(&str, &str)]) -> Result<
         let view = TensorView::new(Dtype::F32, array.shape.clone(), &bytes[name.as_str()]);
         (name, view.expect("four bytes an element"))
     });
-    let file = safetensors::serialize(views, Some(metadata))
+    // Of no entries and no arrays, the library would write a header that it cannot read.
+    let metadata = (!metadata.is_empty()).then_some(metadata);
+    let file = safetensors::serialize(views, metadata)
         .map_err(|e| WeightError::Format { path: path.to_owned(), reason: e.to_string() })?;
     vqdna_data::aside::write_aside(path, &file).map_err(io)
 }

@@ -30,7 +30,11 @@ pub enum Event {
 struct Watch<'a>(Event, &'a AtomicBool);
 
 impl Observer for Watch<'_> {
-    fn started(&mut self, _: Option<u64>) {}
+    fn started(&mut self, _: Option<u64>) {
+        if self.0 == Event::Stop(0) {
+            self.1.store(true, Ordering::Relaxed);
+        }
+    }
     fn step(&mut self, done: u64, _: usize, _: Option<&Measures>) {
         if self.0 == Event::Stop(done) {
             self.1.store(true, Ordering::Relaxed);
@@ -163,6 +167,17 @@ fn a_stop_leaves_no_trace() {
     for kind in [Kind::Vq, Kind::Hrq, Kind::Rq, Kind::Fsq] {
         stopped_and_resumed_is_uninterrupted(kind, &[]);
     }
+}
+
+/// Neither moments nor counts of steps are in that checkpoint.
+#[test]
+fn a_stop_before_the_first_step_leaves_no_trace() {
+    let (place, config) = (Place::new(), config(Kind::Fsq, &[]));
+    place.learn("whole", &config, false, Event::Nothing).expect("learned");
+    let first = place.learn("parts", &config, false, Event::Stop(0)).expect("interrupted");
+    assert_eq!(first.ending, Ending::Interrupted(0));
+    place.learn("parts", &config, true, Event::Nothing).expect("resumed");
+    assert_equal_runs("from the start", &place.folder("whole"), &place.folder("parts"));
 }
 
 #[test]
