@@ -89,10 +89,10 @@ def tune(args):
             model, words, _ = ARMS[arm]
             folder = args.work / name / arm
             if name in args.tasks and not (folder / "seeds.json").exists():
-                shutil.rmtree(folder, ignore_errors=True)
+                resume = ["--resume"] if folder.exists() else []
                 kmers = [] if list((args.work / name).glob("*/kmers.json")) else ["--kmers"]
                 call(args, "finetune", args.work / model, args.data / data, "-o", folder, *SETTINGS, *words, *settings, *kmers,
-                     "--seeds", args.seeds)
+                     "--seeds", args.seeds, *resume)
 
 
 def values(folder, measure):
