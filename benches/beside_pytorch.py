@@ -5,7 +5,8 @@
 
 Needs the release build (`cargo build --release`) and, for the other side, Python 3.11 with
 `pip install torch==2.13.0 safetensors numpy`; "tuned" also gcc and Debian's libtcmalloc-minimal4 (see tuned.sh of the peer). Fine-tuning in PyTorch is finetune_torch.py, MxDNA
-mxdna_torch.py, beside this; the latter needs `pip install --no-deps torchvision==0.28.0` and `pip install pillow` too.
+mxdna_torch.py, beside this; the latter needs `pip install --no-deps torchvision==0.28.0` and `pip install pillow` too. With --mxdna, both
+sides begin with the same pre-trained weights, such as the folder `mxdna` that three_stages.py leaves in its --work, and cut alike.
 
 A pair is ours, stock, tuned (in bf16: ours, tuned), one after another with the same threads. Ratios are taken pair by pair; the
 table shows their median and range. Speed above 1 means that we are faster, memory below 1 that we need less. Whole pairs are
@@ -17,6 +18,7 @@ minute or so a side; --tokenize-bases sets another cut for all presets (0: the w
 """
 import argparse
 import gzip
+import hashlib
 import itertools
 import shlex
 import statistics
@@ -50,12 +52,14 @@ def command(args, side, cell, files):
     work, preset, precision = cell
     name, _, mode = work.partition("-")
     tail = ["--preset", preset, "--threads", args.threads, *(files if work == "tokenize" else ["--runs", args.runs])]
+    weights = ["--model", args.mxdna] if name == "mxdna" and args.mxdna else []
     if side == "ours":
         bf16 = ["--precision", "bf16"] if precision == "bf16" else []
         own = ["finetune", "--mode", mode] if name == "finetune" else [work]
-        return [args.program, "bench", *own, *tail, *bf16], None
+        return [args.program, "bench", *own, *tail, *weights, *bf16], None
     bench = [args.python, *([SCRIPTS[name], mode, "--peer", args.peer] if name in SCRIPTS else ["bench.py", work])]
-    bench += [*tail, *(["--bf16"] if precision == "bf16" else [])]
+    bench += [*tail, *weights, *(["--bf16"] if precision == "bf16" else [])]
+    bench += ["--products"] if name == "mxdna" and args.products else []
     return (["./tuned.sh", *bench] if side == "tuned" else bench), args.peer
 
 
@@ -82,6 +86,8 @@ def cut(source, target, bases):
 
 def conditions(args, cell):
     """What must not change within a cell."""
+    if cell[0].startswith("mxdna"):
+        return {"runs": args.runs, "weights": args.weights, "products": args.products}
     if cell[0] != "tokenize":
         return {"runs": args.runs}
     kept = kept_bases(args, cell[1])
@@ -200,7 +206,20 @@ def token_table(rows, cells):
         sizes = [rate and median(sides, side, "bases_per_s") / rate for side, rate in zip(("ours", "tuned"), rates)]
         lines.append([*cell, *(shown(rate) for rate in rates), *(shown(size, "{:.2f}") for size in sizes),
                       shown(median(sides, "ours", "selection_share"), "{:.1%}")])
-    return f"\n## Tokens\n\nUnits with the special ones; weights are those after a few steps of training. How a model cuts depends on its random weights.\n\n{markdown(head, lines)}\n" if lines else ""
+    if not lines:
+        return ""
+    found = {key: distinct([row for row in rows if row["work"].startswith("mxdna")], key) for key in ("weights", "products")}
+    start = f"those of a pre-trained model (SHA-256 of its weights: {found['weights']})"
+    fresh = "those after a few steps of training, so that the sides cut as chance has it"
+    theirs = "gathers and products" if found["products"] == "True" else "PyTorch's and torchvision's convolutions"
+    return f"""
+## Tokens
+
+Units with the special ones. Weights at the start: {fresh if found["weights"] == "fresh" else start}. Experts and assembly of the
+other side are {theirs}.
+
+{markdown(head, lines)}
+"""
 
 
 def peaks(rows):
@@ -297,6 +316,8 @@ def arguments():
     p.add_argument("--tokenize-pairs", type=int, metavar="N", help="pairs of tokenize, if not --pairs")
     p.add_argument("--stock-pairs", type=int, metavar="N", help="measure stock PyTorch in the first N pairs only")
     p.add_argument("--bars", action="store_true", help="show beside every ratio the bar it has to reach")
+    p.add_argument("--mxdna", type=Path, metavar="FOLDER", help="pre-trained MxDNA model that both sides begin with, of the one preset")
+    p.add_argument("--products", action="store_true", help="let PyTorch's MxDNA use gathers and products in place of torchvision")
     p.add_argument("--commit", help="commit that --program was built from, if not this one")
     p.add_argument("--allow-mixed", action="store_true", help="add to rows of another commit, build, machine or setting")
     p.add_argument("--dry", action="store_true", help="print commands and FLOPs, run nothing")
@@ -307,6 +328,8 @@ def arguments():
     # The peer runs in its own folder; a virtual environment's Python must keep its name, so links are not followed.
     args.python = str(Path(args.python).absolute()) if "/" in args.python else args.python
     args.peer, args.program, args.fasta = (path.absolute() for path in (args.peer, args.program, args.fasta))
+    args.mxdna = args.mxdna and args.mxdna.absolute()
+    args.weights = hashlib.sha256((args.mxdna / "model.safetensors").read_bytes()).hexdigest()[:12] if args.mxdna else "fresh"
     return args
 
 

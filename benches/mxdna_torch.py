@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 """Speed and memory of MxDNA with plain PyTorch, for beside_pytorch.py: one JSON line, in the form of the peer's bench.py.
 
-    python3 benches/mxdna_torch.py --peer ../shared/peers train|embed --preset small|base [--bf16]
+    python3 benches/mxdna_torch.py --peer ../shared/peers train|embed --preset small|base [--bf16] [--model FOLDER]
 
 The network of `MxdnaConfig`: layers over bases, the layer that cuts them into units, layers over units, a layer from units back to
 masked bases. One step of `train`: masks and jitter are drawn, 16 (base: 4) sequences of 512 bases run forward, cross-entropy of the masked
-bases plus the balance of the experts, backward pass, clipping by norm, AdamW. `embed` is the forward pass to the states of units. Some
-steps of training come first in either, and count in the memory, since a fresh model may cut nearly everything to single bases.
+bases plus the balance of the experts, backward pass, clipping by norm, AdamW. `embed` is the forward pass to the states of units.
+Weights are those of the folder that --model names, which `vqdna pretrain --tokenizer mxdna` made, so that this network cuts as ours does;
+it needs safetensors. Without it, some steps of training come first in either, and count in the memory, since a fresh model may cut
+nearly everything to single bases.
 
 Attention is PyTorch's fused one; experts gather the bases of their units and run one grouped convolution each; the assembly is
-torchvision's deformable convolution. Units are chosen by a few lines of C++ (g++ is needed), as in the published code; the layer
-back to bases runs on masked positions only, as ours does.
+torchvision's deformable convolution. With --products, both are gathers and products instead. Units are chosen by a few lines of C++ (g++ is
+needed), as in the published code; the layer back to bases runs on masked positions only, as ours does.
 """
 import argparse
 import ctypes
@@ -139,27 +141,51 @@ def groups(d, size):
     return best
 
 
+def sample(x, offset, modulation):
+    """What the taps of a deformable convolution read: x [B, L, d], the others [B, taps, L], to [B, L, taps * d]."""
+    batch, length, d = x.shape
+    taps = offset.shape[1]
+    place = torch.arange(length) + torch.arange(taps)[:, None] - taps // 2 + offset
+    left = place.floor()
+    right_share = place - left
+
+    def read(at, share):
+        rows = at.clamp(0, length - 1).long().transpose(1, 2).reshape(batch, length * taps, 1)
+        weight = (share * ((at >= 0) & (at < length)) * modulation).transpose(1, 2).reshape(batch, length * taps, 1)
+        return x.gather(1, rows.expand(-1, -1, d)) * weight
+
+    return (read(left, 1 - right_share) + read(left + 1, right_share)).reshape(batch, length, taps * d)
+
+
 class Expert(nn.Module):
-    def __init__(self, d, size):
+    def __init__(self, d, size, products):
         super().__init__()
-        self.size = size
+        self.size, self.products = size, products
         self.pre, self.post = nn.Linear(d, 2 * d, bias=False), nn.Linear(d, d, bias=False)
         self.conv = nn.Conv1d(d, d, size, stride=size, groups=groups(d, size), bias=False)
         self.norm = nn.LayerNorm(d)
 
+    def convolve(self, x):                     # [units * size, d] -> [units, d]
+        if not self.products:
+            return self.conv(x.T[None])[0].T
+        d, inside, size = self.conv.weight.shape
+        x = x.view(-1, size, d // inside, inside).permute(2, 0, 1, 3).reshape(d // inside, -1, size * inside)
+        weight = self.conv.weight.view(d // inside, inside, inside, size).permute(0, 3, 2, 1).reshape(d // inside, size * inside, inside)
+        return torch.bmm(x, weight).transpose(0, 1).reshape(-1, d)
+
     def forward(self, x):                      # [units * size, d] -> [units, d]
-        y = self.conv(F.glu(self.pre(x)).T[None])[0].T
-        return self.post(F.silu(self.norm(y)))
+        return self.post(F.silu(self.norm(self.convolve(F.glu(self.pre(x))))))
 
 
 class Units(nn.Module):
     """Bases to units to tokens."""
 
-    def __init__(self, c, select):
+    def __init__(self, c, select, products):
         super().__init__()
+        self.products = products
         self.sizes, self.select, self.pool = torch.tensor(c.sizes), select, ThreadPoolExecutor(torch.get_num_threads())
         self.norm, self.gate = nn.LayerNorm(c.d), nn.Linear(c.d, len(c.sizes), bias=False)
-        self.experts = nn.ModuleList(Expert(c.d, size) for size in c.sizes)
+        self.experts = nn.ModuleList(Expert(c.d, size, products) for size in c.sizes)
         self.assembly_norm = nn.LayerNorm(c.d)
         self.offset, self.modulation = nn.Conv1d(c.d, 3, 3, padding=1), nn.Conv1d(c.d, 3, 3, padding=1)
         for conv in (self.offset, self.modulation):
@@ -211,8 +237,13 @@ class Units(nn.Module):
         real = torch.arange(order.shape[1]) < count[:, None]
         packed = added.reshape(batch, positions, d).gather(1, order[..., None].expand(-1, -1, d)) * real[..., None]
         units = real & is_unit.gather(1, order)
-        a = (self.assembly_norm(packed) * real[..., None]).transpose(1, 2)
+        normed = self.assembly_norm(packed) * real[..., None]
+        a = normed.transpose(1, 2)
         offset, modulation = self.offset(a).float(), 2 * torch.sigmoid(self.modulation(a)).float()
+        if self.products:
+            read = sample(normed * units[..., None], offset, modulation)
+            weight = self.conv[..., 0].transpose(1, 2).flatten(1)
+            return packed + F.linear(read, weight), real, order, balance
         offset = torch.stack((offset, torch.zeros_like(offset)), 2).flatten(1, 2)[..., None]
         sampled = deform_conv2d((a * units[:, None, :]).float()[..., None], offset, self.conv.float(), padding=(1, 0),
                                 mask=modulation[..., None])
@@ -220,12 +251,12 @@ class Units(nn.Module):
 
 
 class Mxdna(nn.Module):
-    def __init__(self, c, select):
+    def __init__(self, c, select, products):
         super().__init__()
         self.d_head = c.d // c.heads
         self.embed = nn.Embedding(LETTERS, c.d)
         self.bases = nn.ModuleList(Layer(c) for _ in range(c.base_layers))
-        self.tokenizer = Units(c, select)
+        self.tokenizer = Units(c, select, products)
         self.units = nn.ModuleList(Layer(c) for _ in range(c.unit_layers))
         self.norm, self.decoder, self.head_norm = nn.LayerNorm(c.d), Layer(c), nn.LayerNorm(c.d)
         self.dense, self.dense_norm, self.out = nn.Linear(c.d, c.d), nn.LayerNorm(c.d), nn.Linear(c.d, LETTERS)
@@ -251,6 +282,29 @@ class Mxdna(nn.Module):
         rows = x.gather(1, asked[..., None].expand(-1, -1, x.shape[-1]))
         found = self.head_norm(self.decoder(rows, turns_of(asked, self.d_head), tokens, turns, mask_of(real)))[within]
         return self.out(self.dense_norm(F.gelu(self.dense(found)))), balance, int(real.sum())
+
+
+def load(model, folder):
+    """The weights of a folder that `vqdna pretrain --tokenizer mxdna` made."""
+    from safetensors.torch import load_file
+
+    given = load_file(folder / "model.safetensors")
+    roots = {"decoder": "masked.decoder", "dense": "masked.head.dense", "dense_norm": "masked.head.norm", "out": "masked.head.out",
+             "head_norm": "masked.head_norm", "tokenizer.assembly_norm": "encoder.tokenizer.assembly.norm",
+             "tokenizer.offset": "encoder.tokenizer.assembly.offset", "tokenizer.modulation": "encoder.tokenizer.assembly.modulation",
+             "tokenizer.conv": "encoder.tokenizer.assembly.conv.weight"}
+    parts = {".qkv.": [".attn.q.", ".attn.k.", ".attn.v."], ".gate_up.": [".ffn.gate.", ".ffn.up."], ".o.": [".attn.o."], ".down.": [".ffn.down."]}
+
+    def of(name):
+        root = max((root for root in roots if name == root or name.startswith(root + ".")), key=len, default=None)
+        theirs = roots[root] + name[len(root):] if root else "encoder." + name
+        part = next((part for part in parts if part in theirs), None)
+        return torch.cat([given.pop(theirs.replace(part, own)) for own in parts[part]]) if part else given.pop(theirs)
+
+    own = model.state_dict()
+    model.load_state_dict({name: of(name).reshape(own[name].shape) for name in own})
+    if given:
+        raise SystemExit(f"error: {folder} holds what this network has not: {', '.join(given)}")
 
 
 def puzzle(batch, length, share=SHARE):
@@ -287,7 +341,9 @@ def report(a, bench, bases, tokens, times):
 
 def main(a, bench):
     batch, length = bench.BATCH[a.preset], bench.LENGTH
-    model = Mxdna(PRESETS[a.preset], build_selection())
+    model = Mxdna(PRESETS[a.preset], build_selection(), a.products)
+    if a.model:
+        load(model, a.model)
     times, tokens = [], []
     optim = adamw(model)
 
@@ -303,7 +359,7 @@ def main(a, bench):
         return count
 
     step = train
-    for _ in range(BALANCING):
+    for _ in range(0 if a.model else BALANCING):
         train()
     if a.mode == "embed":
         model.eval()
@@ -328,6 +384,8 @@ if __name__ == "__main__":
     p.add_argument("--peer", type=Path, required=True, help="folder of bench.py")
     p.add_argument("--preset", choices=list(PRESETS), default="small")
     p.add_argument("--bf16", action="store_true")
+    p.add_argument("--model", type=Path, metavar="FOLDER", help="weights to begin with")
+    p.add_argument("--products", action="store_true", help="grouped and deformable convolutions as gathers and products")
     p.add_argument("--runs", type=int, default=7)
     p.add_argument("--threads", type=int, default=2)
     a = p.parse_args()

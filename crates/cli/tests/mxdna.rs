@@ -137,3 +137,24 @@ fn what_it_cannot_do_is_said_in_one_line() {
         assert!(!folder.path("out").exists(), "{command}");
     }
 }
+
+#[test]
+fn bench_begins_with_the_weights_that_it_is_given() {
+    let folder = folder();
+    for work in ["mxdna-train", "mxdna-embed"] {
+        for weights in ["", "--model mxdna"] {
+            let outcome = folder
+                .ok(&format!("bench {work} {weights} --preset tiny --runs 1 --batch 2 --length 40 --precision bf16"));
+            let line: serde_json::Value = serde_json::from_str(outcome.text()).expect("one JSON object");
+            assert_eq!((&line["work"], &line["bases"]), (&work.into(), &80.into()));
+            let per_second = |field: &str| line[field].as_f64().expect("a number");
+            // Two sequences of 1 to 40 units and two special tokens each.
+            let tokens = 80.0 * per_second("tokens_per_s") / per_second("bases_per_s");
+            assert!((6.0..=84.0).contains(&tokens), "{tokens}");
+            assert!((0.0..1.0).contains(&per_second("selection_share")));
+        }
+    }
+    assert_refused(&folder, "bench mxdna-train --model mxdna --preset small", &["mxdna", "`--preset small`"]);
+    assert_refused(&folder, "bench mxdna-train --model genome.fa --preset tiny", &["genome.fa"]);
+    assert_refused(&folder, "bench embed --model mxdna --preset tiny", &["--model"]);
+}

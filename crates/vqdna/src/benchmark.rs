@@ -24,12 +24,13 @@ use crate::objective::{Objective, reconstruct::Reconstruct};
 use crate::ops::{self, Precision};
 use crate::run::mxdna::PretrainMxdnaConfig;
 use crate::seed::{Stream, normal, stream};
+use crate::tokenizer::mxdna::MxdnaConfig;
 use crate::tokenizer::vqdna::{Kind, Preset, VqdnaConfig};
 use crate::train::optimizer::{Adamw, AdamwConfig, Gradients};
 use crate::transcode::TranscodeError;
 use crate::transcode::encode::Tokenize;
 
-pub use mxdna::{mxdna_embed, mxdna_train};
+pub use mxdna::{Weights, mxdna_embed, mxdna_train};
 
 /// Bases of a sequence, unless told otherwise.
 const LENGTH: usize = 512;
@@ -122,6 +123,18 @@ impl Workload {
     pub fn fine_tuning(preset: Preset, runs: usize) -> Self {
         let [batch, length] = FINE_TUNED;
         Self { batch, length, ..Self::new(preset, runs) }
+    }
+
+    /// Name of its size.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        preset_name(self.preset)
+    }
+
+    /// The network that cuts sequences itself, of the size of the preset.
+    #[must_use]
+    pub fn mxdna(&self) -> MxdnaConfig {
+        PretrainMxdnaConfig::preset(self.preset).mxdna
     }
 
     /// The encoder of the second stage, of the size of the preset.

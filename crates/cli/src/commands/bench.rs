@@ -1,10 +1,12 @@
 //! `vqdna bench`: speed and memory of fixed workloads.
 
 use anyhow::{Context, Result, ensure};
+use burn::prelude::Device;
 use clap::{Args as ClapArgs, ValueEnum};
-use std::path::PathBuf;
-use vqdna::benchmark::{self, FineTuning, Workload};
+use std::path::{Path, PathBuf};
+use vqdna::benchmark::{self, FineTuning, Weights, Workload};
 use vqdna::estimate::Keeping;
+use vqdna::folder::PretrainedMxdna;
 use vqdna::ops::Precision;
 
 use super::Verdict;
@@ -36,6 +38,10 @@ pub struct Args {
     /// What `finetune` learns beside its head. Default: lora.
     #[arg(long, value_enum)]
     pub mode: Option<Mode>,
+    /// Begin with the weights of this folder, made by `pretrain --tokenizer mxdna` (only with `mxdna-train` and `mxdna-embed`).
+    /// Default: fresh weights, after a few steps.
+    #[arg(long, value_name = "FOLDER")]
+    pub model: Option<PathBuf>,
     /// Compute wide layers again in the backward pass instead of keeping them (`learn`, `pretrain` and `finetune`).
     #[arg(long)]
     pub recompute: bool,
@@ -104,6 +110,8 @@ pub fn run(args: &Args) -> Result<Verdict> {
     ensure!(trains || !args.recompute, "--recompute is for benches of training");
     ensure!(pretrains || fine_tunes || !args.checkpoint, "--checkpoint is for bench pretrain and bench finetune");
     ensure!(fine_tunes || args.mode.is_none(), "--mode is for bench finetune");
+    let cuts_itself = matches!(args.work, Work::MxdnaTrain | Work::MxdnaEmbed);
+    ensure!(cuts_itself || args.model.is_none(), "--model is for bench mxdna-train and bench mxdna-embed");
     let is_estimated = learns || pretrains || cuts;
     ensure!(is_estimated || !args.dry_run, "--dry-run is for bench learn, bench pretrain and bench mxdna-train");
     if args.dry_run {
@@ -119,14 +127,16 @@ pub fn run(args: &Args) -> Result<Verdict> {
     }
     let device = args.compute.open()?;
     let work = workload(args, args.precision.on(&device)?);
+    let pretrained = args.model.as_deref().map(|folder| load(folder, &work, &device)).transpose()?;
+    let weights = pretrained.as_ref().map_or(Weights::Fresh, Weights::Of);
     let measurement = match args.work {
         Work::Learn => benchmark::learn(&work, &device),
         Work::Encode => benchmark::encode(&work, &device),
         Work::Pretrain => benchmark::pretrain(&work, &device),
         Work::Embed => benchmark::embed(&work, &device),
         Work::Finetune => benchmark::finetune(&work, args.mode.unwrap_or_default().into(), &device),
-        Work::MxdnaTrain => benchmark::mxdna_train(&work, &device),
-        Work::MxdnaEmbed => benchmark::mxdna_embed(&work, &device),
+        Work::MxdnaTrain => benchmark::mxdna_train(&work, weights, &device),
+        Work::MxdnaEmbed => benchmark::mxdna_embed(&work, weights, &device),
         Work::Peak => {
             data!("{}", serde_json::to_string(&benchmark::peak())?);
             return Ok(Verdict::Passed);
@@ -143,6 +153,19 @@ pub fn run(args: &Args) -> Result<Verdict> {
     };
     data!("{}", serde_json::to_string(&measurement)?);
     Ok(Verdict::Passed)
+}
+
+/// A pre-trained model of the workload's network.
+fn load(folder: &Path, work: &Workload, device: &Device) -> Result<PretrainedMxdna> {
+    let pretrained = PretrainedMxdna::load(folder, &device.clone().autodiff())?;
+    let is_fitting = pretrained.network == work.mxdna();
+    ensure!(
+        is_fitting,
+        "{}: `mxdna` in config.json is not the network of `--preset {}`",
+        folder.display(),
+        work.name()
+    );
+    Ok(pretrained)
 }
 
 /// What the arguments ask for; what they leave open is as usual.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::{Measurement, RATE, WARMUP, Workload, measure, optimizer, report};
 use crate::batch::{CodeBatch, CodeWindow};
+use crate::folder::PretrainedMxdna;
 use crate::objective::Objective;
 use crate::objective::letters::{LetterModel, MaskedLetters};
 use crate::ops;
@@ -15,8 +16,17 @@ use crate::seed::{Stream, stream};
 use crate::tokenizer::mxdna::{LetterBatch, Mxdna, Selection, letter};
 use crate::train::optimizer::{Adamw, Gradients};
 
-/// Steps of training before a model that cuts sequences itself is measured.
+/// Steps of training before a fresh model that cuts sequences itself is measured.
 const BALANCING: usize = 5;
+
+/// What a workload begins with.
+#[derive(Clone, Copy, Debug)]
+pub enum Weights<'a> {
+    /// Fresh weights after a few steps, which count in the memory: a fresh model may cut nearly everything to single bases.
+    Fresh,
+    /// Those of a pre-trained model, with autodiff.
+    Of(&'a PretrainedMxdna),
+}
 
 impl Workload {
     /// Random bases for it.
@@ -40,15 +50,17 @@ struct Cutting<'a> {
 }
 
 impl<'a> Cutting<'a> {
-    /// After a few steps.
-    fn balanced(work: &'a Workload, device: &Device) -> Self {
+    fn new(work: &'a Workload, weights: Weights, device: &Device) -> Self {
         let (config, device) = (PretrainMxdnaConfig::preset(work.preset), device.clone().autodiff());
         let objective = MaskedLetters { masking: config.masking, balance: config.balance, seed: 0 };
-        let model = Some(LetterModel::new(&config.mxdna, 0, &device));
+        let (model, steps) = match weights {
+            Weights::Fresh => (LetterModel::new(&config.mxdna, 0, &device), BALANCING),
+            Weights::Of(pretrained) => (pretrained.model.clone(), 0),
+        };
         let random = stream(0, "benchmark", &[]);
-        let mut begun = Self { work, device, random, objective, optimizer: optimizer(), model, drawn: 0 };
+        let mut begun = Self { work, device, random, objective, optimizer: optimizer(), model: Some(model), drawn: 0 };
         ops::with_precision(work.precision, || {
-            for _ in 0..BALANCING {
+            for _ in 0..steps {
                 begun.step();
             }
         });
@@ -79,20 +91,18 @@ impl<'a> Cutting<'a> {
     }
 }
 
-/// Pre-training of a model that cuts sequences itself: masks and jitter drawn, forward, backward and AdamW on random bases in memory. A few
-/// steps come first: a fresh model may cut nearly everything to single bases.
+/// Pre-training of a model that cuts sequences itself: masks and jitter drawn, forward, backward and AdamW on random bases in memory.
 #[must_use]
-pub fn mxdna_train(work: &Workload, device: &Device) -> Measurement {
-    let (mut cutting, mut units) = (Cutting::balanced(work, device), Vec::new());
+pub fn mxdna_train(work: &Workload, weights: Weights, device: &Device) -> Measurement {
+    let (mut cutting, mut units) = (Cutting::new(work, weights, device), Vec::new());
     let measured = measure("mxdna-train", work, || units.push(cutting.step()));
     with_units(measured, work, &units, &cutting.encoder(), &work.letters(device))
 }
 
-/// A frozen model that cuts sequences itself, on random bases in memory, to the states of units. The same steps of training come first,
-/// and count in the memory.
+/// A frozen model that cuts sequences itself, on random bases in memory, to the states of units.
 #[must_use]
-pub fn mxdna_embed(work: &Workload, device: &Device) -> Measurement {
-    let (model, batch) = (Cutting::balanced(work, device).encoder(), work.letters(device));
+pub fn mxdna_embed(work: &Workload, weights: Weights, device: &Device) -> Measurement {
+    let (model, batch) = (Cutting::new(work, weights, device).encoder(), work.letters(device));
     let mut units = Vec::new();
     let measured = ops::with_frozen_weights(|| {
         measure("mxdna-embed", work, || {
