@@ -5,6 +5,7 @@ use crate::glu;
 use crate::mlp::STRIP;
 use crate::rows::for_overwrite;
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// What stands between the two layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,8 +63,11 @@ impl Activation {
         match self {
             Self::Gelu => Cow::Borrowed(matrix),
             Self::SwiGlu => {
-                let places = Self::places(matrix.len() / d);
-                Cow::Owned(places.flat_map(|row| &matrix[row * d..(row + 1) * d]).copied().collect())
+                let mut arranged = Vec::with_capacity(matrix.len());
+                for rows in Self::runs(matrix.len() / d) {
+                    arranged.extend_from_slice(&matrix[rows.start * d..rows.end * d]);
+                }
+                Cow::Owned(arranged)
             }
         }
     }
@@ -73,21 +77,23 @@ impl Activation {
         match self {
             Self::Gelu => matrix,
             Self::SwiGlu => {
-                let mut restored = for_overwrite(matrix.len());
-                for (row, values) in Self::places(matrix.len() / d).zip(matrix.chunks_exact(d)) {
-                    restored[row * d..(row + 1) * d].copy_from_slice(values);
+                let (mut restored, mut rest) = (for_overwrite(matrix.len()), matrix.as_slice());
+                for rows in Self::runs(matrix.len() / d) {
+                    let run;
+                    (run, rest) = rest.split_at(rows.len() * d);
+                    restored[rows.start * d..rows.end * d].copy_from_slice(run);
                 }
                 restored
             }
         }
     }
 
-    /// Where the rows of two halves stand, in the order of strips.
-    fn places(rows: usize) -> impl Iterator<Item = usize> {
+    /// Where the rows of two halves stand, run by run in the order of strips.
+    fn runs(rows: usize) -> impl Iterator<Item = Range<usize>> {
         let (half, strip) = (rows / 2, STRIP / 2);
         (0..half).step_by(strip).flat_map(move |first| {
             let end = half.min(first + strip);
-            (first..end).chain(half + first..half + end)
+            [first..end, half + first..half + end]
         })
     }
 }

@@ -94,6 +94,27 @@ simd! {
 }
 
 simd! {
+    /// `a ← a · sigmoid(b)`.
+    pub(crate) fn gate_in_place[FMA](a: &mut [f32], b: &[f32]) {
+        for (a, b) in a.iter_mut().zip(b) {
+            *a *= sigmoid::<FMA>(*b);
+        }
+    }
+}
+
+simd! {
+    /// `a · sigmoid(b)` over `dy`, and its gradients.
+    pub(crate) fn gated_by_with_gradient[FMA](a: &[f32], b: &[f32], dy: &mut [f32], da: &mut [f32], db: &mut [f32]) {
+        for ((((da, db), a), b), dy) in da.iter_mut().zip(db).zip(a).zip(b).zip(dy) {
+            let open = sigmoid::<FMA>(*b);
+            *da = *dy * open;
+            *db = *dy * a * (open * (1.0 - open));
+            *dy = a * open;
+        }
+    }
+}
+
+simd! {
     /// Gradients of [`gated`].
     fn gated_back[FMA](a: &[f32], b: &[f32], dy: &[f32], da: &mut [f32], db: &mut [f32]) {
         for ((((da, db), a), b), dy) in da.iter_mut().zip(db).zip(a).zip(b).zip(dy) {

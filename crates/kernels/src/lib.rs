@@ -18,6 +18,7 @@ pub mod attention_block;
 pub mod codebook;
 pub mod conv_block;
 pub mod cross_entropy;
+pub mod experts;
 pub mod gelu;
 pub mod glu;
 pub mod linear;

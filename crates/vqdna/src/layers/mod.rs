@@ -91,7 +91,7 @@ pub struct LayerNorm {
     pub weight: Param<Tensor<1>>,
     /// Bias, `[d]`.
     pub bias: Param<Tensor<1>>,
-    eps: f64,
+    pub(crate) eps: f64,
 }
 
 impl LayerNorm {

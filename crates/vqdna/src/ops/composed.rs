@@ -1,7 +1,8 @@
 //! The operations out of Burn's own, for any device and for comparison.
 
 use super::{
-    Activation, AdamwStep, AttentionWeights, ConvBlockWeights, Gate, LowRank, MlpWeights, Positions, Rotation,
+    Activation, AdamwStep, AttentionWeights, ConvBlockWeights, ExpertWeights, Gate, LowRank, MlpWeights, Positions,
+    Rotation,
 };
 use burn::prelude::*;
 use burn::tensor::activation::{gelu, log_softmax, sigmoid, silu, softmax};
@@ -112,6 +113,31 @@ pub(super) fn mlp(x: Tensor<3>, w: MlpWeights) -> Tensor<3> {
         Activation::SwiGlu => glu(inner, Gate::Silu),
     };
     x + adapted(inner, w.down, w.down_bias, w.down_part)
+}
+
+pub(super) fn experts(x: Tensor<2>, experts: Vec<ExpertWeights>, covered: &[Vec<u32>]) -> Tensor<2> {
+    let device = x.device();
+    let used = experts.into_iter().zip(covered).filter(|(_, covered)| !covered.is_empty());
+    let vectors = used.map(|(w, covered)| {
+        let [d, _, size] = w.conv.dims();
+        let numbers = covered.iter().map(|&row| row as i32).collect::<Vec<_>>();
+        let rows = x.clone().select(0, Tensor::from_data(TensorData::new(numbers, [covered.len()]), &device));
+        let gated = glu(rows.matmul(w.pre.transpose()).unsqueeze(), Gate::Sigmoid);
+        let convolved = convolve(gated.reshape([covered.len() / size, size, d]), w.conv);
+        let normed = layer_norm(convolved.unsqueeze(), w.gain, w.bias, w.eps).squeeze_dim::<2>(0);
+        silu(normed).matmul(w.post.transpose())
+    });
+    Tensor::cat(vectors.collect(), 0)
+}
+
+/// A grouped convolution as long as a unit, one product for each group: `[units, size, d]` to `[units, d]`.
+fn convolve(x: Tensor<3>, weight: Tensor<3>) -> Tensor<2> {
+    let ([units, size, d], [_, inside, _]) = (x.dims(), weight.dims());
+    let groups = d / inside;
+    let x = x.reshape([units, size, groups, inside]).permute([2, 0, 1, 3]).reshape([groups, units, size * inside]);
+    let weight = weight.reshape([groups, inside, inside, size]).permute([0, 3, 2, 1]);
+    let weight = weight.reshape([groups, size * inside, inside]);
+    x.matmul(weight).permute([1, 0, 2]).reshape([units, d])
 }
 
 pub(super) fn cross_entropy(h: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, target: Tensor<1, Int>) -> Tensor<1> {

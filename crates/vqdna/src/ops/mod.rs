@@ -115,6 +115,23 @@ pub struct Rotation {
     pub theta: f64,
 }
 
+/// Weights of one of several [`experts`].
+#[derive(Clone, Debug)]
+pub struct ExpertWeights {
+    /// Values, then their gates, `[2 d, d]`.
+    pub pre: Tensor<2>,
+    /// Grouped, `[d, d / groups, size]`.
+    pub conv: Tensor<3>,
+    /// Gain of the layer norm, `[d]`.
+    pub gain: Tensor<1>,
+    /// Bias of the layer norm, `[d]`.
+    pub bias: Tensor<1>,
+    /// ε of the layer norm, the same for all experts.
+    pub eps: f64,
+    /// `[d, d]`.
+    pub post: Tensor<2>,
+}
+
 /// One step of AdamW; see [`adamw`].
 #[derive(Clone, Copy, Debug)]
 pub struct AdamwStep {
@@ -385,6 +402,22 @@ pub fn cross_entropy(h: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>, target: T
 /// - output: `[batch, bases, d]`
 pub fn stem(bases: Tensor<2, Int>, weight: Tensor<3>, bias: Tensor<1>) -> Tensor<3> {
     dispatch!(bias.device(), stem(bases, weight, bias))
+}
+
+/// A vector for each unit of rows: `post(silu(layer_norm(conv(glu(pre(rows))))))`, where `glu` is `a · sigmoid(b)` of the halves of a row
+/// and the convolution covers a unit exactly. Experts without units get no gradient.
+///
+/// # Shapes
+/// - `x`: `[rows, d]`
+/// - `covered`: for each expert the rows that its units cover, one unit of `size` rows after another; none twice
+/// - output: `[units, d]`, those of the first expert first
+///
+/// # Panics
+/// If there is no expert, or no unit.
+#[must_use]
+pub fn experts(x: Tensor<2>, experts: Vec<ExpertWeights>, covered: &[Vec<u32>]) -> Tensor<2> {
+    assert!(covered.iter().any(|rows| !rows.is_empty()), "units");
+    dispatch!(x.device(), experts(x, experts, covered))
 }
 
 /// Attention of some rows of a sequence to others, wherever they stand: `softmax(q · kᵀ / √d_head) · v` for each head, with queries and

@@ -1,6 +1,7 @@
 //! The fused CPU kernels as operations of Burn's Flex backend, with hand-written backward passes.
 
 mod attend;
+mod experts;
 mod frozen;
 mod glu;
 mod low_rank;
@@ -9,6 +10,7 @@ mod sample;
 mod transformer;
 
 pub(super) use attend::attend;
+pub(super) use experts::experts;
 pub(super) use frozen::{joined, with_frozen_weights};
 pub(super) use glu::glu;
 pub(super) use low_rank::{arguments as low_rank_arguments, merged};

@@ -2,15 +2,14 @@
 
 use burn::module::Param;
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 
 use super::DEVIATION;
 use crate::layers::{LayerNorm, Projection};
-use crate::ops::{self, Gate};
+use crate::ops::ExpertWeights;
 use crate::seed::Stream;
 use crate::weights::normal;
 
-/// An expert for units of one size. Its convolution covers a unit exactly, and so is a product.
+/// An expert for units of one size: `post(silu(norm(conv(glu(pre(x))))))`. Its convolution covers a unit exactly, and so is a product.
 #[derive(Module, Debug)]
 pub struct Expert {
     /// `d` to `2 d`: values, and their gates.
@@ -50,27 +49,16 @@ impl Expert {
         }
     }
 
-    /// `post(silu(norm(conv(glu(pre(x))))))`.
-    ///
-    /// # Shapes
-    /// - `x`: `[units, size, d]`
-    /// - output: `[units, d]`
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<2> {
-        let [units, size, d] = x.dims();
-        let both = self.pre.forward(x.reshape([1, units * size, d]));
-        let gated = ops::glu(both, Gate::Sigmoid).reshape([units, size, d]);
-        let convolved = self.convolve(gated).reshape([1, units, d]);
-        self.post.forward(silu(self.norm.forward(convolved))).reshape([units, d])
-    }
-
-    /// One product for each group: `[units, size, d]` to `[units, d]`.
-    fn convolve(&self, x: Tensor<3>) -> Tensor<2> {
-        let ([units, size, d], [_, inside, _]) = (x.dims(), self.conv.weight.dims());
-        let groups = d / inside;
-        let x = x.reshape([units, size, groups, inside]).permute([2, 0, 1, 3]).reshape([groups, units, size * inside]);
-        let weight = self.conv.weight.val().reshape([groups, d / groups, inside, size]);
-        let weight = weight.permute([0, 3, 2, 1]).reshape([groups, size * inside, d / groups]);
-        x.matmul(weight).permute([1, 0, 2]).reshape([units, d])
+    /// Its weights for [`ops::experts`](crate::ops::experts).
+    pub(super) fn weights(&self) -> ExpertWeights {
+        ExpertWeights {
+            pre: self.pre.weight.val(),
+            conv: self.conv.weight.val(),
+            gain: self.norm.weight.val(),
+            bias: self.norm.bias.val(),
+            eps: self.norm.eps,
+            post: self.post.weight.val(),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use std::ops::Range;
 use vqdna_kernels::units::NONE;
 
 use crate::layers::{LayerNorm, Projection};
+use crate::ops;
 use crate::seed::{Stream, stream};
 use crate::weights::to_array;
 use selection::numbers;
@@ -260,22 +261,16 @@ impl UnitLayer {
         let rows = batch * positions;
         let anchors = numbers(&anchors, &device);
         let probabilities = softmax(scores, 2).reshape([rows, self.sizes.len()]).select(0, anchors.clone());
-        let normed = normed.reshape([rows, d]);
-        let (mut vectors, mut shares, mut before) = (Vec::new(), Vec::new(), 0);
-        for ((number, expert), units) in self.experts.iter().enumerate().zip(units) {
-            let count = units.anchors.len();
-            shares.push(count as f32);
-            if count == 0 {
-                continue;
-            }
-            let covered = normed.clone().select(0, numbers(&units.covered, &device));
-            let chance = probabilities.clone().narrow(0, before, count).narrow(1, number, 1);
-            vectors.push(expert.forward(covered.reshape([count, self.sizes[number], d])) * chance);
-            before += count;
-        }
-        let balance = balance(probabilities, &shares, before);
+        let covered: Vec<Vec<u32>> = units.iter().map(|units| units.covered.clone()).collect();
+        let experts = self.experts.iter().map(Expert::weights).collect();
+        let vectors = ops::experts(normed.reshape([rows, d]), experts, &covered);
+        let own = units.iter().enumerate().flat_map(|(number, units)| vec![number as i32; units.anchors.len()]);
+        let own = numbers(&own.collect::<Vec<_>>(), &device).unsqueeze_dim(1);
+        let vectors = vectors * probabilities.clone().gather(1, own);
+        let counts: Vec<f32> = units.iter().map(|units| units.anchors.len() as f32).collect();
+        let balance = balance(probabilities, &counts);
         let states = states.reshape([rows, d]);
-        let aggregated = states.select_assign(0, anchors, Tensor::cat(vectors, 0), IndexingUpdateOp::Add);
+        let aggregated = states.select_assign(0, anchors, vectors, IndexingUpdateOp::Add);
         (aggregated.reshape([batch, positions, d]), balance)
     }
 
@@ -304,8 +299,9 @@ impl UnitLayer {
 }
 
 /// `n · Σ share · mean probability` over the `n` experts, both at the anchors of all `units` (Switch Transformer, Fedus et al. 2021, eq. 4).
-fn balance(probabilities: Tensor<2>, counts: &[f32], units: usize) -> Tensor<1> {
-    let shares: Vec<f32> = counts.iter().map(|count| count / units as f32 * counts.len() as f32).collect();
+fn balance(probabilities: Tensor<2>, counts: &[f32]) -> Tensor<1> {
+    let units: f32 = counts.iter().sum();
+    let shares: Vec<f32> = counts.iter().map(|count| count / units * counts.len() as f32).collect();
     let shares = Tensor::<1>::from_data(TensorData::new(shares, [counts.len()]), &probabilities.device());
     (probabilities.mean_dim(0).squeeze_dim::<1>(0) * shares).sum()
 }
@@ -319,7 +315,7 @@ mod tests {
     fn balance_is_that_worked_out_by_hand() {
         let device = Device::flex();
         let anchors = Tensor::<2>::from_data([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 1.0, 0.0]], &device);
-        let found = to_array(balance(softmax(anchors, 1), &[2.0, 1.0, 0.0], 3)).values[0];
+        let found = to_array(balance(softmax(anchors, 1), &[2.0, 1.0, 0.0])).values[0];
         assert!((found - 1.315_812).abs() < 1e-6, "{found}");
     }
 }
