@@ -20,7 +20,7 @@ pub mod conv_block;
 pub mod cross_entropy;
 pub mod experts;
 pub mod gelu;
-pub mod glu;
+mod glu;
 pub mod linear;
 pub mod low_rank;
 pub mod mlp;

@@ -1,8 +1,7 @@
 //! The operations out of Burn's own, for any device and for comparison.
 
 use super::{
-    Activation, AdamwStep, AttentionWeights, ConvBlockWeights, ExpertWeights, Gate, LowRank, MlpWeights, Positions,
-    Rotation,
+    Activation, AdamwStep, AttentionWeights, ConvBlockWeights, ExpertWeights, LowRank, MlpWeights, Positions, Rotation,
 };
 use burn::prelude::*;
 use burn::tensor::activation::{gelu, log_softmax, sigmoid, silu, softmax};
@@ -110,7 +109,10 @@ pub(super) fn mlp(x: Tensor<3>, w: MlpWeights) -> Tensor<3> {
     let inner = adapted(layer_norm(x.clone(), w.gain, w.bias, w.eps), w.up, w.up_bias, w.up_part);
     let inner = match w.activation {
         Activation::Gelu => gelu(inner),
-        Activation::SwiGlu => glu(inner, Gate::Silu),
+        Activation::SwiGlu => {
+            let [gates, values] = halves(inner);
+            silu(gates) * values
+        }
     };
     x + adapted(inner, w.down, w.down_bias, w.down_part)
 }
@@ -122,8 +124,9 @@ pub(super) fn experts(x: Tensor<2>, experts: Vec<ExpertWeights>, covered: &[Vec<
         let [d, _, size] = w.conv.dims();
         let numbers = covered.iter().map(|&row| row as i32).collect::<Vec<_>>();
         let rows = x.clone().select(0, Tensor::from_data(TensorData::new(numbers, [covered.len()]), &device));
-        let gated = glu(rows.matmul(w.pre.transpose()).unsqueeze(), Gate::Sigmoid);
-        let convolved = convolve(gated.reshape([covered.len() / size, size, d]), w.conv);
+        let [values, open] = halves(rows.matmul(w.pre.transpose()));
+        let inner = values * sigmoid(open);
+        let convolved = convolve(inner.reshape([covered.len() / size, size, d]), w.conv);
         let normed = layer_norm(convolved.unsqueeze(), w.gain, w.bias, w.eps).squeeze_dim::<2>(0);
         silu(normed).matmul(w.post.transpose())
     });
@@ -238,13 +241,10 @@ pub(super) fn sample(x: Tensor<3>, offsets: Tensor<3>, factors: Tensor<3>) -> Te
     (between * factors.unsqueeze_dim(3)).reshape([batch, positions, taps * d])
 }
 
-pub(super) fn glu(x: Tensor<3>, gate: Gate) -> Tensor<3> {
-    let d = x.dims()[2] / 2;
-    let (a, b) = (x.clone().narrow(2, 0, d), x.narrow(2, d, d));
-    match gate {
-        Gate::Silu => silu(a) * b,
-        Gate::Sigmoid => a * sigmoid(b),
-    }
+/// The two halves of the last axis.
+fn halves<const D: usize>(x: Tensor<D>) -> [Tensor<D>; 2] {
+    let half = x.dims()[D - 1] / 2;
+    [x.clone().narrow(D - 1, 0, half), x.narrow(D - 1, half, half)]
 }
 
 pub(super) fn attend(

@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 
 pub use positions::Positions;
-pub use vqdna_kernels::glu::Gate;
 pub use vqdna_kernels::mlp::Activation;
 
 /// A low-rank part of a weight `[d_out, d_in]` (LoRA; Hu et al. 2021): layers multiply with `weight + scale · b · a`, and where the
@@ -435,14 +434,6 @@ pub fn attend(
     rotation: Rotation,
 ) -> Tensor<3> {
     dispatch!(qkv.device(), attend(qkv, queries, keys, places, rotation))
-}
-
-/// One half of each row through an activation, times the other half.
-///
-/// # Shapes
-/// - `x`: `[batch, rows, 2 d]`; output: `[batch, rows, d]`
-pub fn glu(x: Tensor<3>, gate: Gate) -> Tensor<3> {
-    dispatch!(x.device(), glu(x, gate))
 }
 
 /// Rows at fractional places, between which they are interpolated, each times a factor; rows beyond a sequence are 0. Tap k of

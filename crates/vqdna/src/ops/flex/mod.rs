@@ -3,7 +3,6 @@
 mod attend;
 mod experts;
 mod frozen;
-mod glu;
 mod low_rank;
 mod residual;
 mod sample;
@@ -12,7 +11,6 @@ mod transformer;
 pub(super) use attend::attend;
 pub(super) use experts::experts;
 pub(super) use frozen::{joined, with_frozen_weights};
-pub(super) use glu::glu;
 pub(super) use low_rank::{arguments as low_rank_arguments, merged};
 pub(super) use residual::residual;
 pub(super) use sample::sample;
