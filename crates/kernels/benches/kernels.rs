@@ -8,7 +8,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 use vqdna_kernels::conv_block::{self, Input};
-use vqdna_kernels::glu::{self, Gate};
+use vqdna_kernels::experts::{self, Expert};
 use vqdna_kernels::low_rank::LowRank;
 use vqdna_kernels::norm::Norm;
 use vqdna_kernels::product::{Pair, Precision, Saved, Unit, peak, transposed};
@@ -113,6 +113,9 @@ fn main() {
         gelu::in_place(&mut x);
     });
     units_of_mxdna(&bench, 16, 512, 384);
+    for precision in [Precision::F32, Precision::Bf16] {
+        experts_of_mxdna(&bench, precision, 8192, 384);
+    }
 }
 
 /// What MxDNA adds to a transformer, at `batch` sequences of `length` states.
@@ -138,8 +141,38 @@ fn units_of_mxdna(bench: &Bench, batch: usize, length: usize, d: usize) {
     bench.run("sample backward", &shape, Precision::F32, Work::Bytes(8.0 * moved), || {
         black_box(sample::backward(&x, &taps, d, &dy));
     });
-    bench.run("glu forward", &shape, Precision::F32, Work::Bytes(1.5 * moved), || {
-        black_box(glu::forward(&x, d / 2, Gate::Silu));
+}
+
+/// Experts for units of 1 to 10 rows, each with as many of `rows` rows.
+fn experts_of_mxdna(bench: &Bench, precision: Precision, rows: usize, d: usize) {
+    let sizes: Vec<usize> = (1..=10).collect();
+    let groups = |size: usize| (1..=size).rev().find(|groups| d.is_multiple_of(*groups)).unwrap_or(1);
+    let weights: Vec<[Vec<f32>; 4]> = sizes
+        .iter()
+        .map(|&size| [2 * d * d, d * (d / groups(size)) * size, d, d * d].map(|length| noise(length, size as u64)))
+        .collect();
+    let mut all = Vec::new();
+    for (&size, [pre, conv, vector, post]) in sizes.iter().zip(&weights) {
+        let norm = Norm { gain: vector, bias: vector, eps: 1e-5 };
+        all.push(Expert { size, groups: groups(size), pre, conv, norm, post });
+    }
+    let each = rows / sizes.len();
+    let covered: Vec<Vec<u32>> = sizes
+        .iter()
+        .map(|&size| (0..(each / size * size) as u32).map(|row| row + ((size - 1) * each) as u32).collect())
+        .collect();
+    let units: usize = covered.iter().zip(&sizes).map(|(rows, size)| rows.len() / size).sum();
+    let convolved: usize = sizes.iter().map(|&size| each * d * (d / groups(size))).sum();
+    let products = 2 * rows * d * d + convolved + units * d * d;
+    let (shape, flops) =
+        (format!("[{rows}, {d}], {units} units"), |passes: usize| Work::Flops((2 * passes * products) as f64));
+    let (x, dout) = (noise(rows * d, 2), noise(units * d, 3));
+    bench.run("experts forward", &shape, precision, flops(1), || {
+        black_box(experts::forward(&x, &all, &covered, precision, false));
+    });
+    let (_, kept) = experts::forward(&x, &all, &covered, precision, true);
+    bench.run("experts backward", &shape, precision, flops(2), || {
+        black_box(experts::backward(&x, &all, &covered, &kept, &dout, true, precision));
     });
 }
 
