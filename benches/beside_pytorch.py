@@ -228,6 +228,10 @@ def peaks(rows):
     return {precision: statistics.median(values) for precision, values in found.items() if values}
 
 
+def peak_words(rows):
+    return ", ".join(f"{precision} {rate:,.0f} GFLOP/s" for precision, rate in peaks(rows).items()) or "not measured"
+
+
 def flop_table(rows, cells, bars):
     head = ["work", "preset", "precision", "MFLOP per base", "ours, GFLOP/s", "tuned, GFLOP/s", "ours, of peak", "tuned, of peak",
             *(["of peak that the bar asks for"] if bars else [])]
@@ -242,7 +246,15 @@ def flop_table(rows, cells, bars):
             bar = speed_bar(*cell)
             of_peak.append(of_peak[1] and bar and of_peak[1] * bar)
         lines.append([*cell, f"{per_base / 1e6:,.2f}", *(shown(r, "{:,.1f}") for r in rates), *(shown(f, "{:.0%}") for f in of_peak)])
-    return markdown(head, lines)
+    if not lines:
+        return ""
+    return f"""## Arithmetic
+
+Useful matrix products only, counted by `benches/flops.py`. Product peak of this program (`vqdna bench peak`): {peak_words(rows)}.
+
+{markdown(head, lines)}
+
+"""
 
 
 def inputs(rows):
@@ -262,7 +274,6 @@ def allocator():
 
 def report(args, rows):
     cells = [cell for cell in itertools.product(WORKS, PRESETS, PRECISIONS) if by_side(rows, cell).get("ours")]
-    peak = ", ".join(f"{precision} {rate:,.0f} GFLOP/s" for precision, rate in peaks(rows).items()) or "not measured"
     steps = distinct([row for row in rows if row["work"] not in ("tokenize", "peak")], "runs")
     return f"""# Speed beside PyTorch
 
@@ -276,13 +287,7 @@ codes, once a call{inputs(rows)}.
 
 {speed_table(rows, cells, args.bars)}
 {token_table(rows, cells)}
-## Arithmetic
-
-Useful matrix products only, counted by `benches/flops.py`. Product peak of this program (`vqdna bench peak`): {peak}.
-
-{flop_table(rows, cells, args.bars)}
-
-Made by `python3 benches/beside_pytorch.py`; raw rows are in `rows.jsonl`.
+{flop_table(rows, cells, args.bars)}Made by `python3 benches/beside_pytorch.py`; raw rows are in `rows.jsonl`.
 """
 
 
