@@ -6,8 +6,8 @@ use crate::linear;
 use crate::mlp::{STRIP, add_row};
 use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Left, Matrix, Onto, Pair, Panels, Precision, Saved, Unit};
-use crate::product::{multiply, multiply_all, rows_times};
-use crate::rows::{for_overwrite, tile_height, with_scratch};
+use crate::product::{TILE, multiply, multiply_all, rows_times};
+use crate::rows::{for_overwrite, in_order, tile_heights, tiles, tiles_mut, with_scratch};
 use rayon::prelude::*;
 
 /// Rows as `[batch, length, d]`, and which of them are real.
@@ -96,9 +96,9 @@ impl<U: Unit> Prepared<U> {
         let d = self.out_bias.len();
         let kept = self.attend.run(input, keep);
         let mut y = for_overwrite(input.x.len());
-        let height = tile_height(input.mask.len());
-        let tiles = y.par_chunks_mut(height * d).zip(input.x.par_chunks(height * d));
-        tiles.zip(kept.attended.units::<U>().par_chunks(height * U::width(d))).for_each(|((y, x), attended)| {
+        let heights = tile_heights(input.mask.len());
+        let tasks = tiles_mut(&mut y, &heights, d).zip(tiles(input.x, &heights, d));
+        in_order(tasks.zip(tiles(kept.attended.units::<U>(), &heights, U::width(d))), |((y, x), attended)| {
             add_row(x, &self.out_bias, y);
             multiply_all(y, attended, self.out.view(), Onto::Output);
         });
@@ -132,9 +132,9 @@ impl<U: Unit> Attend<U> {
         let (norm, right) = (self.norm.view(), self.qkv.view());
         let d = norm.gain.len();
         let mut qkv = Saved::new::<U>(input.mask.len(), 3 * d);
-        let height = tile_height(input.mask.len());
-        let tiles = qkv.units_mut::<U>().par_chunks_mut(height * U::width(3 * d));
-        tiles.zip(input.x.par_chunks(height * d)).for_each(|(qkv, x)| {
+        let heights = tile_heights(input.mask.len());
+        let tasks = tiles_mut(qkv.units_mut::<U>(), &heights, U::width(3 * d));
+        in_order(tasks.zip(tiles(input.x, &heights, d)), |(qkv, x)| {
             let rows = x.len() / d;
             with_scratch([x.len(), rows * STRIP, U::scratch(rows, d)], |[y, strip, units]| {
                 norm::forward_rows(norm, x, y);
@@ -236,32 +236,32 @@ fn before_attention<U: Unit>(
     wanted: Wanted,
 ) -> (Option<Vec<f32>>, Option<[Vec<f32>; 2]>) {
     let d = w.out_bias.len();
-    let height = tile_height(input.mask.len());
     let needs_normed = wanted.qkv.needs_rows();
     if !(wanted.x || wanted.norm) {
         if needs_normed {
-            let tiles = normed.par_chunks_mut(height * d).zip(input.x.par_chunks(height * d));
+            let rows = TILE * d;
+            let tiles = normed.par_chunks_mut(rows).zip(input.x.par_chunks(rows));
             tiles.for_each(|(normed, x)| norm::forward_rows(w.norm, x, normed));
         }
         return (None, None);
     }
     let mut dx = for_overwrite(dout.len());
     let right = Panels::<U>::new(Matrix::new(w.qkv, 3 * d, d));
-    let tiles = dx.par_chunks_mut(height * d).zip(normed.par_chunks_mut(height * d));
-    let tiles = tiles.zip(input.x.par_chunks(height * d)).zip(dout.par_chunks(height * d));
-    let dnorms: Vec<_> = tiles
-        .zip(dqkv.par_chunks(3 * height * d))
-        .map(|((((dx, normed), x), dout), dqkv)| {
-            if needs_normed {
-                norm::forward_rows(w.norm, x, normed);
-            }
-            with_scratch([x.len(), U::scratch(x.len() / d, 3 * d)], |[dnormed, units]| {
-                let (dqkv, _) = U::of_rows(dqkv, 3 * d, 3 * d, units);
-                multiply_all(dnormed, dqkv, right.view(), Onto::Zero);
-                norm::backward_tile(w.norm, x, dnormed, dout, dx)
-            })
+    let heights = tile_heights(input.mask.len());
+    let width = if needs_normed { d } else { 0 };
+    let tasks =
+        tiles_mut(&mut dx, &heights, d).zip(tiles_mut(normed, &heights, width)).zip(tiles(input.x, &heights, d));
+    let tasks = tasks.zip(tiles(dout, &heights, d)).zip(tiles(dqkv, &heights, 3 * d));
+    let dnorms = in_order(tasks, |((((dx, normed), x), dout), dqkv)| {
+        if needs_normed {
+            norm::forward_rows(w.norm, x, normed);
+        }
+        with_scratch([x.len(), U::scratch(x.len() / d, 3 * d)], |[dnormed, units]| {
+            let (dqkv, _) = U::of_rows(dqkv, 3 * d, 3 * d, units);
+            multiply_all(dnormed, dqkv, right.view(), Onto::Zero);
+            norm::backward_tile(w.norm, x, dnormed, dout, dx)
         })
-        .collect();
+    });
     (wanted.x.then_some(dx), wanted.norm.then(|| norm::sum_tiles(&dnorms, d)))
 }
 

@@ -7,7 +7,7 @@ use crate::linear;
 use crate::mlp;
 use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Pair, Precision, Saved, TILE, Unit, transpose};
-use crate::rows::{for_overwrite, sum_over_rows, tile_height, with_scratch};
+use crate::rows::{for_overwrite, in_order, sum_over_rows, tile_height, tile_heights, tiles_mut, with_scratch};
 use crate::simd::{fma, simd};
 use rayon::prelude::*;
 
@@ -101,22 +101,19 @@ impl<U: Unit> Prepared<U> {
         let (d, d_inner) = (self.conv.bias.len(), self.mlp.d_inner());
         assert!(input.x.len() == input.mask.len() * d && out.len() == input.x.len(), "rows of the block");
         let norm = self.norm.view();
-        let height = tile_height(input.mask.len());
-        let tile = |tile: usize, out: &mut [f32], pre: Option<&mut [U]>| {
-            let (first, rows) = (tile * height, out.len() / d);
+        let heights = tile_heights(input.mask.len());
+        let keep = !pre.is_empty();
+        let width = if keep { U::width(d_inner) } else { 0 };
+        let firsts = heights.iter().scan(0, |next, height| Some(std::mem::replace(next, *next + height)));
+        let tasks = tiles_mut(out, &heights, d).zip(tiles_mut(pre, &heights, width)).zip(firsts);
+        in_order(tasks, |((out, pre), first)| {
+            let rows = out.len() / d;
             with_scratch([rows * d, self.mlp.scratch(rows)], |[y, scratch]| {
                 self.conv.rows(input, first, y);
                 norm::in_place(norm, y);
-                self.mlp.tile(y, &input.x[first * d..(first + rows) * d], pre, out, scratch);
+                self.mlp.tile(y, &input.x[first * d..(first + rows) * d], keep.then_some(pre), out, scratch);
             });
-        };
-        let tiles = out.par_chunks_mut(height * d);
-        if pre.is_empty() {
-            tiles.enumerate().for_each(|(at, out)| tile(at, out, None));
-        } else {
-            let tiles = tiles.zip(pre.par_chunks_mut(height * U::width(d_inner))).enumerate();
-            tiles.for_each(|(at, (out, pre))| tile(at, out, Some(pre)));
-        }
+        });
     }
 }
 

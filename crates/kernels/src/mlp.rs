@@ -8,9 +8,8 @@ use crate::linear::{self, add_rows};
 use crate::low_rank::{Factors, LowRank, Rows};
 use crate::product::{Left, Matrix, Onto, Panels, Saved, Unit, View};
 use crate::product::{multiply, pack_rows, panel_width, transpose, transposed_panels};
-use crate::rows::{Shared, for_overwrite, tile_height, with_scratch};
+use crate::rows::{Shared, for_overwrite, in_order, tile_heights, tiles, tiles_mut, with_scratch};
 use crate::simd::simd;
-use rayon::prelude::*;
 use std::borrow::Cow;
 
 pub use crate::activation::Activation;
@@ -263,33 +262,31 @@ impl<'a, U: Unit> Backward<'a, U> {
         let mut results = Vec::new();
         for first in (0..rows).step_by(group.max(1)) {
             let here = group.min(rows - first);
-            // A unit holds whole rows of a tile.
-            let height = tile_height(here).next_multiple_of(U::DEPTH);
             let dout = &dout[first * d..(first + here) * d];
             let y = &mut y[..here * d];
             let act_columns = (!act.is_empty()).then(|| Columns::new(&mut act, here));
             let dpre_columns = (!dpre.is_empty()).then(|| Columns::new(&mut dpre, here));
             let this = &*self;
-            let tiles = y
-                .par_chunks_mut(height * d)
-                .zip(dout.par_chunks(height * d))
-                .zip(out[first * d..(first + here) * d].par_chunks_mut(height * d))
-                .enumerate()
-                .map(|(tile, ((y, dout), out))| {
-                    let (first_row, rows) = (tile * height, y.len() / d);
-                    let at = first + first_row;
-                    before(at, y, out);
-                    let stride = U::width(d_inner);
-                    let pre = if pre.is_empty() { &[] } else { &pre.units::<U>()[at * stride..(at + rows) * stride] };
-                    let tile = Tile { y, pre, dout, first_row, act: act_columns.as_ref(), dpre: dpre_columns.as_ref() };
-                    with_scratch([rows * d, this.scratch(rows)], |[dy, scratch]| {
-                        let share = this.tile(&tile, dy, scratch);
-                        (share, this.wanted.y.then(|| after(at, dy, out)))
-                    })
-                });
+            // Heights are even: a unit holds whole rows of a tile.
+            let heights = tile_heights(here);
+            let firsts = heights.iter().scan(0, |next, height| Some(std::mem::replace(next, *next + height)));
+            let tasks = tiles_mut(y, &heights, d).zip(tiles(dout, &heights, d));
+            let tasks = tasks.zip(tiles_mut(&mut out[first * d..(first + here) * d], &heights, d)).zip(firsts);
+            let found = in_order(tasks, |(((y, dout), out), first_row)| {
+                let rows = y.len() / d;
+                let at = first + first_row;
+                before(at, y, out);
+                let stride = U::width(d_inner);
+                let pre = if pre.is_empty() { &[] } else { &pre.units::<U>()[at * stride..(at + rows) * stride] };
+                let tile = Tile { y, pre, dout, first_row, act: act_columns.as_ref(), dpre: dpre_columns.as_ref() };
+                with_scratch([rows * d, this.scratch(rows)], |[dy, scratch]| {
+                    let share = this.tile(&tile, dy, scratch);
+                    (share, this.wanted.y.then(|| after(at, dy, out)))
+                })
+            });
             let (mut narrow_act, mut narrow_dpre) = (Vec::new(), Vec::new());
             // Sums of tiles are added in the order of tiles, which are the same for any number of threads.
-            for (share, result) in tiles.collect::<Vec<_>>() {
+            for (share, result) in found {
                 results.extend(result);
                 for (sums, bias) in [(&mut self.of_up, share.up_bias), (&mut self.of_down, share.down_bias)] {
                     if let Some(sum) = &mut sums.bias {

@@ -7,8 +7,7 @@ use crate::linear;
 use crate::mlp::{self, Weights};
 use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Pair, Precision, Saved, Unit};
-use crate::rows::{for_overwrite, tile_height, with_scratch};
-use rayon::prelude::*;
+use crate::rows::{for_overwrite, in_order, tile_heights, tiles, tiles_mut, with_scratch};
 
 /// Output for the rows `x [rows, d]`, of the same shape; with `keep` also the input of the activation, `[rows, d_inner]`, which
 /// [`backward`] then need not compute again.
@@ -55,21 +54,16 @@ impl<U: Unit> Prepared<U> {
         let rows = x.len() / d;
         assert_eq!(x.len(), rows * d, "whole rows");
         let (mut out, mut pre) = (for_overwrite(x.len()), Saved::new::<U>(if keep { rows } else { 0 }, d_inner));
-        let tile = |x: &[f32], out: &mut [f32], pre: Option<&mut [U]>| {
+        let heights = tile_heights(rows);
+        let width = if keep { U::width(d_inner) } else { 0 };
+        let tasks = tiles_mut(&mut out, &heights, d).zip(tiles(x, &heights, d));
+        in_order(tasks.zip(tiles_mut(pre.units_mut::<U>(), &heights, width)), |((out, x), pre)| {
             let rows = x.len() / d;
             with_scratch([rows * d, mlp.scratch(rows)], |[y, scratch]| {
                 norm::forward_rows(norm, x, y);
-                mlp.tile(y, x, pre, out, scratch);
+                mlp.tile(y, x, keep.then_some(pre), out, scratch);
             });
-        };
-        let height = tile_height(rows);
-        let tiles = out.par_chunks_mut(height * d).zip(x.par_chunks(height * d));
-        if keep {
-            let tiles = tiles.zip(pre.units_mut::<U>().par_chunks_mut(height * U::width(d_inner)));
-            tiles.for_each(|((out, x), pre)| tile(x, out, Some(pre)));
-        } else {
-            tiles.for_each(|(out, x)| tile(x, out, None));
-        }
+        });
         (out, pre)
     }
 }

@@ -1,10 +1,11 @@
 //! Work on rows in parallel, in parts whose number does not depend on the threads.
 
-use crate::product::TILE;
+use crate::product::{BLOCK, TILE};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// Parts of a sum over rows. Fixed, so that the order of additions is.
 const PARTS: usize = 16;
@@ -14,6 +15,55 @@ const PARTS: usize = 16;
 pub(crate) fn tile_height(rows: usize) -> usize {
     const TOGETHER: usize = 8;
     rows.div_ceil(TOGETHER * rows.div_ceil(TOGETHER * TILE).max(1)).max(1)
+}
+
+/// Heights of the tiles that `rows` rows are divided into: as high as products like, then lower and lower, so that threads which take
+/// them [in order](in_order) finish together. Each but the last is a multiple of the rows of a product's block. A function of the rows alone, not
+/// of the threads.
+pub(crate) fn tile_heights(rows: usize) -> Vec<usize> {
+    /// Of what is left, at most so large a part.
+    const SHARE: usize = 6;
+    /// Lower tiles would take longer to read their weights than to multiply.
+    const LOWEST: usize = 24;
+    let mut heights = Vec::new();
+    let mut rest = rows;
+    while rest > 0 {
+        let height = rest.div_ceil(SHARE).next_multiple_of(BLOCK).clamp(LOWEST, TILE);
+        // What would be a rest goes with the last one.
+        let height = if rest < height + LOWEST / 2 { rest } else { height };
+        heights.push(height);
+        rest -= height;
+    }
+    heights
+}
+
+/// The rows of each tile, `width` numbers a row; none where `width` is 0.
+pub(crate) fn tiles<'a, T>(mut rows: &'a [T], heights: &'a [usize], width: usize) -> impl Iterator<Item = &'a [T]> {
+    heights.iter().map(move |height| rows.split_off(..height * width).expect("rows of all tiles"))
+}
+
+/// [`tiles`] to write to.
+pub(crate) fn tiles_mut<'a, T>(
+    mut rows: &'a mut [T],
+    heights: &'a [usize],
+    width: usize,
+) -> impl Iterator<Item = &'a mut [T]> {
+    heights.iter().map(move |height| rows.split_off_mut(..height * width).expect("rows of all tiles"))
+}
+
+/// Works on tasks in parallel: a thread that is free takes the next one. Results are in the order of tasks.
+pub(crate) fn in_order<T: Send, R: Send>(
+    tasks: impl Iterator<Item = T> + Send,
+    work: impl Fn(T) -> R + Sync,
+) -> Vec<R> {
+    let next = Mutex::new(tasks.enumerate());
+    let take = || next.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let workers = (0..rayon::current_num_threads()).into_par_iter().with_max_len(1);
+    let mut found: Vec<(usize, R)> = workers
+        .flat_map_iter(|_| std::iter::from_fn(take).map(|(number, task)| (number, work(task))).collect::<Vec<_>>())
+        .collect();
+    found.sort_unstable_by_key(|(number, _)| *number);
+    found.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Sums `length` numbers over all rows: each part adds its rows into its own buffer, the buffers are added in order.
@@ -147,5 +197,41 @@ pub(crate) mod test {
             let want = ((above - below) / 2e-5) as f32;
             assert!((gradient[i] - want).abs() <= 1e-5 * largest, "gradient {i}: {}, not {want}", gradient[i]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_all_rows_and_become_lower() {
+        for rows in (0..700).chain([2048, 8192]) {
+            let heights = tile_heights(rows);
+            assert_eq!(heights.iter().sum::<usize>(), rows);
+            let Some((last, before)) = heights.split_last() else { continue };
+            assert!(before.iter().all(|height| height.is_multiple_of(BLOCK) && *height <= TILE), "{heights:?}");
+            assert!(before.is_sorted_by(|a, b| a >= b) && *last <= TILE, "{heights:?}");
+        }
+        assert_eq!(tile_heights(8192)[..60], [TILE; 60]);
+        let rows: Vec<u32> = (0..100).collect();
+        let heights = tile_heights(50);
+        assert_eq!(tiles(&rows, &heights, 2).collect::<Vec<_>>().concat(), rows);
+        assert!(tiles(&rows, &heights, 0).all(<[u32]>::is_empty));
+    }
+
+    #[test]
+    fn results_are_in_the_order_of_tasks() {
+        for threads in [1, 4] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            // Nested, as the gradients of two layers are.
+            let found = pool.install(|| {
+                let squares = |first: u64| in_order(first..first + 100, |n| in_order(0..3, |k| n * n + k)[2]);
+                rayon::join(|| squares(0), || squares(7))
+            });
+            let squares = |first: u64| (first..first + 100).map(|n| n * n + 2).collect::<Vec<_>>();
+            assert_eq!(found, (squares(0), squares(7)));
+        }
+        assert!(in_order(std::iter::empty::<u8>(), |n| n).is_empty());
     }
 }

@@ -17,13 +17,16 @@ pub(crate) use panels::pack_rows;
 pub use panels::{Panels, View};
 pub use unit::{Pair, Precision, Saved, Unit};
 
-use crate::rows::{for_overwrite, tile_height, with_scratch};
+use crate::rows::{for_overwrite, in_order, tile_heights, tiles, tiles_mut, with_scratch};
 use kernel::{Layout, Start, Sweep, sweep};
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Most rows of a task: few enough that a tile of the widest layer stays in the second cache.
 pub const TILE: usize = 96;
+
+/// Rows that a product computes together.
+pub(crate) const BLOCK: usize = kernel::ROWS;
 
 /// Rows of the inner dimension that [`transposed`] multiplies at a time: its right operand then stays in the second cache.
 const DEPTH: usize = 256;
@@ -168,8 +171,8 @@ pub fn multiply_all<U: Unit>(out: &mut [f32], left: &[U], right: View<U>, onto: 
 pub fn rows_times<U: Unit>(out: &mut [f32], x: &[f32], right: View<U>, onto: Onto) {
     let (k, n) = (right.depth(), right.cols());
     assert_eq!(x.len() / k, out.len() / n, "rows");
-    let tile = tile_height(x.len() / k);
-    out.par_chunks_mut(tile * n).zip(x.par_chunks(tile * k)).for_each(|(out, x)| {
+    let heights = tile_heights(x.len() / k);
+    in_order(tiles_mut(out, &heights, n).zip(tiles(x, &heights, k)), |(out, x)| {
         with_scratch([U::scratch(x.len() / k, k)], |[units]| {
             let (left, _) = U::of_rows(x, k, k, units);
             multiply_all(out, left, right, onto);
