@@ -412,6 +412,7 @@ impl Finetune<'_> {
             seed: config.seed,
             device,
             lengths: known.lengths(),
+            bases: splits.train.rows.lengths(),
             orders: Mutex::new(HashMap::new()),
         };
         let objective = Supervised {

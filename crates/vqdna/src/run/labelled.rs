@@ -119,8 +119,10 @@ pub struct LabelledSource<'a, I> {
     pub seed: u64,
     /// The device, with autodiff.
     pub device: &'a Device,
-    /// Positions of the training sequences.
+    /// Positions of the training sequences, by which they are put together.
     pub lengths: Vec<usize>,
+    /// Their bases.
+    pub bases: Vec<usize>,
     /// Orders of the epochs in use.
     pub orders: Mutex<HashMap<u64, Arc<Vec<Vec<u32>>>>>,
 }
@@ -154,7 +156,7 @@ impl<I: Inputs> Source for LabelledSource<'_, I> {
             Some(reverse) if crate::seed::stream(self.seed, "strand", &[draw]).random() => reverse,
             _ => self.train.inputs,
         };
-        let bases = rows.iter().map(|&row| self.lengths[row as usize]).sum();
+        let bases = rows.iter().map(|&row| self.bases[row as usize]).sum();
         Ok((self.make(Labelled { inputs, ..self.train }, rows, Some(draw)), bases))
     }
 
