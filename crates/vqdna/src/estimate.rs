@@ -387,18 +387,18 @@ pub fn mxdna_step(config: &MxdnaConfig, masked: f64, step: &Step) -> Memory {
     // Queries, keys and values, what was attended to, and a number a head; then both sides of the gate.
     let attention = if step.recompute { 0 } else { step.units(4 * d) + heads };
     let per_base_layer = 2 * d + attention + pre;
-    // Norm, jitter, what is scored; of an expert what its layers read.
-    let per_base = base_layers * per_base_layer + 4 * d + 6 * d;
+    // Norm, jitter, what is scored; of an expert values and gates.
+    let per_base = base_layers * per_base_layer + 4 * d + step.units(2 * d);
     // The norm, its output, queries, keys and values as rows and as kept, what was attended to twice, and the sum.
     let per_unit_layer = 5 * d + step.units(4 * d) + heads + pre;
-    // An expert after its convolution, and the assembly.
-    let per_unit = 5 * d + 9 * d + unit_layers * per_unit_layer + 2 * d;
+    // An expert after its convolution and at its end, that times a probability, and the assembly.
+    let per_unit = 3 * d + 9 * d + unit_layers * per_unit_layer + 2 * d;
     // Back to bases: queries beside empty keys and values, then the head.
     let back = asked.saturating_add(units).saturating_mul(6 * d + step.units(4 * d));
     let back = back.saturating_add(asked.saturating_mul(8 * d + pre));
     let mut memory = Memory::of_module(numbers, numbers, step.threads);
     // Weights that read the same rows, joined.
-    let joined = (base_layers + unit_layers + 1) * (3 * d * d + 2 * d * inner);
+    let joined = (base_layers + unit_layers + 1) * (3 * d * d + 2 * d * inner) + sizes.iter().map(expert).sum::<u64>();
     let kept = rows.saturating_mul(per_base).saturating_add(units.saturating_mul(per_unit)).saturating_add(back);
     memory.kept = floats(kept.saturating_add(joined));
     // Gradients of rows, the group of a feed-forward part, and weights in other orders.

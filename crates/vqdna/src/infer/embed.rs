@@ -3,16 +3,13 @@
 use burn::prelude::*;
 use std::ops::Range;
 use std::path::Path;
-use vqdna_data::bucket::by_budget;
 
 use super::budget::{floats_of_codes, floats_of_letters, groups};
-use super::windows::without_overlaps;
+use super::windows::{Place, in_batches, without_overlaps};
 use super::{Budget, Sequence, Windows};
 use crate::backbone::transformer::Transformer;
 use crate::folder::{self, Finetuned, FolderError, ModelConfig, Pretrained, PretrainedMxdna, Vocabulary};
 use crate::head::sequence::{Pooling, pool};
-use crate::ops;
-use crate::tokenizer::coded::bases_of;
 use crate::tokenizer::mxdna::{Mxdna, Placed};
 use crate::tokenizer::sequences::{SequenceBatch, SequenceRows};
 use crate::weights::to_array;
@@ -62,16 +59,6 @@ pub struct Embedded {
     pub bases: Range<usize>,
     /// The vector.
     pub vector: Vec<f32>,
-}
-
-/// A window of a sequence.
-struct Place {
-    /// Place of the sequence among those given.
-    sequence: usize,
-    /// The bases that are seen.
-    bases: Range<usize>,
-    /// Those in whose middle it is nearer than any other window.
-    own: Range<usize>,
 }
 
 impl Embedder {
@@ -156,13 +143,8 @@ impl Embedder {
         budget: Budget,
         device: &'a Device,
     ) -> Box<dyn Iterator<Item = Embedded> + 'a> {
-        let places = sequences.iter().enumerate().flat_map(move |(n, sequence)| {
-            let parts = windows.of(sequence.first.len());
-            let own = Windows::own(&parts);
-            parts.into_iter().zip(own).map(move |(bases, own)| Place { sequence: n, bases, own })
-        });
         let width = if pooling.is_none() { self.width() } else { 0 };
-        let together = groups(places, budget.bases(width), |place| place.bases.len());
+        let together = groups(Place::all(sequences, windows), budget.bases(width), |place| place.bases.len());
         let positions = budget.batch(match &self.network {
             Network::Codes(vocabulary, backbone) => floats_of_codes(vocabulary.tokenizer.d_code, backbone.as_deref()),
             Network::Letters(encoder) => floats_of_letters(encoder),
@@ -185,24 +167,16 @@ impl Embedder {
         pooling: Option<Pooling>,
         positions: usize,
         device: &Device,
-    ) -> impl Iterator<Item = Embedded> + use<> {
-        let letters = |place: &Place| bases_of(&sequences[place.sequence].first[place.bases.clone()]);
-        let bases: Vec<_> = places.iter().map(letters).collect();
+    ) -> Vec<Embedded> {
         let vocabulary = match &self.network {
             Network::Codes(vocabulary, _) => Some(&vocabulary.model),
             Network::Letters(_) => None,
         };
-        let rows = SequenceRows::new(vocabulary, bases, None, device);
-        let mut found: Vec<Vec<Embedded>> = vec![Vec::new(); places.len()];
-        ops::with_frozen_weights(|| {
-            for batch in by_budget(&rows.lengths(), positions) {
-                let here: Vec<_> = batch.iter().map(|&row| &places[row as usize]).collect();
-                for (&row, vectors) in batch.iter().zip(self.batch(&rows, &batch, &here, pooling, device)) {
-                    found[row as usize] = vectors;
-                }
-            }
-        });
-        found.into_iter().flatten()
+        let rows = SequenceRows::new(vocabulary, Place::letters(places, sequences), None, device);
+        in_batches(&rows.lengths(), positions, |batch| {
+            let here: Vec<_> = batch.iter().map(|&row| &places[row as usize]).collect();
+            self.batch(&rows, batch, &here, pooling, device)
+        })
     }
 
     fn batch(

@@ -1,16 +1,12 @@
 //! The units that a model cuts sequences into.
 
 use burn::prelude::*;
-use std::ops::Range;
 use std::path::Path;
-use vqdna_data::bucket::by_budget;
 
 use super::budget::{floats_of_letters, groups};
-use super::windows::without_overlaps;
+use super::windows::{Place, in_batches, without_overlaps};
 use super::{Budget, Sequence, Windows};
 use crate::folder::{Finetuned, FolderError, Kind, ModelConfig, PretrainedMxdna};
-use crate::ops;
-use crate::tokenizer::coded::bases_of;
 use crate::tokenizer::mxdna::{LetterRows, Mxdna, UnitSpan};
 
 /// Cuts sequences into units.
@@ -29,15 +25,6 @@ pub struct Unit {
     pub sequence: usize,
     /// What it covers, and what chose it.
     pub span: UnitSpan,
-}
-
-/// A window of a sequence.
-struct Place {
-    sequence: usize,
-    /// The bases that are seen.
-    bases: Range<usize>,
-    /// Those in whose middle it is nearer than any other window.
-    own: Range<usize>,
 }
 
 impl Cutter {
@@ -84,13 +71,8 @@ impl Cutter {
         budget: Budget,
         device: &'a Device,
     ) -> impl Iterator<Item = Unit> + 'a {
-        let places = sequences.iter().enumerate().flat_map(move |(sequence, letters)| {
-            let parts = windows.of(letters.first.len());
-            let own = Windows::own(&parts);
-            parts.into_iter().zip(own).map(move |(bases, own)| Place { sequence, bases, own })
-        });
-        let together =
-            groups(places, budget.bases(size_of::<UnitSpan>() / size_of::<f32>()), |place| place.bases.len());
+        let floats = size_of::<UnitSpan>() / size_of::<f32>();
+        let together = groups(Place::all(sequences, windows), budget.bases(floats), |place| place.bases.len());
         let positions = budget.batch(floats_of_letters(&self.encoder));
         let units = together.flat_map(move |places| self.places(sequences, &places, positions, device));
         without_overlaps(units, |unit| (unit.sequence, unit.span.bases.clone()))
@@ -98,20 +80,15 @@ impl Cutter {
 
     /// The units of windows, in their order.
     fn places(&self, sequences: &[Sequence], places: &[Place], positions: usize, device: &Device) -> Vec<Unit> {
-        let bases = |place: &Place| bases_of(&sequences[place.sequence].first[place.bases.clone()]);
-        let rows = LetterRows::new(places.iter().map(bases).collect(), None);
-        let mut found: Vec<Vec<Unit>> = vec![Vec::new(); places.len()];
-        ops::with_frozen_weights(|| {
-            for batch in by_budget(&rows.lengths(), positions) {
-                let units = self.encoder.cut_into_units(&rows.batch(&batch, device).view());
-                for (&row, units) in batch.iter().zip(units) {
-                    let Place { sequence, bases, own } = &places[row as usize];
-                    let unit = |span: UnitSpan| Unit { sequence: *sequence, span: span.moved_by(bases.start) };
-                    let all = units.into_iter().map(unit);
-                    found[row as usize] = all.filter(|unit| own.contains(&unit.span.anchor)).collect();
-                }
-            }
-        });
-        found.concat()
+        let rows = LetterRows::new(Place::letters(places, sequences), None);
+        in_batches(&rows.lengths(), positions, |batch| {
+            let units = self.encoder.cut_into_units(&rows.batch(batch, device).view());
+            let of = |(&row, units): (&u32, Vec<UnitSpan>)| {
+                let Place { sequence, bases, own } = &places[row as usize];
+                let all = units.into_iter().map(|span| Unit { sequence: *sequence, span: span.moved_by(bases.start) });
+                all.filter(|unit| own.contains(&unit.span.anchor)).collect()
+            };
+            batch.iter().zip(units).map(of).collect()
+        })
     }
 }

@@ -1,6 +1,12 @@
 //! Which parts of a long sequence a model sees at a time.
 
 use std::ops::Range;
+use vqdna_data::alphabet::BaseId;
+use vqdna_data::bucket::by_budget;
+
+use super::Sequence;
+use crate::ops;
+use crate::tokenizer::coded::bases_of;
 
 /// Windows of equal length over sequences that are longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +39,50 @@ impl Windows {
         let starts = windows.first().map(|first| first.start).into_iter().chain(starts);
         starts.zip(ends).map(|(start, end)| start..end).collect()
     }
+}
+
+/// A window of one of several sequences.
+pub(super) struct Place {
+    /// Place of the sequence among those given.
+    pub sequence: usize,
+    /// The bases that are seen.
+    pub bases: Range<usize>,
+    /// Those in whose middle it is nearer than any other window.
+    pub own: Range<usize>,
+}
+
+impl Place {
+    /// The windows of sequences, in order.
+    pub(super) fn all(sequences: &[Sequence], windows: Windows) -> impl Iterator<Item = Self> {
+        sequences.iter().enumerate().flat_map(move |(sequence, letters)| {
+            let parts = windows.of(letters.first.len());
+            let own = Windows::own(&parts);
+            parts.into_iter().zip(own).map(move |(bases, own)| Self { sequence, bases, own })
+        })
+    }
+
+    /// The bases of each place.
+    pub(super) fn letters(places: &[Self], sequences: &[Sequence]) -> Vec<Vec<BaseId>> {
+        places.iter().map(|place| bases_of(&sequences[place.sequence].first[place.bases.clone()])).collect()
+    }
+}
+
+/// What a frozen model finds in rows of so many positions, in their order: `of_batch` gets the numbers of rows of like length, at most
+/// `together` positions, and gives what it finds in each.
+pub(super) fn in_batches<T>(
+    positions: &[usize],
+    together: usize,
+    mut of_batch: impl FnMut(&[u32]) -> Vec<Vec<T>>,
+) -> Vec<T> {
+    let mut found: Vec<Vec<T>> = positions.iter().map(|_| Vec::new()).collect();
+    ops::with_frozen_weights(|| {
+        for batch in by_budget(positions, together) {
+            for (&row, of_row) in batch.iter().zip(of_batch(&batch)) {
+                found[row as usize] = of_row;
+            }
+        }
+    });
+    found.into_iter().flatten().collect()
 }
 
 /// Stretches of sequences in order, without those that overlap one before them: where windows meet, both may have cut the same bases.
