@@ -1,20 +1,24 @@
 //! The fused CPU kernels as operations of Burn's Flex backend, with hand-written backward passes.
 
 mod attend;
+mod attention;
+mod classifier;
 mod experts;
 mod frozen;
 mod low_rank;
+mod mlp;
 mod residual;
 mod sample;
-mod transformer;
 
 pub(super) use attend::attend;
+pub(super) use attention::attention;
+pub(super) use classifier::{cross_entropy, layer_norm, linear_gelu};
 pub(super) use experts::experts;
 pub(super) use frozen::{joined, with_frozen_weights};
 pub(super) use low_rank::{arguments as low_rank_arguments, merged};
+pub(super) use mlp::mlp;
 pub(super) use residual::residual;
 pub(super) use sample::sample;
-pub(super) use transformer::{attention, cross_entropy, layer_norm, linear_gelu, mlp};
 
 use super::{AdamwStep, ConvBlockWeights, keeps, precision};
 use burn::backend::autodiff::NodeId;
@@ -27,9 +31,10 @@ use burn::prelude::*;
 use burn::tensor::{Bytes, DType};
 use burn_flex::{FlexTensor, Layout};
 use vqdna_kernels::conv_block::{self, Input, Weights};
+use vqdna_kernels::low_rank::LowRank as Part;
 use vqdna_kernels::norm::{self, Norm};
 use vqdna_kernels::product::{Pair, Precision, Saved, Unit};
-use vqdna_kernels::{adamw as adamw_kernel, codebook, linear as linear_kernel, mlp, stem as stem_kernel};
+use vqdna_kernels::{adamw as adamw_kernel, codebook, linear as linear_kernel, mlp as mlp_kernel, stem as stem_kernel};
 
 pub(super) fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
     wrap(Dispatch::vqdna_linear(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()))
@@ -232,12 +237,12 @@ impl Block {
             conv: floats(conv),
             conv_bias: floats(conv_bias),
             norm: Norm { gain: floats(gain), bias: floats(bias), eps: self.eps },
-            mlp: mlp::Weights {
+            mlp: mlp_kernel::Weights {
                 up: floats(up),
                 up_bias: floats(up_bias),
                 down: floats(down),
                 down_bias: floats(down_bias),
-                activation: mlp::Activation::Gelu,
+                activation: mlp_kernel::Activation::Gelu,
             },
         }
     }
@@ -431,6 +436,16 @@ fn linear_backward(
     let (dx, g) = linear_kernel::backward(x, floats(weight), d_out, floats(dy), of_x, wanted, precision);
     let [weight, bias, ..] = layer_gradients(g, [d_out, d_in]);
     register(gradients, parents, [dx.map(|dx| tensor(dx, [batch, bases, d_in])), weight, bias]);
+}
+
+/// What is wanted of a linear layer, by which of weight, bias and the two factors are tracked.
+fn wanted([weight, bias, a, b]: [bool; 4], part: Option<Part<'_>>) -> linear_kernel::Wanted<'_> {
+    linear_kernel::Wanted { weight, bias, low_rank: part.filter(|_| a || b) }
+}
+
+/// Of gain and bias, if they were wanted.
+fn norm_gradients(found: Option<[Vec<f32>; 2]>, d: usize) -> [Option<FlexTensor>; 2] {
+    found.map_or([None, None], |found| found.map(|gradient| Some(tensor(gradient, [d]))))
 }
 
 /// Gradients of weight, bias and the two factors of a linear layer, those that were found.
