@@ -11,7 +11,7 @@ use vqdna_kernels::conv_block::{self, Input};
 use vqdna_kernels::experts::{self, Expert};
 use vqdna_kernels::low_rank::LowRank;
 use vqdna_kernels::norm::Norm;
-use vqdna_kernels::product::{Pair, Precision, Saved, Unit, peak, transposed};
+use vqdna_kernels::product::{Onto, Pair, Precision, Saved, Unit, peak, transposed};
 use vqdna_kernels::sample::{self, Taps};
 use vqdna_kernels::{attention, codebook, cross_entropy, gelu, linear, mlp, units};
 
@@ -216,8 +216,8 @@ fn linears(bench: &Bench, precision: Precision, rows: usize, d_in: usize, d_out:
     });
     let mut dw = vec![0.0; d_in * d_out];
     bench.run("transposed product", &shape, precision, flops(1), || match precision {
-        Precision::F32 => transposed::<f32>(&mut dw, &x, d_in, &dy, d_out),
-        Precision::Bf16 => transposed::<Pair>(&mut dw, &x, d_in, &dy, d_out),
+        Precision::F32 => transposed::<f32>(&mut dw, &x, d_in, &dy, d_out, Onto::Zero),
+        Precision::Bf16 => transposed::<Pair>(&mut dw, &x, d_in, &dy, d_out, Onto::Zero),
     });
     bench.run("linear backward", &shape, precision, flops(2), || {
         black_box(linear::backward(&x, &w, d_out, &dy, true, linear::Wanted::ALL, precision));

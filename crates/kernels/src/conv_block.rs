@@ -4,7 +4,7 @@
 //! residual. The forward pass keeps only a tile of the wide inner layer; the backward pass computes it again from `x`.
 
 use crate::linear;
-use crate::mlp;
+use crate::mlp::{self, Kept};
 use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Pair, Precision, Saved, TILE, Unit, transpose};
 use crate::rows::{for_overwrite, in_order, sum_over_rows, tile_height, tile_heights, tiles_mut, with_scratch};
@@ -61,8 +61,10 @@ pub fn forward(input: Input, w: Weights, precision: Precision, keep: bool) -> (V
 
 fn forward_in<U: Unit>(input: Input, w: Weights, keep: bool) -> (Vec<f32>, Saved) {
     let mut out = for_overwrite(input.x.len());
-    let mut pre = Saved::new::<U>(if keep { input.mask.len() } else { 0 }, w.mlp.d_inner());
-    Prepared::<U>::new(w).run(input, pre.units_mut(), &mut out);
+    let rows = input.mask.len();
+    let mut pre = mlp::kept::<U>(if keep { rows } else { 0 }, w.mlp.d_inner());
+    let kept = keep.then(|| Kept::new(pre.units_mut(), rows));
+    Prepared::<U>::new(w).run(input, kept.as_ref(), &mut out);
     (out, pre)
 }
 
@@ -92,26 +94,24 @@ impl<U: Unit> Prepared<U> {
     #[must_use]
     pub fn forward(&self, input: Input) -> Vec<f32> {
         let mut out = for_overwrite(input.x.len());
-        self.run(input, &mut [], &mut out);
+        self.run(input, None, &mut out);
         out
     }
 
-    /// `pre` is empty or receives the input of GELU.
-    fn run(&self, input: Input, pre: &mut [U], out: &mut [f32]) {
-        let (d, d_inner) = (self.conv.bias.len(), self.mlp.d_inner());
+    /// `kept` receives the input of GELU.
+    fn run(&self, input: Input, kept: Option<&Kept<U>>, out: &mut [f32]) {
+        let d = self.conv.bias.len();
         assert!(input.x.len() == input.mask.len() * d && out.len() == input.x.len(), "rows of the block");
         let norm = self.norm.view();
         let heights = tile_heights(input.mask.len());
-        let keep = !pre.is_empty();
-        let width = if keep { U::width(d_inner) } else { 0 };
         let firsts = heights.iter().scan(0, |next, height| Some(std::mem::replace(next, *next + height)));
-        let tasks = tiles_mut(out, &heights, d).zip(tiles_mut(pre, &heights, width)).zip(firsts);
-        in_order(tasks, |((out, pre), first)| {
+        in_order(tiles_mut(out, &heights, d).zip(firsts), |(out, first)| {
             let rows = out.len() / d;
             with_scratch([rows * d, self.mlp.scratch(rows)], |[y, scratch]| {
                 self.conv.rows(input, first, y);
                 norm::in_place(norm, y);
-                self.mlp.tile(y, &input.x[first * d..(first + rows) * d], keep.then_some(pre), out, scratch);
+                let x = &input.x[first * d..(first + rows) * d];
+                self.mlp.tile(y, x, kept.map(|kept| (kept, first)), out, scratch);
             });
         });
     }
@@ -236,7 +236,7 @@ fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], pre: &Saved) -> 
     let mut dconv = for_overwrite(dout.len());
     let all = mlp::Wanted { y: true, up: linear::Wanted::ALL, down: linear::Wanted::ALL };
     let mut mlp = mlp::Backward::<U>::new(w.mlp, all, !pre.is_empty());
-    let dnorms = mlp.run(
+    let (dnorms, ((conv, conv_bias), x)) = mlp.run(
         dout,
         pre,
         &mut dconv,
@@ -250,12 +250,15 @@ fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], pre: &Saved) -> 
             norm::backward_in_place(w.norm, conv_rows, dy, dgain, dbias);
             dnorm
         },
+        |dconv| {
+            rayon::join(
+                || convolve_backward_weights(input, dconv, conv.kernel(), d),
+                || convolve_backward_input(input, dconv, &conv.taps, dout),
+            )
+        },
     );
     let [gain, bias] = norm::sum_tiles(&dnorms, d);
-    let ((conv, conv_bias), (x, mlp::Gradients { up, down })) = rayon::join(
-        || convolve_backward_weights(input, &dconv, conv.kernel(), d),
-        || (convolve_backward_input(input, &dconv, &conv.taps, dout), mlp.finish()),
-    );
+    let mlp::Gradients { up, down } = mlp.finish();
     Gradients { x, conv, conv_bias, gain, bias, up, down }
 }
 

@@ -201,9 +201,9 @@ fn backward_in<U: Unit>(input: Input, stats: &[f32], dloss: f32) -> Gradients {
         });
         // The wider matrix where the product wants it, as in a linear layer.
         if classes >= d {
-            transposed::<U>(&mut dw, h, d, dlogits, classes);
+            transposed::<U>(&mut dw, h, d, dlogits, classes, Onto::Output);
         } else {
-            transposed::<U>(&mut dw, dlogits, classes, h, d);
+            transposed::<U>(&mut dw, dlogits, classes, h, d, Onto::Output);
         }
         dbias.iter_mut().zip(column_sums(dlogits, classes)).for_each(|(sum, v)| *sum += v);
     }

@@ -11,7 +11,6 @@
 #![allow(unsafe_code, reason = "SIMD and matrix products; each block says why it is sound")]
 #![allow(clippy::inline_always, reason = "a body must end up inside the function that has the SIMD features")]
 
-mod activation;
 pub mod adamw;
 pub mod attention;
 pub mod attention_block;

@@ -121,12 +121,12 @@ pub(crate) fn parameter_gradients<U: Unit>(
 
 /// `dyᵀ · x`, `[d_out, d_in]`, with the wider matrix where the product wants it.
 fn weight_gradient<U: Unit>(x: &[f32], d_in: usize, dy: &[f32], d_out: usize) -> Vec<f32> {
-    let mut dw = vec![0.0; d_in * d_out];
+    let mut dw = for_overwrite(d_in * d_out);
     if d_in >= d_out {
-        transposed::<U>(&mut dw, dy, d_out, x, d_in);
+        transposed::<U>(&mut dw, dy, d_out, x, d_in, Onto::Zero);
         return dw;
     }
-    transposed::<U>(&mut dw, x, d_in, dy, d_out);
+    transposed::<U>(&mut dw, x, d_in, dy, d_out, Onto::Zero);
     transpose(&dw, d_in, d_out)
 }
 

@@ -70,9 +70,9 @@ impl<U: Unit> Rows<'_, U> {
         match *self {
             Self::Dense(rows) => {
                 let width = sum.len() / rank;
-                transposed::<U>(sum, narrow, rank, rows, width);
+                transposed::<U>(sum, narrow, rank, rows, width, Onto::Output);
             }
-            Self::Packed(rows, _) => transposed_panels(sum, narrow, rank, rows),
+            Self::Packed(rows, _) => transposed_panels(sum, narrow, rank, rows, Onto::Output),
         }
     }
 }
@@ -215,7 +215,7 @@ mod tests {
         for (rows, d_in, d_out, rank) in [(1, 3, 4, 2), (7, 5, 3, 1), (2 * TILE + 3, 70, 20, 8)] {
             let (x, dy, part) = (noise(rows * d_in, 1), noise(rows * d_out, 2), Owned::new(d_in, d_out, rank, 3));
             let mut dw = vec![0.0; d_out * d_in];
-            transposed::<f32>(&mut dw, &dy, d_out, &x, d_in);
+            transposed::<f32>(&mut dw, &dy, d_out, &x, d_in, Onto::Zero);
             for found in gradients::<f32>(part.view(), &x, &dy) {
                 part.assert_gradients(Some(&found), Some(&dw));
             }

@@ -4,7 +4,7 @@
 //! pass.
 
 use crate::linear;
-use crate::mlp::{self, Weights};
+use crate::mlp::{self, Kept, Weights};
 use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Pair, Precision, Saved, Unit};
 use crate::rows::{for_overwrite, in_order, tile_heights, tiles, tiles_mut, with_scratch};
@@ -50,18 +50,19 @@ impl<U: Unit> Prepared<U> {
 
     fn run(&self, x: &[f32], keep: bool) -> (Vec<f32>, Saved) {
         let (norm, mlp) = (self.norm.view(), &self.mlp);
-        let (d, d_inner) = (norm.gain.len(), mlp.d_inner());
+        let d = norm.gain.len();
         let rows = x.len() / d;
         assert_eq!(x.len(), rows * d, "whole rows");
-        let (mut out, mut pre) = (for_overwrite(x.len()), Saved::new::<U>(if keep { rows } else { 0 }, d_inner));
+        let (mut out, mut pre) = (for_overwrite(x.len()), mlp::kept::<U>(if keep { rows } else { 0 }, mlp.d_inner()));
+        let kept = keep.then(|| Kept::new(pre.units_mut::<U>(), rows));
         let heights = tile_heights(rows);
-        let width = if keep { U::width(d_inner) } else { 0 };
-        let tasks = tiles_mut(&mut out, &heights, d).zip(tiles(x, &heights, d));
-        in_order(tasks.zip(tiles_mut(pre.units_mut::<U>(), &heights, width)), |((out, x), pre)| {
+        let firsts = heights.iter().scan(0, |next, height| Some(std::mem::replace(next, *next + height)));
+        let tasks = tiles_mut(&mut out, &heights, d).zip(tiles(x, &heights, d)).zip(firsts);
+        in_order(tasks, |((out, x), first)| {
             let rows = x.len() / d;
             with_scratch([rows * d, mlp.scratch(rows)], |[y, scratch]| {
                 norm::forward_rows(norm, x, y);
-                mlp.tile(y, x, keep.then_some(pre), out, scratch);
+                mlp.tile(y, x, kept.as_ref().map(|kept| (kept, first)), out, scratch);
             });
         });
         (out, pre)
@@ -125,7 +126,7 @@ fn backward_in<U: Unit>(x: &[f32], norm: Norm, w: Weights, dout: &[f32], pre: &S
     let of_y = wanted.x || wanted.norm;
     let needs_y = up.needs_rows() || pre.is_empty();
     let mut mlp = mlp::Backward::<U>::new(w, mlp::Wanted { y: of_y, up, down }, !pre.is_empty());
-    let dnorms = mlp.run(
+    let (dnorms, ()) = mlp.run(
         dout,
         pre,
         &mut dx,
@@ -138,6 +139,7 @@ fn backward_in<U: Unit>(x: &[f32], norm: Norm, w: Weights, dout: &[f32], pre: &S
             let at = first * d..first * d + dy.len();
             norm::backward_tile(norm, &x[at.clone()], dy, &dout[at], dx)
         },
+        |_| (),
     );
     let mlp::Gradients { up, down } = mlp.finish();
     let norm = wanted.norm.then(|| norm::sum_tiles(&dnorms, d));

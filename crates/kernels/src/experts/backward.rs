@@ -177,15 +177,15 @@ pub(super) fn run<U: Unit>(
         let (first_row, rows) = (rows_before[expert] * d, covered[expert].len() * d);
         let mut near = for_overwrite(rows);
         gather(x, d, &covered[expert], &mut near);
-        let mut pre = vec![0.0; 2 * d * d];
-        transposed::<U>(&mut pre, &near, d, &dboth[2 * first_row..][..2 * rows], 2 * d);
-        let mut post = vec![0.0; d * d];
-        transposed::<U>(&mut post, &dout[first..][..count], d, &active[first..][..count], d);
-        let mut conv = vec![0.0; d * group];
+        let mut pre = for_overwrite(2 * d * d);
+        transposed::<U>(&mut pre, &near, d, &dboth[2 * first_row..][..2 * rows], 2 * d, Onto::Zero);
+        let mut post = for_overwrite(d * d);
+        transposed::<U>(&mut post, &dout[first..][..count], d, &active[first..][..count], d, Onto::Zero);
+        let mut conv = for_overwrite(d * group);
         let (dconv, grouped) = (&dconv[first..][..count], &grouped[first_row..][..rows]);
         conv.par_chunks_mut(inside * group).enumerate().for_each(|(n, conv)| {
             let (dconv, grouped) = (&dconv[n * count / groups..], &grouped[n * rows / groups..]);
-            transposed::<U>(conv, &dconv[..count / groups], inside, &grouped[..rows / groups], group);
+            transposed::<U>(conv, &dconv[..count / groups], inside, &grouped[..rows / groups], group, Onto::Zero);
         });
         ExpertGradients { pre: transpose(&pre, d, 2 * d), conv: swapped(&conv, size, inside), norm, post }
     });

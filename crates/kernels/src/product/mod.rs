@@ -79,6 +79,17 @@ pub enum Onto<'a> {
     Row(&'a [f32]),
 }
 
+impl Onto<'_> {
+    /// For some columns of the output.
+    fn start(self, columns: Range<usize>) -> Start {
+        match self {
+            Self::Zero => Start::Zero,
+            Self::Output => Start::Output,
+            Self::Row(row) => Start::Row(row[columns].as_ptr()),
+        }
+    }
+}
+
 /// The left operand of a product: units that lie row by row, or step by step of the inner dimension.
 #[derive(Clone, Copy, Debug)]
 pub enum Left<'a, U> {
@@ -133,14 +144,7 @@ pub fn multiply<U: Unit>(
     };
     assert!(steps.end <= right.steps() && columns.end <= right.cols(), "part of the right operand");
     assert!(columns.start.is_multiple_of(panel_width()), "columns begin inside a panel");
-    let start = match onto {
-        Onto::Zero => Start::Zero,
-        Onto::Output => Start::Output,
-        Onto::Row(row) => {
-            assert!(row.len() >= width, "row to begin from");
-            Start::Row(row.as_ptr())
-        }
-    };
+    let start = onto.start(0..width);
     // SAFETY: the assertions bound what the kernel reaches: `rows` rows of `left` and of `out`, and the part of the panels.
     unsafe {
         sweep(&Sweep {
@@ -180,15 +184,15 @@ pub fn rows_times<U: Unit>(out: &mut [f32], x: &[f32], right: View<U>, onto: Ont
     });
 }
 
-/// `out [m, n] += aᵀ · b` for `a [rows, m]` and `b [rows, n]`: the gradient of a weight. Fastest with the wider matrix as `b`.
+/// `out [m, n] = onto + aᵀ · b` for `a [rows, m]` and `b [rows, n]`: the gradient of a weight. Fastest with the wider matrix as `b`.
 ///
 /// # Panics
 /// If a slice does not fit.
-pub fn transposed<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: &[f32], n: usize) {
+pub fn transposed<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: &[f32], n: usize, onto: Onto) {
     let rows = a.len() / m;
     assert!(b.len() == rows * n, "rows of a transposed product");
     let width = panel_width();
-    transposed_by::<U>(out, a, m, n, |first, column, depth, work| {
+    transposed_by::<U>(out, a, m, n, onto, |first, column, depth, work| {
         with_scratch([DEPTH * width], |[panel]| {
             let panel = U::from_floats_mut(panel);
             let (row, cols) = (first * U::DEPTH, width.min(n - column));
@@ -202,9 +206,9 @@ pub fn transposed<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: &[f32], n: u
 ///
 /// # Panics
 /// As [`transposed`].
-pub fn transposed_panels<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: View<U>) {
+pub fn transposed_panels<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: View<U>, onto: Onto) {
     assert_eq!(a.len() / m, b.depth(), "rows of a transposed product");
-    transposed_by::<U>(out, a, m, b.cols(), |first, column, depth, work| work(b.part(first, column, depth)));
+    transposed_by::<U>(out, a, m, b.cols(), onto, |first, column, depth, work| work(b.part(first, column, depth)));
 }
 
 /// `right` calls its last argument with the part of a panel: from a step, of a column, so many steps.
@@ -213,11 +217,20 @@ fn transposed_by<U: Unit>(
     a: &[f32],
     m: usize,
     n: usize,
+    onto: Onto,
     right: impl Fn(usize, usize, usize, &mut dyn FnMut(&[U])) + Sync,
 ) {
     /// Floats of `a` multiplied before the next ones: they are read once for each panel of `b`, and so many stay in the last cache.
     const NEAR: usize = 3 << 19;
     assert!(a.len().is_multiple_of(m) && out.len() == m * n, "sizes of a transposed product");
+    if a.is_empty() {
+        match onto {
+            Onto::Zero => out.fill(0.0),
+            Onto::Output => {}
+            Onto::Row(row) => out.chunks_exact_mut(n).for_each(|out| out.copy_from_slice(row)),
+        }
+        return;
+    }
     let width = panel_width();
     // A task is a panel, and a part of the rows only where threads would be idle.
     let panels = n.div_ceil(width);
@@ -225,8 +238,8 @@ fn transposed_by<U: Unit>(
     let height = m.div_ceil(wanted).next_multiple_of(kernel::ROWS);
     let groups = m.div_ceil(height);
     let out = SharedOutput(out.as_mut_ptr());
-    let near = (NEAR / m.max(1)).next_multiple_of(DEPTH * U::DEPTH);
-    for (at, a) in a.chunks((near * m).max(1)).enumerate() {
+    let near = (NEAR / m).next_multiple_of(DEPTH * U::DEPTH);
+    for (at, a) in a.chunks(near * m).enumerate() {
         let (before, steps) = (at * near / U::DEPTH, (a.len() / m).div_ceil(U::DEPTH));
         let mut buffer = Vec::new();
         let left: &[U] = U::of_steps_parallel(a, m, &mut buffer);
@@ -251,7 +264,7 @@ fn transposed_by<U: Unit>(
                             cols,
                             out: out.0.add(row * n + column),
                             stride: n,
-                            start: Start::Output,
+                            start: if before + first == 0 { onto } else { Onto::Output }.start(column..column + cols),
                         });
                     }
                 });
@@ -347,13 +360,19 @@ mod tests {
                 rows_times(&mut out, &a, panels, Onto::Row(&bias));
                 assert_close(&out, &want.iter().enumerate().map(|(i, v)| v + bias[i % n]).collect::<Vec<_>>());
             }
-            let mut out = vec![0.5; m * n];
-            transposed::<U>(&mut out, &transpose(&a, m, k), m, &b, n);
-            let more: Vec<f32> = want.iter().map(|v| v + 0.5).collect();
-            assert_close(&out, &more);
-            let mut again = vec![0.5; m * n];
-            transposed_panels(&mut again, &transpose(&a, m, k), m, Panels::<U>::new(Matrix::new(&b, k, n)).view());
-            assert_eq!(again, out);
+            let (at, panels) = (transpose(&a, m, k), Panels::<U>::new(Matrix::new(&b, k, n)));
+            let half = vec![0.5; n];
+            for (onto, more) in [(Onto::Zero, 0.0), (Onto::Output, 0.25), (Onto::Row(&half), 0.5)] {
+                let mut out = vec![0.25; m * n];
+                transposed::<U>(&mut out, &at, m, &b, n, onto);
+                assert_close(&out, &want.iter().map(|v| v + more).collect::<Vec<_>>());
+                let mut again = vec![0.25; m * n];
+                transposed_panels(&mut again, &at, m, panels.view(), onto);
+                assert_eq!(again, out);
+                transposed::<U>(&mut out, &[], m, &[], n, onto);
+                let of_nothing = if matches!(onto, Onto::Output) { again } else { vec![more; m * n] };
+                assert_eq!(out, of_nothing);
+            }
         }
     }
 

@@ -48,6 +48,18 @@ pub trait Unit: Copy + Default + Send + Sync + sealed::Sealed + 'static {
     /// `out_stride` apart in `out`.
     fn pack_steps(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize);
 
+    /// [`Unit::pack_steps`] of dense rows that `write` writes: straight into `out`, which is returned, where a unit is a float, else by
+    /// way of `buffer`, which then holds them too.
+    fn write_steps<'a>(
+        out: &'a mut [Self],
+        buffer: &mut [f32],
+        width: usize,
+        write: impl FnOnce(&mut [f32]),
+    ) -> Option<&'a [f32]>;
+
+    /// Steps of `width` units, back as dense rows: as many as `out` holds.
+    fn read_steps(steps: &[Self], width: usize, out: &mut [f32]);
+
     /// Units of a row of so many numbers.
     #[must_use]
     fn width(numbers: usize) -> usize {
@@ -64,9 +76,6 @@ pub trait Unit: Copy + Default + Send + Sync + sealed::Sealed + 'static {
     /// in parallel.
     fn numbers<'a>(units: &'a [Self], width: usize, buffer: &'a mut Vec<f32>) -> &'a [f32];
 
-    /// What remains of numbers that are written and read.
-    fn round(x: &mut [f32]);
-
     /// Scratch as units.
     fn from_floats_mut(floats: &mut [f32]) -> &mut [Self] {
         // SAFETY: a sealed trait; both units have the size and alignment of `f32`, and any bits are valid for both.
@@ -81,7 +90,12 @@ pub struct Saved(Vec<u32>);
 impl Saved {
     /// Room for rows of `width` numbers.
     pub(crate) fn new<U: Unit>(rows: usize, width: usize) -> Self {
-        Self(for_overwrite(rows * U::width(width)))
+        Self::of_units(rows * U::width(width))
+    }
+
+    /// Room for so many units.
+    pub(crate) fn of_units(units: usize) -> Self {
+        Self(for_overwrite(units))
     }
 
     /// Whether nothing was kept.
@@ -154,6 +168,20 @@ impl Unit for f32 {
         Self::write_rows(x, stride, width, out, out_stride);
     }
 
+    fn write_steps<'a>(
+        out: &'a mut [Self],
+        _: &mut [f32],
+        _: usize,
+        write: impl FnOnce(&mut [f32]),
+    ) -> Option<&'a [f32]> {
+        write(out);
+        Some(out)
+    }
+
+    fn read_steps(steps: &[Self], _: usize, out: &mut [f32]) {
+        out.copy_from_slice(&steps[..out.len()]);
+    }
+
     fn write_rows(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize) {
         for (out, x) in out.chunks_mut(out_stride).zip(x.chunks(stride)) {
             out[..width].copy_from_slice(&x[..width]);
@@ -169,8 +197,6 @@ impl Unit for f32 {
     fn numbers<'a>(units: &'a [Self], _: usize, _: &'a mut Vec<f32>) -> &'a [f32] {
         units
     }
-
-    fn round(_: &mut [f32]) {}
 }
 
 impl Unit for Pair {
@@ -227,6 +253,25 @@ impl Unit for Pair {
         }
     }
 
+    fn write_steps<'a>(
+        out: &'a mut [Self],
+        buffer: &mut [f32],
+        width: usize,
+        write: impl FnOnce(&mut [f32]),
+    ) -> Option<&'a [f32]> {
+        write(buffer);
+        Self::pack_steps(buffer, width, width, out, width);
+        None
+    }
+
+    fn read_steps(steps: &[Self], width: usize, out: &mut [f32]) {
+        for (rows, pairs) in out.chunks_mut(2 * width).zip(steps.chunks(width)) {
+            let (first, second) = rows.split_at_mut(width);
+            low_halves(pairs, first);
+            high_halves(pairs, second);
+        }
+    }
+
     fn write_rows(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize) {
         let pairs = Self::width(width);
         #[cfg(target_arch = "x86_64")]
@@ -255,17 +300,6 @@ impl Unit for Pair {
         let tiles = buffer.par_chunks_mut((128 * width).max(1)).zip(units.par_chunks((128 * stride).max(1)));
         tiles.for_each(|(out, units)| Self::read_rows(units, stride, width, out));
         buffer
-    }
-
-    fn round(x: &mut [f32]) {
-        /// Numbers that are pairs at a time.
-        const TOGETHER: usize = 256;
-        let mut pairs = [Self::default(); TOGETHER / 2];
-        for x in x.chunks_mut(TOGETHER) {
-            let width = x.len();
-            Self::write_rows(x, width, width, &mut pairs, TOGETHER / 2);
-            Self::read_rows(&pairs, TOGETHER / 2, width, x);
-        }
     }
 }
 
@@ -351,6 +385,24 @@ simd! {
 }
 
 simd! {
+    /// The first number of each pair.
+    fn low_halves[FMA](pairs: &[Pair], out: &mut [f32]) {
+        for (out, pair) in out.iter_mut().zip(pairs) {
+            *out = f32::from_bits(pair.0 << 16);
+        }
+    }
+}
+
+simd! {
+    /// The second number of each pair.
+    fn high_halves[FMA](pairs: &[Pair], out: &mut [f32]) {
+        for (out, pair) in out.iter_mut().zip(pairs) {
+            *out = f32::from_bits(pair.0 & 0xFFFF_0000);
+        }
+    }
+}
+
+simd! {
     /// Numbers at the same place of two rows as pairs.
     fn pairs[FMA](first: &[f32], second: &[f32], out: &mut [Pair]) {
         for ((out, &a), &b) in out.iter_mut().zip(first).zip(second) {
@@ -416,9 +468,10 @@ mod tests {
             let mut back = vec![0.0; x.len()];
             U::read_rows(saved.units::<U>(), stride, width, &mut back);
             assert_eq!(back, x.iter().map(|&v| keep(v)).collect::<Vec<_>>());
-            let mut rounded = x;
-            U::round(&mut rounded);
-            assert_eq!(rounded, back);
+            let (mut steps, mut again) = (vec![U::default(); U::width(3) * width], vec![0.0; x.len()]);
+            U::write_steps(&mut steps, &mut vec![0.0; x.len()], width, |out| out.copy_from_slice(&x));
+            U::read_steps(&steps, width, &mut again);
+            assert_eq!(again, back);
         }
         for width in [1, 5, 16, 40, 301] {
             check::<f32>(width, |v| v);
