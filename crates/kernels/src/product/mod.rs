@@ -28,8 +28,8 @@ pub const TILE: usize = 96;
 /// Rows that a product computes together.
 pub(crate) const BLOCK: usize = kernel::ROWS;
 
-/// Rows of the inner dimension that [`transposed`] multiplies at a time: its right operand then stays in the second cache.
-const DEPTH: usize = 256;
+/// Steps of the inner dimension that [`transposed`] multiplies at a time: its right operand then stays in the first cache.
+const DEPTH: usize = 128;
 
 /// A view of a matrix in a slice.
 #[derive(Clone, Copy, Debug)]
