@@ -1,12 +1,15 @@
 //! Search of the nearest code, and the sums that move a codebook.
 
 use crate::product::{Left, Matrix, Onto, Panels, multiply};
-use crate::rows::{tile_height, with_scratch};
+use crate::rows::{for_overwrite, tile_height, with_scratch};
 use crate::simd::{LANES, simd, sum_by};
 use rayon::prelude::*;
 
 /// Codes compared at a time: distances of a tile stay in cache, and those of all rows to all codes never exist.
 const CODES: usize = 512;
+
+/// Codes that a task prepares, or gathers the statistics of.
+const TOGETHER: usize = 128;
 
 /// Index of the nearest of `codes [k, d]` for each row of `h [rows, d]`, by squared distance; ties go to the lowest index.
 ///
@@ -29,11 +32,14 @@ impl Prepared {
     /// Copies `codes [k, d]`.
     #[must_use]
     pub fn new(codes: &[f32], d: usize) -> Self {
-        let scaled: Vec<f32> = codes.iter().map(|v| -2.0 * v).collect();
-        Self {
-            columns: Panels::new(Matrix::new(&scaled, codes.len() / d, d).transposed()),
-            norms: codes.chunks_exact(d).map(|e| sum_by(d, |i| e[i] * e[i])).collect(),
-        }
+        let mut scaled = for_overwrite(codes.len());
+        let parts = scaled.par_chunks_mut(TOGETHER * d).zip(codes.par_chunks(TOGETHER * d));
+        let norms = parts.flat_map_iter(|(scaled, codes)| {
+            scaled.iter_mut().zip(codes).for_each(|(scaled, v)| *scaled = -2.0 * v);
+            codes.chunks_exact(d).map(|e| sum_by(d, |i| e[i] * e[i]))
+        });
+        let norms = norms.collect();
+        Self { columns: Panels::new(Matrix::new(&scaled, codes.len() / d, d).transposed()), norms }
     }
 
     /// [`nearest`] of each row of `h [rows, d]`, into `index [rows]`.
@@ -100,14 +106,20 @@ simd! {
 /// # Panics
 /// If an index is not below `k`.
 pub fn statistics(h: &[f32], index: &[i32], weight: &[f32], k: usize, d: usize) -> (Vec<f32>, Vec<f32>) {
-    let (mut counts, mut sums) = (vec![0.0; k], vec![0.0; k * d]);
-    for ((row, &code), &weight) in h.chunks_exact(d).zip(index).zip(weight) {
-        if weight != 0.0 {
-            let code = code as usize;
-            counts[code] += weight;
-            sums[code * d..(code + 1) * d].iter_mut().zip(row).for_each(|(s, v)| *s += weight * v);
+    assert!(index.iter().zip(weight).all(|(&code, &w)| w == 0.0 || (code as usize) < k), "codes of the codebook");
+    let (mut counts, mut sums) = (vec![0.0; k], for_overwrite(k * d));
+    // Every task reads all codes and adds the rows of its own, in the order of rows.
+    let parts = counts.par_chunks_mut(TOGETHER).zip(sums.par_chunks_mut(TOGETHER * d)).enumerate();
+    parts.for_each(|(part, (counts, sums))| {
+        sums.fill(0.0);
+        for ((row, &code), &weight) in h.chunks_exact(d).zip(index).zip(weight) {
+            let code = (code as usize).wrapping_sub(part * TOGETHER);
+            if code < counts.len() && weight != 0.0 {
+                counts[code] += weight;
+                sums[code * d..(code + 1) * d].iter_mut().zip(row).for_each(|(s, v)| *s += weight * v);
+            }
         }
-    }
+    });
     (counts, sums)
 }
 

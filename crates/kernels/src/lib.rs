@@ -26,6 +26,7 @@ pub mod mlp;
 pub mod mlp_block;
 pub mod norm;
 pub mod product;
+pub mod quantize;
 mod rows;
 pub mod sample;
 pub mod simd;

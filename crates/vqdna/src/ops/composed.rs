@@ -1,7 +1,8 @@
 //! The operations out of Burn's own, for any device and for comparison.
 
 use super::{
-    Activation, AdamwStep, AttentionWeights, ConvBlockWeights, ExpertWeights, LowRank, MlpWeights, Positions, Rotation,
+    Activation, AdamwStep, AttentionWeights, Averages, ConvBlockWeights, ExpertWeights, LowRank, MlpWeights, Positions,
+    Rotation,
 };
 use burn::prelude::*;
 use burn::tensor::activation::{gelu, log_softmax, sigmoid, silu, softmax};
@@ -189,6 +190,40 @@ pub(super) fn residual(
         None => last,
     };
     tap.mul_scalar(scale) - sum
+}
+
+pub(super) fn add_codes(
+    sum: Option<Tensor<2>>,
+    codes: Tensor<2>,
+    index: Tensor<1, Int>,
+    mask: Tensor<1>,
+    levels: f64,
+) -> (Tensor<2>, Tensor<2>) {
+    let last = codes.select(0, index);
+    let sum = match sum {
+        Some(sum) => sum + last,
+        None => last,
+    };
+    (sum.clone(), sum.div_scalar(levels) * mask.unsqueeze_dim(1))
+}
+
+pub(super) fn straight_through(z: Tensor<3>, mean: Tensor<3>, mask: Tensor<2>) -> Tensor<3> {
+    (z.clone() + (mean - z.detach())) * mask.unsqueeze_dim(2)
+}
+
+pub(super) fn commitment(z: Tensor<3>, mean: Tensor<3>, mask: Tensor<2>) -> Tensor<1> {
+    let numbers = mask.clone().sum().clamp_min(1.0).mul_scalar(z.dims()[2] as f64);
+    ((z - mean).square() * mask.unsqueeze_dim(2)).sum() / numbers
+}
+
+pub(super) fn average(old: Averages, new: Averages, decay: f64, smoothing: f64) -> (Tensor<2>, Averages) {
+    let take = 1.0 - decay;
+    let counts = old.counts.mul_scalar(decay) + new.counts.mul_scalar(take);
+    let sums = old.sums.mul_scalar(decay) + new.sums.mul_scalar(take);
+    let size = counts.dims()[0] as f64;
+    let total = counts.clone().sum();
+    let smoothed = counts.clone().add_scalar(smoothing) / total.clone().add_scalar(size * smoothing) * total;
+    (sums.clone() / smoothed.unsqueeze_dim(1), Averages { counts, sums })
 }
 
 pub(super) fn code_statistics(

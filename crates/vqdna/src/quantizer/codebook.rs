@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gradient::GradientRule;
 use super::kmeans::kmeans;
-use crate::ops;
+use crate::ops::{self, Averages};
 use crate::seed::{Stream, stream};
 use crate::weights::{buffer, replace, to_array};
 
@@ -170,16 +170,16 @@ impl Codebook {
     /// One step of the moving averages.
     #[must_use]
     pub fn update(self, new: &Statistics, config: &CodebookConfig) -> Self {
-        let (keep, take) = (config.decay, 1.0 - config.decay);
-        let counts = self.counts.val().inner().mul_scalar(keep) + new.counts.clone().mul_scalar(take);
-        let sums = self.sums.val().inner().mul_scalar(keep) + new.sums.clone().mul_scalar(take);
+        let old = Averages { counts: self.counts.val().inner(), sums: self.sums.val().inner() };
+        let of_step = Averages { counts: new.counts.clone(), sums: new.sums.clone() };
+        let (codes, Averages { counts, sums }) = ops::average(old, of_step, config.decay, config.smoothing);
         let codes = match config.average {
-            Average::Counts => means(counts.clone(), sums.clone(), config.smoothing),
+            Average::Counts => codes,
             Average::Direct => {
                 let used = new.counts.clone().greater_scalar(0.0).float().unsqueeze_dim::<2>(1);
                 let mean = new.sums.clone() / new.counts.clone().clamp_min(1.0).unsqueeze_dim(1);
                 let old = self.plain_codes();
-                old.clone() + (mean - old) * used.mul_scalar(take)
+                old.clone() + (mean - old) * used.mul_scalar(1.0 - config.decay)
             }
         };
         let recent =
@@ -237,14 +237,6 @@ impl Codebook {
             recent: replace(self.recent, |_| recent),
         }
     }
-}
-
-/// `Ñ = (N + ε) / (ΣN + K ε) · ΣN`, `e = m / Ñ`.
-fn means(counts: Tensor<1>, sums: Tensor<2>, smoothing: f64) -> Tensor<2> {
-    let size = counts.dims()[0] as f64;
-    let total = counts.clone().sum();
-    let smoothed = counts.add_scalar(smoothing) / total.clone().add_scalar(size * smoothing) * total;
-    sums / smoothed.unsqueeze_dim(1)
 }
 
 /// A codebook while codes are revived.

@@ -3,6 +3,8 @@
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::ops;
+
 /// The rule for the backward pass; the forward value is the quantized vector with either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -15,14 +17,15 @@ pub enum GradientRule {
 }
 
 impl GradientRule {
-    /// A tensor with the values of `quantized` and a gradient to `z` by this rule.
+    /// A tensor with the values of `quantized` and a gradient to `z` by this rule, 0 at padding.
     ///
     /// # Shapes
     /// - `z`, `quantized`, output: `[batch, bases, d_code]`
-    pub fn apply(self, z: Tensor<3>, quantized: Tensor<3>) -> Tensor<3> {
+    /// - `mask`: `[batch, bases]`, 1 for a real base
+    pub fn apply(self, z: Tensor<3>, quantized: Tensor<3>, mask: &Tensor<2>) -> Tensor<3> {
         match self {
-            Self::StraightThrough => z.clone() + (quantized - z.detach()),
-            Self::Rotation => rotate(z, quantized),
+            Self::StraightThrough => ops::straight_through(z, quantized, mask.clone()),
+            Self::Rotation => rotate(z, quantized) * mask.clone().unsqueeze_dim(2),
         }
     }
 }
@@ -49,7 +52,7 @@ fn rotate(z: Tensor<3>, quantized: Tensor<3>) -> Tensor<3> {
     let defined = z_norm.greater_elem(DEGENERATE).float()
         * q_norm.greater_elem(DEGENERATE).float()
         * dot(&z_unit, &q_unit).greater_elem(DEGENERATE - 1.0).float();
-    let straight = GradientRule::StraightThrough.apply(z, quantized);
+    let straight = z.clone() + (quantized - z.detach());
     turned * defined.clone() + straight * defined.neg().add_scalar(1.0)
 }
 
@@ -65,7 +68,8 @@ mod tests {
     fn run(rule: GradientRule, z: &[f32], q: &[f32], g: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let device = Device::flex().autodiff();
         let z = vector(z, &device).require_grad();
-        let output = rule.apply(z.clone(), vector(q, &device));
+        let mask = Tensor::ones([1, 1], &device);
+        let output = rule.apply(z.clone(), vector(q, &device), &mask);
         let gradients = (output.clone() * vector(g, &device)).sum().backward();
         (to_array(output).values, to_array(z.grad(&gradients).expect("tracked")).values)
     }

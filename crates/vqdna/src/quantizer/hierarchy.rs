@@ -50,11 +50,11 @@ impl Rule {
         }
     }
 
-    /// What the codes of `n` levels stand for, from their sum.
-    fn mean(self, n: usize, sum: Tensor<3>) -> Tensor<3> {
+    /// What the sum of the codes of `n` levels is divided by to get what they stand for.
+    fn divisor(self, n: usize) -> f64 {
         match self {
-            Self::Sum => sum,
-            Self::Mean | Self::Paper => sum.div_scalar(n as f64),
+            Self::Sum => 1.0,
+            Self::Mean | Self::Paper => n as f64,
         }
     }
 }
@@ -101,15 +101,22 @@ impl Hierarchy {
 
     /// See [`super::Quantizer::forward`].
     pub(super) fn forward(&self, taps: &[Tensor<3>], mask: &Tensor<2>) -> Quantized {
+        let shape = taps.last().expect("at least one tap").dims();
+        let [batch, bases, _] = shape;
         let (mut codes, mut means, mut searched) = (Vec::new(), Vec::new(), Vec::new());
-        self.walk(taps, |level, h, index, sum| {
-            means.push(self.rule.mean(level + 1, sum.clone()));
-            searched.push(h);
-            codes.push(index);
+        self.walk(taps, mask, |h, index, mean| {
+            searched.push(h.reshape(shape));
+            codes.push(index.reshape([batch, bases]));
+            means.push(mean.reshape(shape));
         });
-        let final_mean = means.last().expect("at least one codebook").clone();
-        let output = self.config.gradient.apply(taps.last().expect("at least one tap").clone(), final_mean);
-        Quantized { commitment: self.commitment(taps, &means, mask), codes, means, searched, output }
+        let commitment = means.iter().enumerate().map(|(level, mean)| {
+            ops::commitment(self.tap_of(taps, level).clone(), Tensor::from_inner(mean.clone()), mask.clone())
+        });
+        let commitment = commitment.reduce(|sum, term| sum + term).expect("at least one codebook");
+        let last = means.last().expect("at least one codebook").clone();
+        let z = taps.last().expect("at least one tap").clone();
+        let output = self.config.gradient.apply(z, Tensor::from_inner(last), mask);
+        Quantized { codes, means, searched, output, commitment }.without_codes_of_padding(mask)
     }
 
     /// See [`super::Quantizer::encode`]. The codes are those of [`Hierarchy::walk`], which keeps more: here each level is one
@@ -141,30 +148,31 @@ impl Hierarchy {
         found.into_iter().map(|index| index.reshape([batch, bases])).collect()
     }
 
-    /// Searches level after level, outside the graph, and shows each level: its number from 0, the searched vector, its codes
-    /// and the sum of the code vectors so far.
-    fn walk(&self, taps: &[Tensor<3>], mut show: impl FnMut(usize, Tensor<3>, Tensor<2, Int>, &Tensor<3>)) {
-        let mut before: Option<(Tensor<3>, Tensor<3>)> = None;
+    /// Searches level after level, outside the graph, and shows of each level the searched vectors, their codes and what the codes so far
+    /// stand for, 0 at padding.
+    fn walk(&self, taps: &[Tensor<3>], mask: &Tensor<2>, mut show: impl FnMut(Tensor<2>, Tensor<1, Int>, Tensor<2>)) {
+        let rows = mask.dims().iter().product();
+        let mask = mask.clone().inner().reshape([rows]);
+        // Sums of the codes so far, with and without the last.
+        let (mut sum, mut before): (Option<Tensor<2>>, Option<Tensor<2>>) = (None, None);
+        let mut last: Option<(Tensor<2>, Tensor<1, Int>)> = None;
         for (level, book) in self.codebooks.iter().enumerate() {
-            let h = self.rule.searched(level + 1, self.tap_of(taps, level).clone().inner(), before.as_ref());
-            let index = book.search(h.clone());
-            let last = book.look_up(index.clone());
-            let sum = before.map_or_else(|| last.clone(), |(sum, _)| sum + last.clone());
-            show(level, h, index, &sum);
-            before = Some((sum, last));
+            let (codes, tap) = (book.plain_codes(), self.tap_of(taps, level).clone().inner());
+            let tap = tap.reshape([rows, codes.dims()[1]]);
+            let h = match last {
+                None => tap,
+                Some((codes, index)) => {
+                    let before = before.filter(|_| self.rule != Rule::Paper);
+                    ops::residual(tap, self.rule.scale(level + 1), before, codes, index)
+                }
+            };
+            let index = ops::nearest(h.clone(), codes.clone());
+            let levels = self.rule.divisor(level + 1);
+            let (next, mean) = ops::add_codes(sum.clone(), codes.clone(), index.clone(), mask.clone(), levels);
+            (before, sum) = (sum, Some(next));
+            show(h, index.clone(), mean);
+            last = Some((codes, index));
         }
-    }
-
-    /// `Σ_n mean ‖Z(n) − sg Ẑ(n)‖²` over real positions and channels.
-    fn commitment(&self, taps: &[Tensor<3>], means: &[Tensor<3>], mask: &Tensor<2>) -> Tensor<1> {
-        let real = mask.clone().unsqueeze_dim::<3>(2);
-        let count = mask.clone().sum().clamp_min(1.0);
-        let terms = means.iter().enumerate().map(|(level, mean)| {
-            let d_code = mean.dims()[2];
-            let difference = (self.tap_of(taps, level).clone() - mean.clone()).square() * real.clone();
-            difference.sum() / count.clone().mul_scalar(d_code as f64)
-        });
-        terms.reduce(|sum, term| sum + term).expect("at least one codebook")
     }
 
     /// See [`super::Quantizer::decode`].
@@ -172,7 +180,7 @@ impl Hierarchy {
         assert_eq!(codes.len(), self.codebooks.len(), "one code a level");
         let vectors = self.codebooks.iter().zip(codes).map(|(book, index)| book.look_up(index.clone()));
         let sum = vectors.reduce(|sum, vector| sum + vector).expect("at least one codebook");
-        self.rule.mean(codes.len(), sum)
+        sum.div_scalar(self.rule.divisor(codes.len()))
     }
 
     /// See [`super::Quantizer::statistics`].

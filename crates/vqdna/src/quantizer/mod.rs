@@ -37,17 +37,20 @@ pub struct Quantized {
 }
 
 impl Quantized {
-    /// Vectors 0 and codes −1 at padding, so that nobody takes them for something.
+    /// Codes −1 at padding, so that nobody takes them for something.
+    fn without_codes_of_padding(self, mask: &Tensor<2>) -> Self {
+        let padding = mask.clone().inner().equal_elem(0.0);
+        Self { codes: self.codes.into_iter().map(|codes| codes.mask_fill(padding.clone(), -1)).collect(), ..self }
+    }
+
+    /// Vectors 0 and codes −1 at padding.
     fn without_padding(self, mask: &Tensor<2>) -> Self {
-        let real = mask.clone().inner();
-        let padding = real.clone().equal_elem(0.0);
-        let real = real.unsqueeze_dim::<3>(2);
+        let real = mask.clone().inner().unsqueeze_dim::<3>(2);
+        let made = self.without_codes_of_padding(mask);
         Self {
-            codes: self.codes.into_iter().map(|codes| codes.mask_fill(padding.clone(), -1)).collect(),
-            means: self.means.into_iter().map(|mean| mean * real.clone()).collect(),
-            searched: self.searched,
-            output: self.output * real,
-            commitment: self.commitment,
+            means: made.means.into_iter().map(|mean| mean * real.clone()).collect(),
+            output: made.output * real,
+            ..made
         }
     }
 }
@@ -198,11 +201,10 @@ impl Quantizer {
     /// # Panics
     /// If there are not as many taps as the quantizer reads.
     pub fn forward(&self, taps: &[Tensor<3>], mask: &Tensor<2>) -> Quantized {
-        let quantized = match self {
+        match self {
             Self::Hierarchy(hierarchy) => hierarchy.forward(taps, mask),
-            Self::Fsq(fsq) => fsq.forward(taps, mask),
-        };
-        quantized.without_padding(mask)
+            Self::Fsq(fsq) => fsq.forward(taps, mask).without_padding(mask),
+        }
     }
 
     /// The codes alone, without what learning needs.

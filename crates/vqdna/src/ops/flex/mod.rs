@@ -7,7 +7,7 @@ mod experts;
 mod frozen;
 mod low_rank;
 mod mlp;
-mod residual;
+mod quantize;
 mod sample;
 
 pub(super) use attend::attend;
@@ -17,7 +17,7 @@ pub(super) use experts::experts;
 pub(super) use frozen::{joined, with_frozen_weights};
 pub(super) use low_rank::{arguments as low_rank_arguments, merged};
 pub(super) use mlp::mlp;
-pub(super) use residual::residual;
+pub(super) use quantize::{add_codes, average, commitment, residual, straight_through};
 pub(super) use sample::sample;
 
 use super::{AdamwStep, ConvBlockWeights, keeps, precision};

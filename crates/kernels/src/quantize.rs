@@ -1,0 +1,252 @@
+//! What stands around the search of codes: the vectors that a level searches, what codes stand for, the loss and the gradient that pass
+//! the choice of a code, and the moving averages of a codebook.
+//!
+//! Rows of `z [rows, d]` are vectors, `index [rows]` their codes, `mask [rows]` 1 for a real position and 0 for padding.
+
+use crate::rows::{for_overwrite, sum_over_rows};
+use crate::simd::{fma, simd, sum_by};
+use rayon::prelude::*;
+
+/// Rows that a thread takes at a time: a few hundred kilobytes, and the same part for any number of threads.
+const ROWS: usize = 128;
+
+/// `scale · tap − (sum + codes[index])`, over `tap [rows, d]`; without a sum, `scale · tap − codes[index]`.
+///
+/// # Panics
+/// If an index is not below the number of codes.
+pub fn residual(tap: &mut [f32], scale: f32, sum: Option<&[f32]>, codes: &[f32], index: &[i32], d: usize) {
+    tap.par_chunks_mut(ROWS * d).zip(index.par_chunks(ROWS)).enumerate().for_each(|(part, (tap, index))| {
+        for (n, (row, &code)) in tap.chunks_exact_mut(d).zip(index).enumerate() {
+            let code = &codes[code as usize * d..][..d];
+            match sum.map(|sum| &sum[(part * ROWS + n) * d..][..d]) {
+                None => row.iter_mut().zip(code).for_each(|(z, e)| *z = scale * *z - e),
+                Some(sum) => row.iter_mut().zip(code).zip(sum).for_each(|((z, e), s)| *z = scale * *z - (s + e)),
+            }
+        }
+    });
+}
+
+/// The codes of one more level, added to the `sum` of those before it, and the mean of `levels` of them, 0 at padding: `[rows, d]` each.
+///
+/// # Panics
+/// If an index is not below the number of codes.
+pub fn add_codes(
+    sum: Option<&[f32]>,
+    codes: &[f32],
+    index: &[i32],
+    mask: &[f32],
+    levels: f32,
+    d: usize,
+) -> (Vec<f32>, Vec<f32>) {
+    let (mut total, mut mean) = (for_overwrite(index.len() * d), for_overwrite(index.len() * d));
+    let tasks = total.par_chunks_mut(ROWS * d).zip(mean.par_chunks_mut(ROWS * d));
+    let tasks = tasks.zip(index.par_chunks(ROWS).zip(mask.par_chunks(ROWS)));
+    tasks.enumerate().for_each(|(part, ((total, mean), (index, mask)))| {
+        let rows = total.chunks_exact_mut(d).zip(mean.chunks_exact_mut(d)).zip(index.iter().zip(mask));
+        for (n, ((total, mean), (&code, &real))) in rows.enumerate() {
+            let code = &codes[code as usize * d..][..d];
+            match sum.map(|sum| &sum[(part * ROWS + n) * d..][..d]) {
+                None => total.copy_from_slice(code),
+                Some(sum) => total.iter_mut().zip(code).zip(sum).for_each(|((t, e), s)| *t = s + e),
+            }
+            mean.iter_mut().zip(&*total).for_each(|(m, t)| *m = *t / levels * real);
+        }
+    });
+    (total, mean)
+}
+
+/// `(z + (mean − z)) · mask`: the value of the mean, to the rounding that this sum has elsewhere.
+pub fn straight_through(z: &[f32], mean: &[f32], mask: &[f32], d: usize) -> Vec<f32> {
+    let mut out = for_overwrite(z.len());
+    let parts = out.par_chunks_mut(ROWS * d).zip(z.par_chunks(ROWS * d).zip(mean.par_chunks(ROWS * d)));
+    parts.zip(mask.par_chunks(ROWS)).for_each(|((out, (z, mean)), mask)| {
+        let rows = out.chunks_exact_mut(d).zip(z.chunks_exact(d)).zip(mean.chunks_exact(d)).zip(mask);
+        for (((out, z), mean), real) in rows {
+            out.iter_mut().zip(z).zip(mean).for_each(|((out, z), m)| *out = (z + (m - z)) * real);
+        }
+    });
+    out
+}
+
+/// Gradient of [`straight_through`] for z: over `dy [rows, d]`, 0 at padding.
+pub fn straight_through_backward(dy: &mut [f32], mask: &[f32], d: usize) {
+    dy.par_chunks_mut(ROWS * d).zip(mask.par_chunks(ROWS)).for_each(|(dy, mask)| {
+        for (dy, real) in dy.chunks_exact_mut(d).zip(mask) {
+            if *real == 0.0 {
+                dy.fill(0.0);
+            }
+        }
+    });
+}
+
+/// Mean of `(z − mean)²` over real positions and channels; 0 if there is none.
+pub fn commitment(z: &[f32], mean: &[f32], mask: &[f32], d: usize) -> f32 {
+    let sum = sum_over_rows(mask.len(), 1, |rows, sum| {
+        for row in rows {
+            if mask[row] != 0.0 {
+                let at = row * d..(row + 1) * d;
+                sum[0] += squared_distance(&z[at.clone()], &mean[at]);
+            }
+        }
+    });
+    sum[0] / numbers(mask, d)
+}
+
+/// Gradient of [`commitment`] for z, `[rows, d]`, where its own gradient is `dy`.
+pub fn commitment_backward(z: &[f32], mean: &[f32], mask: &[f32], d: usize, dy: f32) -> Vec<f32> {
+    let mut dz = for_overwrite(z.len());
+    let factor = 2.0 * dy / numbers(mask, d);
+    let parts = dz.par_chunks_mut(ROWS * d).zip(z.par_chunks(ROWS * d).zip(mean.par_chunks(ROWS * d)));
+    parts.zip(mask.par_chunks(ROWS)).for_each(|((dz, (z, mean)), mask)| {
+        for (((dz, z), mean), real) in dz.chunks_exact_mut(d).zip(z.chunks_exact(d)).zip(mean.chunks_exact(d)).zip(mask)
+        {
+            let factor = factor * real;
+            dz.iter_mut().zip(z).zip(mean).for_each(|((dz, z), m)| *dz = factor * (z - m));
+        }
+    });
+    dz
+}
+
+/// Numbers of all real rows, at least one row's.
+fn numbers(mask: &[f32], d: usize) -> f32 {
+    mask.iter().sum::<f32>().max(1.0) * d as f32
+}
+
+simd! {
+    fn squared_distance[FMA](a: &[f32], b: &[f32]) -> f32 {
+        sum_by(a.len(), |i| { let difference = a[i] - b[i]; difference * difference })
+    }
+}
+
+/// Settings of a codebook's moving averages.
+#[derive(Clone, Copy, Debug)]
+pub struct Average {
+    /// Weight of the past.
+    pub decay: f32,
+    /// Laplace smoothing of the counts, ε.
+    pub smoothing: f32,
+}
+
+/// A codebook as its moving averages, and what they make of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Averaged {
+    /// `[k, d]`.
+    pub codes: Vec<f32>,
+    /// `[k]`.
+    pub counts: Vec<f32>,
+    /// `[k, d]`.
+    pub sums: Vec<f32>,
+}
+
+/// One step of the averages `counts N [k]` and `sums m [k, d]` towards those of a batch. Codes are `m / Ñ` with
+/// `Ñ = (N + ε) / (ΣN + k ε) · ΣN`, all after the step.
+pub fn average(step: Average, [counts, new_counts]: [&[f32]; 2], [sums, new_sums]: [&[f32]; 2]) -> Averaged {
+    let (k, take) = (counts.len(), 1.0 - step.decay);
+    let d = sums.len() / k.max(1);
+    let counts: Vec<f32> = counts.iter().zip(new_counts).map(|(n, new)| n * step.decay + new * take).collect();
+    let total: f32 = counts.iter().sum();
+    let smoothed = |count: f32| (count + step.smoothing) / (total + k as f32 * step.smoothing) * total;
+    let (mut codes, mut moved) = (for_overwrite(sums.len()), for_overwrite(sums.len()));
+    let parts = codes.par_chunks_mut((ROWS * d).max(1)).zip(moved.par_chunks_mut((ROWS * d).max(1)));
+    parts.zip(counts.par_chunks(ROWS)).enumerate().for_each(|(part, ((codes, moved), counts))| {
+        let rows = codes.chunks_exact_mut(d).zip(moved.chunks_exact_mut(d)).zip(counts);
+        for (n, ((codes, moved), &count)) in rows.enumerate() {
+            let at = (part * ROWS + n) * d..(part * ROWS + n + 1) * d;
+            move_towards(step.decay, &sums[at.clone()], &new_sums[at], moved);
+            let count = smoothed(count);
+            codes.iter_mut().zip(&*moved).for_each(|(code, sum)| *code = sum / count);
+        }
+    });
+    Averaged { codes, counts, sums: moved }
+}
+
+simd! {
+    /// `decay · old + (1 − decay) · new`.
+    fn move_towards[FMA](decay: f32, old: &[f32], new: &[f32], out: &mut [f32]) {
+        let take = 1.0 - decay;
+        for ((out, &old), &new) in out.iter_mut().zip(old).zip(new) {
+            *out = fma::<FMA>(decay, old, take * new);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::test::{assert_close, assert_gradient, noise};
+
+    /// More than a task's rows, of which every fifth is padding.
+    const COUNT: usize = 2 * ROWS + 7;
+    const D: usize = 5;
+
+    fn batch() -> (Vec<f32>, Vec<f32>, Vec<i32>, Vec<f32>) {
+        let index = (0..COUNT).map(|row| (row * 7 % 11) as i32).collect();
+        let mask = (0..COUNT).map(|row| f32::from(row % 5 != 0)).collect();
+        (noise(COUNT * D, 1), noise(11 * D, 2), index, mask)
+    }
+
+    #[test]
+    fn levels_add_up() {
+        let (tap, codes, index, mask) = batch();
+        let (first, mean) = add_codes(None, &codes, &index, &mask, 1.0, D);
+        let mut searched = tap.clone();
+        residual(&mut searched, 2.0, None, &codes, &index, D);
+        let other: Vec<i32> = index.iter().map(|code| 10 - code).collect();
+        let (both, half) = add_codes(Some(&first), &codes, &other, &mask, 2.0, D);
+        let mut next = tap.clone();
+        residual(&mut next, 3.0, Some(&first), &codes, &other, D);
+        for row in 0..COUNT {
+            for c in 0..D {
+                let at = row * D + c;
+                let (e, f) = (codes[index[row] as usize * D + c], codes[other[row] as usize * D + c]);
+                assert_eq!((first[at], both[at]), (e, e + f));
+                assert_eq!((mean[at], half[at]), (e * mask[row], f32::midpoint(e, f) * mask[row]));
+                assert_close(&[searched[at], next[at]], &[2.0 * tap[at] - e, 3.0 * tap[at] - (e + f)]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_straight_gradient_has_the_value_of_the_mean() {
+        let (z, codes, index, mask) = batch();
+        let (_, mean) = add_codes(None, &codes, &index, &mask, 1.0, D);
+        assert_close(&straight_through(&z, &mean, &mask, D), &mean);
+        let mut dy = z.clone();
+        straight_through_backward(&mut dy, &mask, D);
+        assert!(dy.iter().zip(&z).enumerate().all(|(at, (dy, z))| *dy == z * mask[at / D]));
+    }
+
+    #[test]
+    fn commitment_is_the_mean_square_of_real_rows_with_its_gradient() {
+        let (z, codes, index, mask) = batch();
+        let (_, mean) = add_codes(None, &codes, &index, &mask, 1.0, D);
+        let real: f64 = mask.iter().map(|&m| f64::from(m)).sum();
+        let loss = |z: &[f64]| {
+            let square = |at: usize| (z[at] - f64::from(mean[at])).powi(2) * f64::from(mask[at / D]);
+            (0..z.len()).map(square).sum::<f64>() / (real * D as f64)
+        };
+        let wide: Vec<f64> = z.iter().map(|&v| f64::from(v)).collect();
+        assert_close(&[commitment(&z, &mean, &mask, D)], &[loss(&wide) as f32]);
+        assert_gradient(&commitment_backward(&z, &mean, &mask, D, 3.0), &z, |z| 3.0 * loss(z));
+        let nothing = vec![0.0; COUNT];
+        assert_eq!(commitment(&z, &mean, &nothing, D), 0.0);
+        assert!(commitment_backward(&z, &mean, &nothing, D, 1.0).iter().all(|&v| v == 0.0));
+    }
+
+    #[test]
+    fn averages_follow_the_formula() {
+        let k = ROWS + 3;
+        let positive = |seed| noise(k, seed).iter().map(|v| v.abs() * 9.0).collect::<Vec<f32>>();
+        let (counts, new_counts) = (positive(1), positive(2));
+        let (sums, new_sums) = (noise(k * D, 3), noise(k * D, 4));
+        let step = Average { decay: 0.9, smoothing: 1e-3 };
+        let found = average(step, [&counts, &new_counts], [&sums, &new_sums]);
+        let mixed = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| 0.9 * a + 0.1 * b).collect::<Vec<f32>>();
+        let (counts, sums) = (mixed(&counts, &new_counts), mixed(&sums, &new_sums));
+        assert_close(&found.counts, &counts);
+        assert_close(&found.sums, &sums);
+        let total: f32 = counts.iter().sum();
+        let count = |code: usize| (counts[code] + 1e-3) / (total + k as f32 * 1e-3) * total;
+        assert_close(&found.codes, &(0..k * D).map(|at| sums[at] / count(at / D)).collect::<Vec<_>>());
+    }
+}
