@@ -135,7 +135,9 @@ impl Compute {
     /// Opens the device and starts the threads. Must be called once, before any work.
     pub fn open(&self) -> Result<Device> {
         let threads = self.threads()?;
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("starting threads")?;
+        // This thread is one of them: it waits for no other to wake up. No thread but it calls operations.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread();
+        pool.build_global().context("starting threads")?;
         Ok(device::open(&self.device)?)
     }
 
