@@ -3,12 +3,15 @@
 
 use crate::attention::{self, Positions};
 use crate::linear;
-use crate::mlp::{STRIP, add_row};
+use crate::mlp::add_row;
 use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Left, Matrix, Onto, Pair, Panels, Precision, Saved, Unit};
 use crate::product::{TILE, multiply, multiply_all, rows_times};
 use crate::rows::{for_overwrite, in_order, tile_heights, tiles, tiles_mut, with_scratch};
 use rayon::prelude::*;
+
+/// Columns of queries, keys and values computed at a time.
+const STRIP: usize = 256;
 
 /// Rows as `[batch, length, d]`, and which of them are real.
 #[derive(Clone, Copy, Debug)]

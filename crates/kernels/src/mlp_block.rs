@@ -214,7 +214,7 @@ mod tests {
     /// More rows than a group, more columns than a strip.
     #[test]
     fn what_is_not_wanted_is_not_found_and_changes_nothing() {
-        let (rows, d, d_inner) = (2100, 12, 272);
+        let (rows, d, d_inner) = (2100, 12, 528);
         let (x, dout) = (noise(rows * d, 1), noise(rows * d, 2));
         let (gain, bias) = (noise(d, 3), noise(d, 4));
         let norm = Norm { gain: &gain, bias: &bias, eps: 1e-3 };

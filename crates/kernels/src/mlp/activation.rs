@@ -190,3 +190,73 @@ impl Activation {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::strips::packed;
+    use super::*;
+    use crate::product::{Pair, View};
+    use crate::rows::test::noise;
+
+    /// The gradient of the input of GELU in every order: as panels, as rows of units, as sums over rows; and its output as panels.
+    #[derive(Debug, PartialEq)]
+    struct Found<U> {
+        y: Vec<U>,
+        dx: Vec<U>,
+        rows: Vec<U>,
+        sums: Vec<f32>,
+    }
+
+    /// With rows of the output too, which only the general way makes.
+    fn backward<U: Unit>(rows: usize, width: usize, y_rows: bool) -> Found<U> {
+        let (x, mut dy) = (noise(rows * width, 1), noise(rows * width, 2));
+        let x: Vec<f32> = x.iter().map(|x| 4.0 * x).collect();
+        let mut steps = vec![U::default(); U::width(rows) * width];
+        U::pack_steps(&x, width, width, &mut steps, width);
+        let [mut y, mut dx] = [0; 2].map(|_| vec![7.0; View::<U>::units(rows, width)]);
+        let (mut sums, mut scratch) = (vec![0.5; width], vec![0.0; Activation::scratch_of_backward::<U>(rows, width)]);
+        let found = {
+            let (y_columns, dx_columns) = (Columns::new(&mut y, rows), Columns::new(&mut dx, rows));
+            let strip = Strip {
+                first_row: 0,
+                first: 0,
+                width,
+                x: &steps,
+                next: &[],
+                dy: &mut dy,
+                y_columns: Some(&y_columns),
+                dx_columns: Some(&dx_columns),
+                y_rows,
+                sums: Some(&mut sums),
+            };
+            let [_, found] = Activation::Gelu.backward(strip, &mut scratch);
+            found[..rows * U::width(width)].to_vec()
+        };
+        let panels = |floats: &mut [f32]| {
+            assert!(packed::<U>(floats, rows, width).is_some());
+            U::from_floats_mut(floats).to_vec()
+        };
+        Found { y: panels(&mut y), dx: panels(&mut dx), rows: found, sums }
+    }
+
+    #[test]
+    fn one_pass_makes_what_single_operations_make() {
+        fn check<U: Unit + PartialEq + std::fmt::Debug>() {
+            // A pair without a second row, panels that are not full, columns that end within a pair.
+            for (rows, width) in [(1, 1), (6, 64), (7, 130), (12, 33), (5, 512)] {
+                assert_eq!(backward::<U>(rows, width, false), backward(rows, width, true), "{rows} rows of {width}");
+                let x: Vec<f32> = noise(rows * width, 3).iter().map(|x| 4.0 * x).collect();
+                let mut scratch = vec![0.0; Activation::Gelu.scratch_of_forward::<U>(rows, width)];
+                let mut strip = x.clone();
+                let here = Activation::Gelu.forward::<U>(None, &mut strip, width, &mut scratch).to_vec();
+                let (mut y, mut units) = (x.clone(), vec![0.0; U::scratch(rows, width)]);
+                gelu::in_place(&mut y);
+                assert_eq!(here, U::of_rows(&y, width, width, &mut units).0);
+                let mut strip = vec![0.0; x.len()];
+                assert_eq!(here, Activation::Gelu.forward::<U>(Some(&x), &mut strip, width, &mut scratch));
+            }
+        }
+        check::<f32>();
+        check::<Pair>();
+    }
+}

@@ -17,7 +17,7 @@ pub(crate) use forward::{Forward, add_row};
 pub(crate) use strips::{Kept, kept};
 
 /// Columns of the wide layer computed at a time: a strip of a tile stays in the second cache, and so do the weights it meets.
-pub(crate) const STRIP: usize = 256;
+const STRIP: usize = 512;
 
 /// Weights of the two layers; the inner width is that of `up_bias`.
 #[derive(Clone, Copy, Debug)]
