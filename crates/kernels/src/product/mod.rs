@@ -23,7 +23,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Most rows of a task: few enough that a tile of the widest layer stays in the second cache.
-pub const TILE: usize = 96;
+pub const TILE: usize = 144;
 
 /// Rows that a product computes together.
 pub(crate) const BLOCK: usize = kernel::ROWS;
