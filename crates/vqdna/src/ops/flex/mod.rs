@@ -17,7 +17,7 @@ pub(super) use experts::experts;
 pub(super) use frozen::{joined, with_frozen_weights};
 pub(super) use low_rank::{arguments as low_rank_arguments, merged};
 pub(super) use mlp::mlp;
-pub(super) use quantize::{add_codes, average, commitment, residual, straight_through};
+pub(super) use quantize::{add_codes, average, code_statistics, commitment, nearest, residual, straight_through};
 pub(super) use sample::sample;
 
 use super::{AdamwStep, ConvBlockWeights, keeps, precision};
@@ -34,7 +34,7 @@ use vqdna_kernels::conv_block::{self, Input, Weights};
 use vqdna_kernels::low_rank::LowRank as Part;
 use vqdna_kernels::norm::{self, Norm};
 use vqdna_kernels::product::{Pair, Precision, Saved, Unit};
-use vqdna_kernels::{adamw as adamw_kernel, codebook, linear as linear_kernel, mlp as mlp_kernel, stem as stem_kernel};
+use vqdna_kernels::{adamw as adamw_kernel, linear as linear_kernel, mlp as mlp_kernel, stem as stem_kernel};
 
 pub(super) fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
     wrap(Dispatch::vqdna_linear(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()))
@@ -62,25 +62,6 @@ pub(super) fn conv_block(x: Tensor<3>, mask: Tensor<2>, w: ConvBlockWeights) -> 
         w.down_bias.into_dispatch(),
         w.eps as f32,
     ))
-}
-
-pub(super) fn nearest(h: Tensor<2>, codes: Tensor<2>) -> Tensor<1, Int> {
-    Tensor::from_dispatch(Dispatch::vqdna_nearest(h.into_dispatch(), codes.into_dispatch()))
-}
-
-pub(super) fn code_statistics(
-    h: Tensor<2>,
-    index: Tensor<1, Int>,
-    weight: Tensor<1>,
-    codebook_size: usize,
-) -> (Tensor<1>, Tensor<2>) {
-    let (counts, sums) = Dispatch::vqdna_code_statistics(
-        h.into_dispatch(),
-        index.into_dispatch(),
-        weight.into_dispatch(),
-        codebook_size,
-    );
-    (Tensor::from_dispatch(counts), Tensor::from_dispatch(sums))
 }
 
 pub(super) fn sum_of_squares(x: Tensor<1>) -> Tensor<1> {
@@ -140,13 +121,6 @@ pub(super) trait NetworkOps: Backend {
 /// Operations outside the graph.
 #[backend_extension(Flex)]
 pub(super) trait PlainOps: Backend {
-    fn vqdna_nearest(h: FloatTensor<Self>, codes: FloatTensor<Self>) -> IntTensor<Self>;
-    fn vqdna_code_statistics(
-        h: FloatTensor<Self>,
-        index: IntTensor<Self>,
-        weight: FloatTensor<Self>,
-        codebook_size: usize,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
     fn vqdna_sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self>;
     fn vqdna_adamw(
         parameter: FloatTensor<Self>,
@@ -249,25 +223,6 @@ impl Block {
 }
 
 impl PlainOps for Flex {
-    fn vqdna_nearest(h: FlexTensor, codes: FlexTensor) -> FlexTensor {
-        let [h, codes] = contiguous([h, codes]);
-        let [rows, d] = dims(&h);
-        let index = codebook::nearest(floats(&h), floats(&codes), d);
-        FlexTensor::new(Bytes::from_elems(index), Layout::contiguous([rows].into()), DType::I32)
-    }
-
-    fn vqdna_code_statistics(
-        h: FlexTensor,
-        index: FlexTensor,
-        weight: FlexTensor,
-        codebook_size: usize,
-    ) -> (FlexTensor, FlexTensor) {
-        let [h, index, weight] = contiguous([h, index, weight]);
-        let [_, d] = dims(&h);
-        let (counts, sums) = codebook::statistics(floats(&h), &integers(&index), floats(&weight), codebook_size, d);
-        (tensor(counts, [codebook_size]), tensor(sums, [codebook_size, d]))
-    }
-
     fn vqdna_sum_of_squares(x: FlexTensor) -> FlexTensor {
         let [x] = contiguous([x]);
         tensor(vec![adamw_kernel::sum_of_squares(floats(&x)) as f32], [1])

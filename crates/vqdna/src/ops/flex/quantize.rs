@@ -1,4 +1,4 @@
-//! What stands around the search of codes, with a hand-written backward pass where gradients pass.
+//! The search of codes and what stands around it, with a hand-written backward pass where gradients pass.
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
@@ -6,7 +6,9 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::prelude::*;
-use burn_flex::FlexTensor;
+use burn::tensor::{Bytes, DType};
+use burn_flex::{FlexTensor, Layout};
+use vqdna_kernels::codebook;
 use vqdna_kernels::quantize::{self, Average, Averaged};
 
 use super::{contiguous, dims, floats, integers, register, tensor};
@@ -20,6 +22,25 @@ fn or_none(sum: Option<Tensor<2>>, like: &Tensor<2>) -> Tensor<2> {
 /// The sum of [`or_none`].
 fn or_nothing(sum: &FlexTensor) -> Option<&[f32]> {
     Some(floats(sum)).filter(|sum| !sum.is_empty())
+}
+
+pub(in crate::ops) fn nearest(h: Tensor<2>, codes: Tensor<2>) -> Tensor<1, Int> {
+    Tensor::from_dispatch(Dispatch::vqdna_nearest(h.into_dispatch(), codes.into_dispatch()))
+}
+
+pub(in crate::ops) fn code_statistics(
+    h: Tensor<2>,
+    index: Tensor<1, Int>,
+    weight: Tensor<1>,
+    codebook_size: usize,
+) -> (Tensor<1>, Tensor<2>) {
+    let (counts, sums) = Dispatch::vqdna_code_statistics(
+        h.into_dispatch(),
+        index.into_dispatch(),
+        weight.into_dispatch(),
+        codebook_size,
+    );
+    (Tensor::from_dispatch(counts), Tensor::from_dispatch(sums))
 }
 
 pub(in crate::ops) fn residual(
@@ -85,6 +106,13 @@ pub(in crate::ops) fn commitment(z: Tensor<3>, mean: Tensor<3>, mask: Tensor<2>)
 /// Operations outside the graph.
 #[backend_extension(Flex)]
 pub(super) trait CodeOps: Backend {
+    fn vqdna_nearest(h: FloatTensor<Self>, codes: FloatTensor<Self>) -> IntTensor<Self>;
+    fn vqdna_code_statistics(
+        h: FloatTensor<Self>,
+        index: IntTensor<Self>,
+        weight: FloatTensor<Self>,
+        codebook_size: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
     fn vqdna_residual(
         tap: FloatTensor<Self>,
         sum: FloatTensor<Self>,
@@ -121,6 +149,25 @@ pub(super) trait PassOps: Backend {
 }
 
 impl CodeOps for Flex {
+    fn vqdna_nearest(h: FlexTensor, codes: FlexTensor) -> FlexTensor {
+        let [h, codes] = contiguous([h, codes]);
+        let [rows, d] = dims(&h);
+        let index = codebook::nearest(floats(&h), floats(&codes), d);
+        FlexTensor::new(Bytes::from_elems(index), Layout::contiguous([rows].into()), DType::I32)
+    }
+
+    fn vqdna_code_statistics(
+        h: FlexTensor,
+        index: FlexTensor,
+        weight: FlexTensor,
+        codebook_size: usize,
+    ) -> (FlexTensor, FlexTensor) {
+        let [h, index, weight] = contiguous([h, index, weight]);
+        let [_, d] = dims(&h);
+        let (counts, sums) = codebook::statistics(floats(&h), &integers(&index), floats(&weight), codebook_size, d);
+        (tensor(counts, [codebook_size]), tensor(sums, [codebook_size, d]))
+    }
+
     fn vqdna_residual(
         tap: FlexTensor,
         sum: FlexTensor,
