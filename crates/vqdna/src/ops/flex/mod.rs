@@ -3,6 +3,7 @@
 mod attend;
 mod attention;
 mod classifier;
+mod conv_block;
 mod experts;
 mod frozen;
 mod low_rank;
@@ -13,6 +14,7 @@ mod sample;
 pub(super) use attend::attend;
 pub(super) use attention::attention;
 pub(super) use classifier::{cross_entropy, layer_norm, linear_gelu};
+pub(super) use conv_block::conv_block;
 pub(super) use experts::experts;
 pub(super) use frozen::{joined, with_frozen_weights};
 pub(super) use low_rank::{arguments as low_rank_arguments, merged};
@@ -20,7 +22,7 @@ pub(super) use mlp::mlp;
 pub(super) use quantize::{add_codes, average, code_statistics, commitment, nearest, residual, straight_through};
 pub(super) use sample::sample;
 
-use super::{AdamwStep, ConvBlockWeights, keeps, precision};
+use super::{AdamwStep, precision};
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
@@ -30,11 +32,10 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::prelude::*;
 use burn::tensor::{Bytes, DType};
 use burn_flex::{FlexTensor, Layout};
-use vqdna_kernels::conv_block::{self, Input, Weights};
 use vqdna_kernels::low_rank::LowRank as Part;
 use vqdna_kernels::norm::{self, Norm};
-use vqdna_kernels::product::{Pair, Precision, Saved, Unit};
-use vqdna_kernels::{adamw as adamw_kernel, linear as linear_kernel, mlp as mlp_kernel, stem as stem_kernel};
+use vqdna_kernels::product::Precision;
+use vqdna_kernels::{adamw as adamw_kernel, linear as linear_kernel, stem as stem_kernel};
 
 pub(super) fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<3> {
     wrap(Dispatch::vqdna_linear(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()))
@@ -46,22 +47,6 @@ pub(super) fn norm_gelu(x: Tensor<3>, gain: Tensor<1>, bias: Tensor<1>, eps: f64
 
 pub(super) fn stem(bases: Tensor<2, Int>, weight: Tensor<3>, bias: Tensor<1>) -> Tensor<3> {
     wrap(Dispatch::vqdna_stem(bases.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()))
-}
-
-pub(super) fn conv_block(x: Tensor<3>, mask: Tensor<2>, w: ConvBlockWeights) -> Tensor<3> {
-    wrap(Dispatch::vqdna_conv_block(
-        x.into_dispatch(),
-        mask.into_dispatch(),
-        w.conv.into_dispatch(),
-        w.conv_bias.into_dispatch(),
-        w.gain.into_dispatch(),
-        w.bias.into_dispatch(),
-        w.up.into_dispatch(),
-        w.up_bias.into_dispatch(),
-        w.down.into_dispatch(),
-        w.down_bias.into_dispatch(),
-        w.eps as f32,
-    ))
 }
 
 pub(super) fn sum_of_squares(x: Tensor<1>) -> Tensor<1> {
@@ -99,23 +84,6 @@ pub(super) trait NetworkOps: Backend {
         eps: f32,
     ) -> FloatTensor<Self>;
     fn vqdna_stem(bases: IntTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the ten tensors of a block; the macro that generates dispatch wants them flat"
-    )]
-    fn vqdna_conv_block(
-        x: FloatTensor<Self>,
-        mask: FloatTensor<Self>,
-        conv: FloatTensor<Self>,
-        conv_bias: FloatTensor<Self>,
-        gain: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        up: FloatTensor<Self>,
-        up_bias: FloatTensor<Self>,
-        down: FloatTensor<Self>,
-        down_bias: FloatTensor<Self>,
-        eps: f32,
-    ) -> FloatTensor<Self>;
 }
 
 /// Operations outside the graph.
@@ -152,73 +120,6 @@ impl NetworkOps for Flex {
         let [batch, length] = dims(&bases);
         let y = stem_kernel::forward(&integers(&bases), length, floats(&weight), floats(&bias));
         tensor(y, [batch, length, floats(&bias).len()])
-    }
-
-    fn vqdna_conv_block(
-        x: FlexTensor,
-        mask: FlexTensor,
-        conv: FlexTensor,
-        conv_bias: FlexTensor,
-        gain: FlexTensor,
-        bias: FlexTensor,
-        up: FlexTensor,
-        up_bias: FlexTensor,
-        down: FlexTensor,
-        down_bias: FlexTensor,
-        eps: f32,
-    ) -> FlexTensor {
-        let tensors = contiguous([x, mask, conv, conv_bias, gain, bias, up, up_bias, down, down_bias]);
-        Block { tensors, eps, precision: precision(), pre: Saved::default() }.output()
-    }
-}
-
-/// What a block's backward pass needs.
-#[derive(Clone, Debug)]
-struct Block {
-    /// Contiguous, in the order of the operation's arguments.
-    tensors: [FlexTensor; 10],
-    eps: f32,
-    precision: Precision,
-    /// What the forward pass kept.
-    pre: Saved,
-}
-
-impl Block {
-    /// Output of the forward pass alone.
-    fn output(&self) -> FlexTensor {
-        let out = match self.precision {
-            Precision::F32 => self.forward::<f32>(),
-            Precision::Bf16 => self.forward::<Pair>(),
-        };
-        tensor(out, dims::<3>(&self.tensors[0]))
-    }
-
-    fn forward<U: Unit>(&self) -> Vec<f32> {
-        let [_, _, weights @ ..] = &self.tensors;
-        let settings = [u64::from(self.eps.to_bits())];
-        let prepared = frozen::prepared(weights, &settings, || conv_block::Prepared::<U>::new(self.weights()));
-        prepared.forward(self.input())
-    }
-
-    fn input(&self) -> Input<'_> {
-        let [_, length, _] = dims(&self.tensors[0]);
-        Input { x: floats(&self.tensors[0]), mask: floats(&self.tensors[1]), length }
-    }
-
-    fn weights(&self) -> Weights<'_> {
-        let [_, _, conv, conv_bias, gain, bias, up, up_bias, down, down_bias] = &self.tensors;
-        Weights {
-            conv: floats(conv),
-            conv_bias: floats(conv_bias),
-            norm: Norm { gain: floats(gain), bias: floats(bias), eps: self.eps },
-            mlp: mlp_kernel::Weights {
-                up: floats(up),
-                up_bias: floats(up_bias),
-                down: floats(down),
-                down_bias: floats(down_bias),
-                activation: mlp_kernel::Activation::Gelu,
-            },
-        }
     }
 }
 
@@ -329,35 +230,6 @@ impl<C: CheckpointStrategy> NetworkOps for Autodiff<Flex, C> {
             OpsKind::UnTracked(prepared) => prepared.finish(y),
         }
     }
-
-    fn vqdna_conv_block(
-        x: FloatTensor<Self>,
-        mask: FloatTensor<Self>,
-        conv: FloatTensor<Self>,
-        conv_bias: FloatTensor<Self>,
-        gain: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        up: FloatTensor<Self>,
-        up_bias: FloatTensor<Self>,
-        down: FloatTensor<Self>,
-        down_bias: FloatTensor<Self>,
-        eps: f32,
-    ) -> FloatTensor<Self> {
-        let differentiated = [&x, &conv, &conv_bias, &gain, &bias, &up, &up_bias, &down, &down_bias];
-        let nodes = differentiated.map(FloatTensor::<Self>::node);
-        let tensors = [x, mask, conv, conv_bias, gain, bias, up, up_bias, down, down_bias];
-        let tensors = contiguous(tensors.map(FloatTensor::<Self>::into_primitive));
-        let mut block = Block { tensors, eps, precision: precision(), pre: Saved::default() };
-        match ConvBlockBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => {
-                let (y, pre) = conv_block::forward(block.input(), block.weights(), block.precision, keeps());
-                block.pre = pre;
-                let y = tensor(y, dims::<3>(&block.tensors[0]));
-                prepared.finish(block, y)
-            }
-            OpsKind::UnTracked(prepared) => prepared.finish(block.output()),
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -449,34 +321,6 @@ impl Backward<Flex, 2> for StemBackward {
             ops.parents.map(|parent| parent.map(|node| node.id)),
             [tensor(weight, shape), tensor(bias, [d])].map(Some),
         );
-    }
-}
-
-#[derive(Debug)]
-struct ConvBlockBackward;
-
-impl Backward<Flex, 9> for ConvBlockBackward {
-    type State = Block;
-
-    fn backward(self, ops: Ops<Self::State, 9>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let [dy] = contiguous([gradients.consume::<Flex>(&ops.node)]);
-        let block = ops.state;
-        let g = conv_block::backward(block.input(), block.weights(), floats(&dy), &block.pre, block.precision);
-        let ([d, d_inner], [_, _, kernel]) = (dims(&block.tensors[8]), dims(&block.tensors[2]));
-        let [up, up_bias, ..] = layer_gradients(g.up, [d_inner, d]);
-        let [down, down_bias, ..] = layer_gradients(g.down, [d, d_inner]);
-        let found = [
-            Some(tensor(g.x, dims::<3>(&dy))),
-            Some(tensor(g.conv, [d, 1, kernel])),
-            Some(tensor(g.conv_bias, [d])),
-            Some(tensor(g.gain, [d])),
-            Some(tensor(g.bias, [d])),
-            up,
-            up_bias,
-            down,
-            down_bias,
-        ];
-        register(gradients, ops.parents.map(|parent| parent.map(|node| node.id)), found);
     }
 }
 
