@@ -6,3 +6,4 @@ mod finetune;
 mod mxdna;
 mod pipeline;
 mod program;
+mod reports;
