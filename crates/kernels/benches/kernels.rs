@@ -99,7 +99,7 @@ fn main() {
             classifiers(&bench, precision, rows, d, classes);
         }
     }
-    for (rows, d, k) in [(8192, 128, 512), (2048, 384, 2048)] {
+    for (rows, d, k) in [(8192, 128, 256), (8192, 128, 512), (2048, 384, 1024), (2048, 384, 2048)] {
         let (h, codes) = (noise(rows * d, 1), noise(k * d, 2));
         let work = Work::Flops(2.0 * (rows * d * k) as f64);
         bench.run("nearest", &format!("[{rows}, {d}], {k} codes"), Precision::F32, work, || {

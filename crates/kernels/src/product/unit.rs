@@ -419,6 +419,13 @@ pub(super) fn narrow(x: f32) -> u16 {
     if x.is_nan() { 0x7FC0 } else { rounded as u16 }
 }
 
+/// What bf16 keeps of a number; anything of a NaN.
+#[inline(always)]
+pub(crate) fn rounded(x: f32) -> f32 {
+    let bits = x.to_bits();
+    f32::from_bits(bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000)
+}
+
 /// From bf16, exactly.
 #[cfg(test)]
 pub(super) fn widen(x: u16) -> f32 {

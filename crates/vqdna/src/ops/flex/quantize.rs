@@ -8,10 +8,11 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::prelude::*;
 use burn::tensor::{Bytes, DType};
 use burn_flex::{FlexTensor, Layout};
+use std::slice;
 use vqdna_kernels::codebook;
 use vqdna_kernels::quantize::{self, Average, Averaged};
 
-use super::{contiguous, dims, floats, integers, register, tensor};
+use super::{contiguous, dims, floats, frozen, integers, register, tensor};
 use crate::ops::Averages;
 
 /// The macro that generates dispatch knows no optional tensors; one without rows stands for none.
@@ -152,7 +153,9 @@ impl CodeOps for Flex {
     fn vqdna_nearest(h: FlexTensor, codes: FlexTensor) -> FlexTensor {
         let [h, codes] = contiguous([h, codes]);
         let [rows, d] = dims(&h);
-        let index = codebook::nearest(floats(&h), floats(&codes), d);
+        let prepared = frozen::prepared(slice::from_ref(&codes), &[], || codebook::Prepared::new(floats(&codes), d));
+        let mut index = vec![0; rows];
+        prepared.nearest(floats(&h), &mut index);
         FlexTensor::new(Bytes::from_elems(index), Layout::contiguous([rows].into()), DType::I32)
     }
 
