@@ -8,7 +8,7 @@ use crate::mlp::{self, Kept};
 use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Pair, Precision, Saved, TILE, Unit, transpose};
 use crate::rows::{for_overwrite, in_order, sum_over_rows, tile_height, tile_heights, tiles_mut, with_scratch};
-use crate::simd::{fma, simd};
+use crate::simd::{fma, prefetch, simd};
 use rayon::prelude::*;
 
 /// Rows as `[batch, length, d]`, and which of them are real.
@@ -136,6 +136,7 @@ impl Convolution {
         let (d, kernel) = (self.bias.len(), self.kernel());
         for (i, out) in out.chunks_exact_mut(d).enumerate() {
             let row = first + i;
+            ask_ahead(input.x, row + kernel / 2, d);
             if sees_all(input, row, kernel) {
                 let window = &input.x[(row - kernel / 2) * d..(row + kernel / 2 + 1) * d];
                 weighted_rows(&self.taps, window, &self.bias, out);
@@ -146,6 +147,13 @@ impl Convolution {
                 add_product(&self.taps[tap * d..(tap + 1) * d], &input.x[row * d..(row + 1) * d], out);
             }
         }
+    }
+}
+
+/// Asks for the row after the last one that a window sees: rows come from far, and the next window wants it.
+fn ask_ahead(rows: &[f32], last: usize, d: usize) {
+    if let Some(next) = rows.get((last + 1) * d..(last + 2) * d) {
+        prefetch(next);
     }
 }
 
@@ -273,6 +281,7 @@ fn convolve_backward_input(input: Input, dconv: &[f32], taps: &[f32], dout: &[f3
     dx.par_chunks_mut(height * d).zip(dout.par_chunks(height * d)).enumerate().for_each(|(tile, (dx, dout))| {
         for (i, (dx, dout)) in dx.chunks_exact_mut(d).zip(dout.chunks_exact(d)).enumerate() {
             let row = tile * height + i;
+            ask_ahead(dconv, row + half, d);
             if input.mask[row] == 0.0 {
                 dx.copy_from_slice(dout);
                 continue;
