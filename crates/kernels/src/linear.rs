@@ -1,7 +1,7 @@
 //! A linear layer, `y = x · wᵀ + b`.
 
 use crate::low_rank::{Factors, LowRank, Rows};
-use crate::product::{Matrix, Onto, Pair, Panels, Precision, Unit, rows_times, transpose, transposed};
+use crate::product::{Matrix, Onto, Pair, Panels, Precision, Unit, rows_times, transposed, turned};
 use crate::rows::{for_overwrite, sum_over_rows};
 use crate::simd::simd;
 
@@ -124,10 +124,10 @@ fn weight_gradient<U: Unit>(x: &[f32], d_in: usize, dy: &[f32], d_out: usize) ->
     let mut dw = for_overwrite(d_in * d_out);
     if d_in >= d_out {
         transposed::<U>(&mut dw, dy, d_out, x, d_in, Onto::Zero);
-        return dw;
+    } else {
+        turned::<U>(&mut dw, x, d_in, dy, d_out, Onto::Zero);
     }
-    transposed::<U>(&mut dw, x, d_in, dy, d_out, Onto::Zero);
-    transpose(&dw, d_in, d_out)
+    dw
 }
 
 /// Sum of the rows of a matrix with `width` columns.

@@ -135,6 +135,16 @@ impl<'a, T> Shared<'a, T> {
         Self { data: data.as_mut_ptr(), length: data.len(), lent: PhantomData }
     }
 
+    /// Where an element lies.
+    ///
+    /// # Safety
+    /// What is written from there on must be nobody else's at that time, and inside the slice.
+    pub(crate) unsafe fn at(&self, start: usize) -> *mut T {
+        assert!(start < self.length, "element {start} of {}", self.length);
+        // SAFETY: inside the slice.
+        unsafe { self.data.add(start) }
+    }
+
     /// The `length` elements that begin at `start`.
     ///
     /// # Safety

@@ -6,7 +6,7 @@ use super::{Gradients, STRIP, Wanted, Weights};
 use crate::linear::{self, add_rows};
 use crate::low_rank::{Factors, LowRank, Rows};
 use crate::product::{BLOCK, Left, Matrix, Onto, Panels, Saved, Unit, View};
-use crate::product::{multiply, transpose, transposed_panels};
+use crate::product::{multiply, transposed_panels, turned_panels};
 use crate::rows::{for_overwrite, in_order, tile_heights, tiles, tiles_mut, with_scratch};
 use std::borrow::Cow;
 
@@ -14,10 +14,15 @@ use std::borrow::Cow;
 /// of the work stays in the last cache.
 const GROUP: usize = 2048;
 
+/// [`transposed_panels`] or [`turned_panels`].
+type Product<U> = fn(&mut [f32], &[f32], usize, View<U>, Onto);
+
 /// Gradients of one of the layers so far.
 struct Sums<U> {
-    /// `[d, d_inner]` in the order of strips, transposed at the end, or that of `down`.
+    /// That of `up`, in the order of strips, or that of `down`.
     weight: Option<Vec<f32>>,
+    /// Its product with rows of the outer width as the left operand: which way round it comes out.
+    product: Product<U>,
     /// Whether the weight's gradient holds anything.
     begun: bool,
     bias: Option<Vec<f32>>,
@@ -25,9 +30,10 @@ struct Sums<U> {
 }
 
 impl<U: Unit> Sums<U> {
-    fn new(wanted: linear::Wanted, size: usize, d_out: usize) -> Self {
+    fn new(wanted: linear::Wanted, size: usize, d_out: usize, product: Product<U>) -> Self {
         Self {
             weight: wanted.weight.then(|| for_overwrite(size)),
+            product,
             begun: false,
             bias: wanted.bias.then(|| vec![0.0; d_out]),
             factors: wanted.low_rank.map(Factors::new),
@@ -40,7 +46,7 @@ impl<U: Unit> Sums<U> {
         if let Some(sum) = &mut self.weight {
             let d = sum.len() / inner.cols();
             let onto = if self.begun { Onto::Output } else { Onto::Zero };
-            transposed_panels(sum, outer, d, inner, onto);
+            (self.product)(sum, outer, d, inner, onto);
             self.begun = true;
         }
         if let Some(factors) = &mut self.factors {
@@ -114,8 +120,8 @@ impl<'a, U: Unit> Backward<'a, U> {
             up: (!kept).then(|| Panels::new(Matrix::new(&up, d_inner, d).transposed())),
             up_back,
             down_back,
-            of_up: Sums::new(wanted.up, d * d_inner, d_inner),
-            of_down: Sums::new(wanted.down, d * w.d_active(), d),
+            of_up: Sums::new(wanted.up, d * d_inner, d_inner, turned_panels),
+            of_down: Sums::new(wanted.down, d * w.d_active(), d, transposed_panels),
         }
     }
 
@@ -291,9 +297,9 @@ impl<'a, U: Unit> Backward<'a, U> {
     }
 
     pub(crate) fn finish(self) -> Gradients {
-        let (d, d_inner) = (self.w.d(), self.w.d_inner());
+        let d = self.w.d();
         let (mut up, activation) = (self.of_up.finish(), self.w.activation);
-        up.weight = up.weight.map(|weight| activation.restored(transpose(&weight, d, d_inner), d));
+        up.weight = up.weight.map(|weight| activation.restored(weight, d));
         up.bias = up.bias.map(|bias| activation.restored(bias, 1));
         Gradients { up, down: self.of_down.finish() }
     }

@@ -18,7 +18,7 @@ pub use panels::{Panels, View};
 pub(crate) use unit::rounded;
 pub use unit::{Pair, Precision, Saved, Unit};
 
-use crate::rows::{for_overwrite, in_order, tile_heights, tiles, tiles_mut, with_scratch};
+use crate::rows::{Shared, for_overwrite, in_order, tile_heights, tiles, tiles_mut, with_scratch};
 use kernel::{Layout, Start, Sweep, sweep};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -185,15 +185,61 @@ pub fn rows_times<U: Unit>(out: &mut [f32], x: &[f32], right: View<U>, onto: Ont
     });
 }
 
-/// `out [m, n] = onto + aᵀ · b` for `a [rows, m]` and `b [rows, n]`: the gradient of a weight. Fastest with the wider matrix as `b`.
+/// `out [m, n] = onto + aᵀ · b` for `a [rows, m]` and `b [rows, n]`: the gradient of a weight. Fastest with the wider matrix as `b`;
+/// [`turned`] gives its transpose.
 ///
 /// # Panics
 /// If a slice does not fit.
 pub fn transposed<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: &[f32], n: usize, onto: Onto) {
-    let rows = a.len() / m;
+    by_packing::<U>(Output { data: out, order: Order::Plain, m, n, onto }, a, b);
+}
+
+/// `out [n, m] = onto + bᵀ · a`, otherwise as [`transposed`]; a row of `onto` is one of `m` columns, as there.
+///
+/// # Panics
+/// If a slice does not fit.
+pub fn turned<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: &[f32], n: usize, onto: Onto) {
+    by_packing::<U>(Output { data: out, order: Order::Turned, m, n, onto }, a, b);
+}
+
+/// [`transposed`] where `b` lies in panels already.
+///
+/// # Panics
+/// As [`transposed`].
+pub fn transposed_panels<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: View<U>, onto: Onto) {
+    by_panels(Output { data: out, order: Order::Plain, m, n: b.cols(), onto }, a, b);
+}
+
+/// [`turned`] where `b` lies in panels already.
+///
+/// # Panics
+/// As [`transposed`].
+pub fn turned_panels<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: View<U>, onto: Onto) {
+    by_panels(Output { data: out, order: Order::Turned, m, n: b.cols(), onto }, a, b);
+}
+
+/// Where a product of `m` rows and `n` columns goes.
+struct Output<'a> {
+    data: &'a mut [f32],
+    order: Order,
+    m: usize,
+    n: usize,
+    onto: Onto<'a>,
+}
+
+/// How it lies there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// `[m, n]`.
+    Plain,
+    /// `[n, m]`.
+    Turned,
+}
+
+fn by_packing<U: Unit>(out: Output, a: &[f32], b: &[f32]) {
+    let (rows, n, width) = (a.len() / out.m, out.n, panel_width());
     assert!(b.len() == rows * n, "rows of a transposed product");
-    let width = panel_width();
-    transposed_by::<U>(out, a, m, n, onto, |first, column, depth, work| {
+    transposed_by::<U>(out, a, |first, column, depth, work| {
         with_scratch([DEPTH * width], |[panel]| {
             let panel = U::from_floats_mut(panel);
             let (row, cols) = (first * U::DEPTH, width.min(n - column));
@@ -203,34 +249,19 @@ pub fn transposed<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: &[f32], n: u
     });
 }
 
-/// [`transposed`] where `b` lies in panels already.
-///
-/// # Panics
-/// As [`transposed`].
-pub fn transposed_panels<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: View<U>, onto: Onto) {
-    assert_eq!(a.len() / m, b.depth(), "rows of a transposed product");
-    transposed_by::<U>(out, a, m, b.cols(), onto, |first, column, depth, work| work(b.part(first, column, depth)));
+fn by_panels<U: Unit>(out: Output, a: &[f32], b: View<U>) {
+    assert_eq!(a.len() / out.m, b.depth(), "rows of a transposed product");
+    transposed_by::<U>(out, a, |first, column, depth, work| work(b.part(first, column, depth)));
 }
 
 /// `right` calls its last argument with the part of a panel: from a step, of a column, so many steps.
-fn transposed_by<U: Unit>(
-    out: &mut [f32],
-    a: &[f32],
-    m: usize,
-    n: usize,
-    onto: Onto,
-    right: impl Fn(usize, usize, usize, &mut dyn FnMut(&[U])) + Sync,
-) {
+fn transposed_by<U: Unit>(out: Output, a: &[f32], right: impl Fn(usize, usize, usize, &mut dyn FnMut(&[U])) + Sync) {
     /// Floats of `a` multiplied before the next ones: they are read once for each panel of `b`, and so many stay in the last cache.
     const NEAR: usize = 3 << 19;
+    let Output { data: out, order, m, n, onto } = out;
     assert!(a.len().is_multiple_of(m) && out.len() == m * n, "sizes of a transposed product");
     if a.is_empty() {
-        match onto {
-            Onto::Zero => out.fill(0.0),
-            Onto::Output => {}
-            Onto::Row(row) => out.chunks_exact_mut(n).for_each(|out| out.copy_from_slice(row)),
-        }
-        return;
+        return begin(out, order, n, onto);
     }
     let width = panel_width();
     // A task is a panel, and a part of the rows only where threads would be idle.
@@ -238,47 +269,68 @@ fn transposed_by<U: Unit>(
     let wanted = (4 * rayon::current_num_threads()).div_ceil(panels).min(m.div_ceil(TILE));
     let height = m.div_ceil(wanted).next_multiple_of(kernel::ROWS);
     let groups = m.div_ceil(height);
-    let out = SharedOutput(out.as_mut_ptr());
+    let out = Shared::new(out);
     let near = (NEAR / m).next_multiple_of(DEPTH * U::DEPTH);
     for (at, a) in a.chunks(near * m).enumerate() {
         let (before, steps) = (at * near / U::DEPTH, (a.len() / m).div_ceil(U::DEPTH));
         let mut buffer = Vec::new();
         let left: &[U] = U::of_steps_parallel(a, m, &mut buffer);
-        (0..panels * groups).into_par_iter().for_each(|task| {
-            let out = &out;
-            let (column, row) = (task / groups * width, task % groups * height);
-            let (cols, m_here) = (width.min(n - column), height.min(m - row));
+        // Adds the product for some rows and columns to a block, whose rows begin `stride` apart.
+        let add = |block: *mut f32, stride: usize, row: usize, rows: usize, column: usize, cols: usize| {
             for first in (0..steps).step_by(DEPTH) {
                 let depth = DEPTH.min(steps - first);
                 right(before + first, column, depth, &mut |panel| {
                     assert!(panel.len() >= depth * width, "steps of a panel");
-                    // SAFETY: tasks write disjoint parts of `out`; `left` has `steps` steps of `m` units, the panel `depth` of
-                    // its width.
+                    // SAFETY: `left` has `steps` steps of `m` units, the panel `depth` of its width; tasks have blocks of their own.
                     unsafe {
                         sweep(&Sweep {
                             left: left.as_ptr().add(first * m + row),
                             layout: Layout::Steps(m),
-                            rows: m_here,
+                            rows,
                             steps: depth,
                             right: panel.as_ptr(),
                             panel_stride: depth * width,
                             cols,
-                            out: out.0.add(row * n + column),
-                            stride: n,
+                            out: block,
+                            stride,
                             start: if before + first == 0 { onto } else { Onto::Output }.start(column..column + cols),
                         });
                     }
                 });
             }
+        };
+        (0..panels * groups).into_par_iter().for_each(|task| {
+            let (column, row) = (task / groups * width, task % groups * height);
+            let (cols, rows) = (width.min(n - column), height.min(m - row));
+            match order {
+                // SAFETY: tasks write disjoint parts of `out`.
+                Order::Plain => add(unsafe { out.at(row * n + column) }, n, row, rows, column, cols),
+                // While it grows, a block lies as the product wants it, in the second cache.
+                Order::Turned => with_scratch([rows * width, cols * rows], |[block, turned]| {
+                    // SAFETY: as above.
+                    let place = |c: usize| unsafe { out.part((column + c) * m + row, rows) };
+                    if before > 0 || matches!(onto, Onto::Output) {
+                        turned.chunks_exact_mut(rows).enumerate().for_each(|(c, t)| t.copy_from_slice(place(c)));
+                        panels::transpose_units(turned, rows, cols, rows, block, width);
+                    }
+                    add(block.as_mut_ptr(), width, row, rows, column, cols);
+                    panels::transpose_units(block, width, rows, cols, turned, rows);
+                    turned.chunks_exact(rows).enumerate().for_each(|(c, t)| place(c).copy_from_slice(t));
+                }),
+            }
         });
     }
 }
 
-/// A pointer that tasks share, each writing a part of its own.
-struct SharedOutput(*mut f32);
-
-// SAFETY: see where it is used; parts are disjoint.
-unsafe impl Sync for SharedOutput {}
+/// What an output holds to which nothing is added.
+fn begin(out: &mut [f32], order: Order, n: usize, onto: Onto) {
+    match onto {
+        Onto::Zero => out.fill(0.0),
+        Onto::Output => {}
+        Onto::Row(row) if order == Order::Plain => out.chunks_exact_mut(n).for_each(|out| out.copy_from_slice(row)),
+        Onto::Row(row) => out.chunks_exact_mut(out.len() / n).zip(row).for_each(|(out, &v)| out.fill(v)),
+    }
+}
 
 /// GFLOP/s of all threads of the current pool on operands that stay in their caches, the best of many trials within `seconds`: what no
 /// kernel of this machine can exceed.
@@ -370,9 +422,18 @@ mod tests {
                 let mut again = vec![0.25; m * n];
                 transposed_panels(&mut again, &at, m, panels.view(), onto);
                 assert_eq!(again, out);
+                let mut other_way = vec![0.25; m * n];
+                turned::<U>(&mut other_way, &at, m, &b, n, onto);
+                assert_eq!(transpose(&other_way, n, m), out);
+                other_way.fill(0.25);
+                turned_panels(&mut other_way, &at, m, panels.view(), onto);
+                assert_eq!(transpose(&other_way, n, m), out);
+                turned::<U>(&mut other_way, &[], m, &[], n, onto);
+                let unturned = transpose(&other_way, n, m);
                 transposed::<U>(&mut out, &[], m, &[], n, onto);
                 let of_nothing = if matches!(onto, Onto::Output) { again } else { vec![more; m * n] };
                 assert_eq!(out, of_nothing);
+                assert_eq!(unturned, if matches!(onto, Onto::Output) { unturned.clone() } else { of_nothing });
             }
         }
     }
