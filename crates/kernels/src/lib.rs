@@ -25,6 +25,7 @@ pub mod low_rank;
 pub mod mlp;
 pub mod mlp_block;
 pub mod norm;
+pub mod pool;
 pub mod product;
 pub mod quantize;
 mod rows;

@@ -191,7 +191,7 @@ pub fn learn(work: &Workload, device: &Device) -> Measurement {
     let objective = Reconstruct { config: config.clone(), seed: 0, start_rows: 0 };
     let (mut model, mut optimizer) = (Some(config.init(0, device)), optimizer());
     let mut random = stream(0, "benchmark", &[]);
-    measure("learn", work, || {
+    measure_training("learn", work, || {
         let Some(current) = model.take() else { return };
         let batch = random_batch(work, &mut random, device);
         let outcome = objective.forward(&current, &batch);
@@ -239,7 +239,7 @@ pub fn pretrain(work: &Workload, device: &Device) -> Measurement {
     let mut random = stream(0, "benchmark", &[]);
     let inputs = EncoderInputs::new(work, &mut random, device);
     let (mut model, mut optimizer) = (Some(inputs.model), optimizer());
-    measure("pretrain", work, || {
+    measure_training("pretrain", work, || {
         let Some(current) = model.take() else { return };
         let masked: Vec<bool> = (0..work.size()).map(|_| random.random_bool(MASKED)).collect();
         let masked = Masked::new(&masked, work.shape(), device);
@@ -293,7 +293,7 @@ pub fn finetune(work: &Workload, mode: FineTuning, device: &Device) -> Measureme
     let labels: Vec<i32> = (0..work.batch).map(|_| random.random_range(0..CLASSES as i32)).collect();
     let labels = Tensor::<2, Int>::from_data(TensorData::new(labels, [work.batch, 1]), device);
     let (mut model, mut optimizer) = (Some(Classifier { backbone, head }), optimizer());
-    measure(name, work, || {
+    measure_training(name, work, || {
         let Some(current) = model.take() else { return };
         let hidden = current.backbone.hidden(vectors.clone(), None, &real);
         let log_p = log_softmax(current.head.forward(hidden, real.clone()), 1);
@@ -366,6 +366,11 @@ fn random_batch(work: &Workload, random: &mut Stream, device: &Device) -> Batch 
     };
     let windows: Vec<HostWindow> = (0..work.batch).map(|_| window(random)).collect();
     Batch::new(&windows, 1.0, device)
+}
+
+/// Steps as a run of training takes them.
+fn measure_training(name: &'static str, work: &Workload, mut step: impl FnMut()) -> Measurement {
+    measure(name, work, || ops::with_awake_threads(&mut step))
 }
 
 fn measure(name: &'static str, work: &Workload, step: impl FnMut()) -> Measurement {

@@ -5,7 +5,7 @@ use rand::RngExt;
 use std::hint::black_box;
 use std::time::Instant;
 
-use super::{Measurement, RATE, WARMUP, Workload, measure, optimizer, report};
+use super::{Measurement, RATE, WARMUP, Workload, measure, measure_training, optimizer, report};
 use crate::batch::{CodeBatch, CodeWindow};
 use crate::folder::PretrainedMxdna;
 use crate::objective::Objective;
@@ -95,7 +95,7 @@ impl<'a> Cutting<'a> {
 #[must_use]
 pub fn mxdna_train(work: &Workload, weights: Weights, device: &Device) -> Measurement {
     let (mut cutting, mut units) = (Cutting::new(work, weights, device), Vec::new());
-    let measured = measure("mxdna-train", work, || units.push(cutting.step()));
+    let measured = measure_training("mxdna-train", work, || units.push(cutting.step()));
     with_units(measured, work, &units, &cutting.encoder(), &work.letters(device))
 }
 

@@ -207,6 +207,14 @@ pub fn with_recomputation<R>(work: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Runs `work`, a step of training, without threads falling asleep between its operations.
+pub fn with_awake_threads<R>(work: impl FnOnce() -> R) -> R {
+    #[cfg(feature = "cpu")]
+    return vqdna_kernels::pool::awake(work);
+    #[cfg(not(feature = "cpu"))]
+    work()
+}
+
 /// Runs `work` on models that nobody trains meanwhile: weights are brought into the order in which kernels read them once, and stay
 /// so until the end. They take their memory a second time, and weights that are [`joined`] a third time.
 pub fn with_frozen_weights<R>(work: impl FnOnce() -> R) -> R {

@@ -261,7 +261,7 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
                 let ending = Ending::Interrupted(state.done);
                 return Ok(Trained { model: state.model, ending, best: state.kept.map(|kept| kept.best) });
             }
-            let (next, taken) = self.step(state)?;
+            let (next, taken) = ops::with_awake_threads(|| self.step(state))?;
             state = next;
             let done = state.done;
             let logged = (done.is_multiple_of(self.config.log_every.max(1)) || done == self.config.steps)
