@@ -194,7 +194,7 @@ pub fn transposed<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: &[f32], n: u
     by_packing::<U>(Output { data: out, order: Order::Plain, m, n, onto }, a, b);
 }
 
-/// `out [n, m] = onto + bᵀ · a`, otherwise as [`transposed`]; a row of `onto` is one of `m` columns, as there.
+/// `out [n, m] = onto + bᵀ · a`, otherwise as [`transposed`]: a row to begin with has a number for each column of `b` here too.
 ///
 /// # Panics
 /// If a slice does not fit.
