@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use vqdna_data::labelled::{ColumnNames, Labelling, Options, Overlap, Parts, Set, Splits, Targets, Task};
+use vqdna_data::labelled::{
+    ColumnNames, ColumnRequest, Labelling, Options, Overlap, Parts, Set, Splits, Targets, Task,
+};
 
 use crate::shared;
 
@@ -63,7 +65,7 @@ fn files_with_carriage_returns_are_those_without() {
     let Some(plain) = shared("data/gue/prom/prom_core_tata") else { return };
     let labelling = Labelling::Classes { column: "label".into(), classes: ["0", "1"].map(str::to_owned).into() };
     let read = |path: &Path| {
-        let set = vqdna_data::labelled::read(path, None, &ColumnNames::default(), &labelling).unwrap().0;
+        let set = vqdna_data::labelled::read(path, None, &ColumnRequest::default(), &labelling).unwrap().0;
         let sequences: Vec<Vec<u8>> = set.rows.iter().map(|row| row.sequence.to_vec()).collect();
         (sequences, set.targets)
     };

@@ -4,7 +4,7 @@ use std::{fs, io::Write, path::Path};
 
 use proptest::{collection::vec, prelude::*};
 use vqdna_data::labelled::{
-    ColumnNames, Format, Labelling, Options, Parts, Set, Splits, Target, Targets, Task, read, unlabelled,
+    ColumnNames, ColumnRequest, Format, Labelling, Options, Parts, Set, Splits, Target, Targets, Task, read, unlabelled,
 };
 
 fn write(folder: &Path, name: &str, bytes: impl AsRef<[u8]>) {
@@ -38,10 +38,10 @@ fn m7_files_are_read_as_distributed() {
 }
 
 #[test]
-fn m7_three_columns_are_a_pair() {
+fn m7_two_columns_of_sequences_are_a_pair() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("train.csv");
-    fs::write(&path, "promoter,enhancer,label\r\nACGT,GG,yes\r\nTT,A,no\r\n").unwrap();
+    fs::write(&path, "sequence1,sequence2,label\r\nACGT,GG,yes\r\nTT,A,no\r\n").unwrap();
     let parts = Parts::Files { train: path, dev: None, test: None };
     let train = Splits::of(&parts, None, &Options { seed: 3, ..Options::default() }).unwrap().train;
     let pair = train.rows.get(0);
@@ -68,7 +68,7 @@ fn every_format_and_compression_gives_the_same_set() {
             fs::write(&anonymous, &bytes).unwrap();
             let declared = Some(ending.parse::<Format>().unwrap());
             for (path, format) in [(&path, None), (&anonymous, None), (&anonymous, declared)] {
-                let (set, digest) = read(path, format, &ColumnNames::default(), &labelling).unwrap();
+                let (set, digest) = read(path, format, &ColumnRequest::default(), &labelling).unwrap();
                 assert_eq!(rows(&set), [("ACGT", 1), ("nnTU", 0), ("GG", 1)], "{}", path.display());
                 assert_eq!((digest.records, digest.bases, digest.bytes), (3, 10, bytes.len() as u64));
             }
@@ -182,7 +182,7 @@ proptest! {
             fs::write(&path, bytes).unwrap();
             let errors = [
                 Splits::read(&path, &Options::default()).err(),
-                unlabelled(&path, None, &ColumnNames::default(), 1000).and_then(Iterator::collect::<Result<Vec<_>, _>>).err(),
+                unlabelled(&path, None, &ColumnRequest::default(), 1000).and_then(Iterator::collect::<Result<Vec<_>, _>>).err(),
             ];
             for error in errors.into_iter().flatten() {
                 let message = error.to_string();
@@ -208,7 +208,7 @@ proptest! {
         classes.sort_unstable();
         classes.dedup();
         let labelling = Labelling::Classes { column: "label".into(), classes: classes.clone() };
-        let (set, _) = read(&path, None, &ColumnNames::default(), &labelling).unwrap();
+        let (set, _) = read(&path, None, &ColumnRequest::default(), &labelling).unwrap();
         let mut line = 2;
         for (number, (sequence, label)) in rows.iter().enumerate() {
             prop_assert_eq!(set.rows.get(number).sequence, sequence.as_bytes());

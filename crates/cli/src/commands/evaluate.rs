@@ -7,7 +7,7 @@ use vqdna::folder::Finetuned;
 use vqdna::infer::Sequence;
 use vqdna::infer::predict::{Merge, predict};
 use vqdna::objective::supervised::prediction::Prediction;
-use vqdna_data::labelled::{ColumnNames, Labelling, Parts, Rows, Set, Targets, read};
+use vqdna_data::labelled::{ColumnRequest, Labelling, Parts, Rows, Set, Targets, read};
 use vqdna_data::metric::{Bootstrap, Confusion, Scores};
 
 use super::Verdict;
@@ -49,7 +49,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let device = args.compute.open()?;
     let model = Finetuned::load(&args.model, &device)?;
     let windows = args.windows.windows(model.finetuned.window, |length| length.div_ceil(2))?;
-    let columns = ColumnNames { sequence: args.sequence.clone(), ..ColumnNames::default() };
+    let columns = ColumnRequest::of_model(&args.sequence, None);
     let labelling = &model.finetuned.labelling;
     let (set, _) = read(&file(&args.data)?, None, &columns, labelling)?;
     let sequences = sequences(&set.rows);

@@ -9,7 +9,7 @@ use vqdna::infer::input::Input;
 use vqdna::infer::predict::{Merge, predict};
 use vqdna::infer::{Budget, Windows};
 use vqdna::objective::supervised::prediction::Prediction;
-use vqdna_data::labelled::{ColumnNames, Labelling};
+use vqdna_data::labelled::{ColumnRequest, Labelling};
 
 use super::Verdict;
 use crate::arguments::{Compute, check_output};
@@ -60,7 +60,7 @@ impl ReadArgs {
             Some(genome) => Input::Bed { bed: path.to_owned(), genome: genome.clone() },
             None if Input::is_fasta(path) => Input::Fasta(path.to_owned()),
             None => {
-                let columns = ColumnNames { sequence: self.sequence.clone(), ..ColumnNames::default() };
+                let columns = ColumnRequest::of_model(&self.sequence, None);
                 Input::Table { path: path.to_owned(), format: None, columns }
             }
         }

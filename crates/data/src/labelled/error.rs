@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use parquet::errors::ParquetError;
 
-use super::{Place, Task};
+use super::{Place, Task, request::columns as columns_of};
 use crate::{fasta::LetterFault, input::InputError, nearest::did_you_mean, split::SplitError};
 
 /// Why labelled sequences could not be read.
@@ -108,7 +108,7 @@ pub enum LabelledError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ColumnFault {
     /// No column has the name that was asked for.
-    #[error("no column `{name}`; {}{}", listed(columns), did_you_mean(suggestion.as_deref().map(shown).as_deref()))]
+    #[error("no column `{}`; {}{}", shown(name), listed(columns), did_you_mean(suggestion.as_deref().map(shown).as_deref()))]
     Missing {
         /// The name.
         name: String,
@@ -119,31 +119,57 @@ pub enum ColumnFault {
     },
     /// Nothing tells which column holds the sequences.
     #[error(
-        "no column `sequence`, nor `sequence_1` and `sequence_2`, nor just two beside the labels; {}; \
-         say which holds the sequences",
+        "no {}column `sequence`, nor `sequence_1` and `sequence_2`; {}; \
+         name the column of sequences with --sequence, twice for pairs",
+        if model.is_empty() { String::new() } else { format!("sequence {}, as in training; no ", columns_of(model)) },
         listed(columns)
     )]
     NoSequence {
+        /// The columns of sequences of a model; empty if there is none.
+        model: Vec<String>,
         /// The columns of the file.
         columns: Vec<String>,
     },
-    /// Two columns have one name.
-    #[error("two columns are named `{name}`")]
+    /// Two columns could be meant by one name.
+    #[error(
+        "{}",
+        if columns[0] == columns[1] { format!("two columns are named `{}`", shown(&columns[0])) } else {
+            format!("columns `{}` and `{}` differ in upper and lower case alone, and neither is `{}`",
+                shown(&columns[0]), shown(&columns[1]), shown(name))
+        }
+    )]
     Ambiguous {
+        /// The name that was looked for.
+        name: String,
+        /// Two columns that it could mean.
+        columns: [String; 2],
+    },
+    /// The name of a column holds a tab, a line end or another control character.
+    #[error(
+        "the name of column `{}` holds a tab, a line end or another control character, which tables cannot hold; rename it",
+        shown(name)
+    )]
+    Control {
         /// The name.
         name: String,
     },
     /// One column was asked for in two roles.
-    #[error("column `{name}` is asked for twice")]
+    #[error("column `{}` is asked for twice", shown(name))]
     Twice {
         /// The name.
         name: String,
     },
-    /// One part of a data set has pairs of sequences, another single ones.
-    #[error("has {}, unlike the training set", if *are_pairs { "pairs of sequences" } else { "single sequences" })]
-    NotAlike {
-        /// Whether this part has pairs.
-        are_pairs: bool,
+    /// Single sequences where a model, or the other parts of a data set, have pairs; or pairs where those have single sequences.
+    #[error(
+        "has {} ({}), but the model learns from {} ({}); name {} of sequences with --sequence",
+        arity(found), columns_of(found), arity(expected), columns_of(expected),
+        if expected.len() == 2 { "both columns" } else { "one column" }
+    )]
+    OtherArity {
+        /// The columns of sequences in this file.
+        found: Vec<String>,
+        /// Those in the training set.
+        expected: Vec<String>,
     },
     /// More than two columns of sequences were asked for.
     #[error("sequences stand in one column or two, not in {count}")]
@@ -238,6 +264,10 @@ pub enum PartFault {
     },
 }
 
+fn arity(columns: &[String]) -> &'static str {
+    if columns.len() == 2 { "pairs of sequences" } else { "single sequences" }
+}
+
 /// Names of columns, for the end of a message.
 fn listed(columns: &[String]) -> String {
     match columns {
@@ -254,7 +284,7 @@ fn few(names: &[String]) -> String {
 }
 
 /// A text from a file, fit for a message: short, and without control characters.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     const SHOWN: usize = 40;
     let mut shown = text.chars().take(SHOWN).collect::<String>().escape_debug().to_string();
     if text.chars().nth(SHOWN).is_some() {

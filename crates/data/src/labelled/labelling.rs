@@ -169,7 +169,7 @@ mod tests {
         let lines: Vec<String> = rows.iter().map(|row| format!("ACGT,{row}\n")).collect();
         fs::write(&path, format!("sequence,{}\n{}", names.join(","), lines.concat())).unwrap();
         let columns = ColumnNames { label: names, ..ColumnNames::default() };
-        let mut table = Table::read(&path, None, &columns).unwrap().0;
+        let mut table = Table::read(&path, None, &columns.into()).unwrap().0;
         table.rows.file = "x.csv".into();
         table
     }

@@ -158,16 +158,20 @@ fn plain(letter: u8) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ColumnNames;
+    use super::super::ColumnRequest;
     use super::*;
     use std::fs;
 
     fn table(rows: &str) -> Table {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.csv");
-        let header = if rows.matches(',').count() > rows.split(' ').count() { "a,b,label" } else { "sequence,label" };
+        let header = if rows.matches(',').count() > rows.split(' ').count() {
+            "sequence_1,sequence_2,label"
+        } else {
+            "sequence,label"
+        };
         fs::write(&path, format!("{header}\n{}\n", rows.replace(' ', "\n"))).unwrap();
-        Table::read(&path, None, &ColumnNames::default()).unwrap().0
+        Table::read(&path, None, &ColumnRequest::default()).unwrap().0
     }
 
     #[test]

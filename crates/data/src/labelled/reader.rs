@@ -1,9 +1,9 @@
 //! Rows of a file, checked: sequences of nucleotides, and labels as written.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use super::{
-    CellFault, ColumnNames, Format, LabelledError, Place, Rows,
+    CellFault, ColumnRequest, Format, LabelledError, Place, Rows, TakenColumns,
     columns::Columns,
     rows::{Texts, check_letters},
     source::{Cells, Source},
@@ -14,6 +14,7 @@ use crate::input::InputDigest;
 pub(super) struct Reader {
     source: Source,
     columns: Columns,
+    taken: Arc<TakenColumns>,
     /// Names of the columns that are read, in the order of the cells.
     names: Vec<String>,
     cells: Cells,
@@ -25,30 +26,31 @@ impl Reader {
     pub(super) fn open(
         path: &Path,
         format: Option<Format>,
-        names: &ColumnNames,
+        request: &ColumnRequest,
         wants_labels: bool,
     ) -> Result<Self, LabelledError> {
         let mut found = None;
         let source = Source::open(path, format, |file, header| {
-            let columns = Columns::find(file, header, names, wants_labels)?;
+            let columns = Columns::find(file, header, request, wants_labels)?;
             let wanted = columns.wanted();
             let names = wanted.iter().map(|&column| header[column].clone()).collect();
-            found = Some((columns, names));
+            let taken = Arc::new(columns.taken(header));
+            found = Some((columns, taken, names));
             Ok(wanted)
         })?;
         // A source that opens has chosen its columns.
-        let (columns, names) = found.ok_or_else(|| LabelledError::Empty { file: source.watch.file.clone() })?;
-        Ok(Self { source, columns, names, cells: Cells::default(), rows: 0, bases: 0 })
+        let (columns, taken, names) = found.ok_or_else(|| LabelledError::Empty { file: source.watch.file.clone() })?;
+        Ok(Self { source, columns, taken, names, cells: Cells::default(), rows: 0, bases: 0 })
     }
 
-    /// Names of the columns of labels.
-    pub(super) fn labels(&self) -> &[String] {
-        &self.names[self.names.len() - self.columns.labels.len()..]
+    /// The columns that are read.
+    pub(super) fn taken(&self) -> &Arc<TakenColumns> {
+        &self.taken
     }
 
     /// Rows to read into.
     pub(super) fn no_rows(&self) -> Rows {
-        Rows::new(self.source.watch.file.clone(), self.source.unit(), self.columns.sequences.len() == 2)
+        Rows::new(self.source.watch.file.clone(), self.source.unit(), self.taken.clone())
     }
 
     /// Reads the next row and adds it to `rows`, its labels to `labels`; false if there is none.

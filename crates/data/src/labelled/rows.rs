@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::CellFault;
+use super::{CellFault, TakenColumns};
 use crate::{
     alphabet::{Letter, classify},
     fasta::LetterFault,
@@ -52,6 +52,8 @@ pub struct Row<'a> {
 pub struct Rows {
     /// The file, as messages name it.
     pub file: Arc<str>,
+    /// The columns that they were read from.
+    pub columns: Arc<TakenColumns>,
     unit: Unit,
     places: Vec<u64>,
     ids: Texts,
@@ -60,9 +62,10 @@ pub struct Rows {
 }
 
 impl Rows {
-    pub(super) fn new(file: Arc<str>, unit: Unit, are_pairs: bool) -> Self {
+    pub(super) fn new(file: Arc<str>, unit: Unit, columns: Arc<TakenColumns>) -> Self {
         let (places, ids, sequences) = (Vec::new(), Texts::default(), Texts::default());
-        Self { file, unit, places, ids, sequences, seconds: are_pairs.then(Texts::default) }
+        let seconds = columns.are_pairs().then(Texts::default);
+        Self { file, columns, unit, places, ids, sequences, seconds }
     }
 
     /// Number of rows.
@@ -128,6 +131,7 @@ impl Rows {
         let texts = |texts: &Texts| rows.iter().map(|&row| texts.get(row)).collect();
         Self {
             file: self.file.clone(),
+            columns: self.columns.clone(),
             unit: self.unit,
             places: rows.iter().map(|&row| self.places[row]).collect(),
             ids: texts(&self.ids),
@@ -200,7 +204,8 @@ mod tests {
 
     #[test]
     fn rows_are_found_and_selected() {
-        let mut rows = Rows::new("x.csv".into(), Unit::Line, true);
+        let columns = TakenColumns { sequence: vec!["a".into(), "b".into()], ..TakenColumns::default() };
+        let mut rows = Rows::new("x.csv".into(), Unit::Line, columns.into());
         rows.push(2, "a", "ACGT", Some("TT"));
         rows.push(3, "b", "nnR", Some("G"));
         rows.push(5, "c", "U", Some("CC"));

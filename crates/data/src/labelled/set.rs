@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{ColumnNames, Format, LabelledError, Labelling, Rows, table::Table};
+use super::{ColumnNames, ColumnRequest, Format, LabelledError, Labelling, Rows, table::Table};
 use crate::input::InputDigest;
 
 /// Sequences with what is true of them.
@@ -77,18 +77,19 @@ impl Targets {
 
 /// Reads a file, or standard input for `-`, whose labels mean what they mean in the training set.
 ///
-/// The labels are read from the columns of the training set, the sequences from those of `names`.
+/// The labels are read from the columns of the training set, the sequences from those of `request`.
 ///
 /// # Errors
 /// If the file cannot be read, lacks a column, or holds a sequence or a label that cannot be used.
 pub fn read(
     path: &Path,
     format: Option<Format>,
-    names: &ColumnNames,
+    request: &ColumnRequest,
     labelling: &Labelling,
 ) -> Result<(Set, InputDigest), LabelledError> {
-    let names = ColumnNames { sequence: names.sequence.clone(), label: labelling.columns().to_vec() };
-    let (table, digest) = Table::read(path, format, &names)?;
+    let names = ColumnNames { sequence: request.names.sequence.clone(), label: labelling.columns().to_vec() };
+    let request = ColumnRequest { names, model: request.model.clone() };
+    let (table, digest) = Table::read(path, format, &request)?;
     Ok((labelling.apply(table)?, digest))
 }
 
@@ -129,7 +130,7 @@ mod tests {
         let classes = ["low", "high"].map(str::to_owned).to_vec();
         let labelling = Labelling::Classes { column: "y".into(), classes };
         let names = ColumnNames { sequence: vec!["guide".into()], ..ColumnNames::default() };
-        let (set, digest) = read(&path, None, &names, &labelling).unwrap();
+        let (set, digest) = read(&path, None, &names.into(), &labelling).unwrap();
         assert_eq!(set.targets, Targets::Classes(vec![1, 0]));
         assert_eq!((set.len(), set.rows.get(1).id, set.rows.get(1).sequence), (2, "second", &b"nnAC"[..]));
         assert_eq!((digest.records, digest.bases), (2, 8));

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ColumnFault, ColumnNames, Format, LabelledError, Labelling, Overlap, Parts, Set, Task,
+    ColumnNames, ColumnRequest, Format, LabelledError, Labelling, Overlap, Parts, Set, Task,
     overlap::{assign, rows_of_its_own},
     table::Table,
 };
@@ -102,36 +102,26 @@ impl Tables {
         options: &Options,
     ) -> Result<(Self, Vec<InputDigest>), LabelledError> {
         let mut digests = Vec::new();
-        let mut read = |path: &Path| {
-            let (table, digest) = Table::read(path, format, &options.columns)?;
+        let mut read = |path: &Path, request: &ColumnRequest| {
+            let (table, digest) = Table::read(path, format, request)?;
             digests.push(digest);
             Ok::<_, LabelledError>(table)
         };
+        let mut request = ColumnRequest::from(options.columns.clone());
         let tables = match parts {
-            Parts::One(path) => Self::cut(&read(path)?, options.held_out, options.seed),
+            Parts::One(path) => Self::cut(&read(path, &request)?, options.held_out, options.seed),
             Parts::Files { train, dev, test } => {
-                let train = read(train)?;
-                let dev = dev.as_deref().map(&mut read).transpose()?;
-                let test = test.as_deref().map(&mut read).transpose()?;
+                let train = read(train, &request)?;
+                request.model = Some(train.rows.columns.clone());
+                let dev = dev.as_deref().map(|path| read(path, &request)).transpose()?;
+                let test = test.as_deref().map(|path| read(path, &request)).transpose()?;
                 match dev {
                     Some(_) => Self { train, dev, test },
                     None => Self { test, ..Self::cut(&train, Shares { test: 0.0, ..options.held_out }, options.seed) },
                 }
             }
         };
-        tables.check_pairs()?;
         Ok((tables, digests))
-    }
-
-    fn check_pairs(&self) -> Result<(), LabelledError> {
-        for Table { rows, .. } in self.dev.iter().chain(&self.test) {
-            let are_pairs = rows.are_pairs();
-            if are_pairs != self.train.rows.are_pairs() {
-                let fault = ColumnFault::NotAlike { are_pairs };
-                return Err(LabelledError::Columns { file: rows.file.clone(), fault });
-            }
-        }
-        Ok(())
     }
 
     /// Cuts a table by the hash of its sequences.
@@ -236,10 +226,14 @@ mod tests {
     #[test]
     fn all_parts_have_pairs_or_none_has() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("train.csv"), "a,b,label\nAC,GT,0\nGG,A,1\n").unwrap();
+        fs::write(folder.path().join("train.csv"), "sequence1,Sequence2,label\nAC,GT,0\nGG,A,1\n").unwrap();
         fs::write(folder.path().join("test.csv"), "sequence,label\nAC,0\n").unwrap();
         let unlike = message(folder.path(), &Options::default());
-        assert_eq!(unlike, "x/test.csv: has single sequences, unlike the training set");
+        assert_eq!(
+            unlike,
+            "x/test.csv: has single sequences (column `sequence`), but the model learns from pairs of sequences (columns `sequence1` \
+             and `Sequence2`); name both columns of sequences with --sequence"
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{ColumnNames, Format, LabelledError, Place, Rows, reader::Reader, rows::Texts};
+use super::{ColumnRequest, Format, LabelledError, Place, Rows, reader::Reader, rows::Texts};
 use crate::input::InputDigest;
 
 /// Sequences with labels as written.
@@ -20,10 +20,11 @@ impl Table {
     pub(super) fn read(
         path: &Path,
         format: Option<Format>,
-        names: &ColumnNames,
+        request: &ColumnRequest,
     ) -> Result<(Self, InputDigest), LabelledError> {
-        let mut reader = Reader::open(path, format, names, true)?;
-        let mut table = Self { rows: reader.no_rows(), columns: reader.labels().to_vec(), labels: Texts::default() };
+        let mut reader = Reader::open(path, format, request, true)?;
+        let mut table =
+            Self { rows: reader.no_rows(), columns: reader.taken().label.clone(), labels: Texts::default() };
         while reader.read(&mut table.rows, &mut table.labels)? {}
         let digest = reader.finish()?;
         if table.rows.is_empty() {

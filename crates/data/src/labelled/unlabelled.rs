@@ -1,14 +1,15 @@
 //! Sequences to predict for, some at a time.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
-use super::{ColumnNames, Format, LabelledError, Rows, reader::Reader, rows::Texts};
+use super::{ColumnRequest, Format, LabelledError, Rows, TakenColumns, reader::Reader, rows::Texts};
 use crate::input::InputDigest;
 
 /// The rows of a file in chunks, in order; ends after the first error.
 pub struct Chunks {
     /// Until the end is reached.
     reader: Option<Reader>,
+    columns: Arc<TakenColumns>,
     bases: usize,
     digest: Option<InputDigest>,
 }
@@ -23,13 +24,20 @@ pub struct Chunks {
 pub fn unlabelled(
     path: &Path,
     format: Option<Format>,
-    names: &ColumnNames,
+    request: &ColumnRequest,
     bases: usize,
 ) -> Result<Chunks, LabelledError> {
-    Ok(Chunks { reader: Some(Reader::open(path, format, names, false)?), bases, digest: None })
+    let reader = Reader::open(path, format, request, false)?;
+    Ok(Chunks { columns: reader.taken().clone(), reader: Some(reader), bases, digest: None })
 }
 
 impl Chunks {
+    /// The columns that are read; of labels none.
+    #[must_use]
+    pub fn columns(&self) -> &Arc<TakenColumns> {
+        &self.columns
+    }
+
     /// What was read, once the end has been reached.
     #[must_use]
     pub fn digest(&self) -> Option<&InputDigest> {
@@ -80,7 +88,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         fs::write(&path, text).unwrap();
-        let mut chunks = unlabelled(&path, None, &ColumnNames::default(), bases).map_err(|error| error.to_string())?;
+        let mut chunks =
+            unlabelled(&path, None, &ColumnRequest::default(), bases).map_err(|error| error.to_string())?;
         let found: Result<Vec<Rows>, _> = chunks.by_ref().collect();
         let found = found.map_err(|error| error.to_string().replace(&*path.to_string_lossy(), "x"))?;
         assert_eq!(chunks.digest().unwrap().records, found.iter().map(|rows| rows.len() as u64).sum::<u64>());
@@ -105,7 +114,7 @@ mod tests {
         let jsonl = "{\"sequence\": \"AC\", \"id\": 7}\n\n{\"id\": null, \"x\": [1], \"sequence\": \"gt\"}\n";
         assert_eq!(chunks("x.jsonl", jsonl, 1000).unwrap(), [["7 AC", "2 gt"]]);
         assert_eq!(chunks("x", jsonl, 1000).unwrap(), [["7 AC", "2 gt"]]);
-        assert_eq!(chunks("x", "left\tright\nAC\tGT\n", 1000).unwrap(), [["1 AC+GT"]]);
+        assert_eq!(chunks("x", "sequence_1\tsequence_2\nAC\tGT\n", 1000).unwrap(), [["1 AC+GT"]]);
     }
 
     #[test]
@@ -134,7 +143,7 @@ mod tests {
         let path = folder.path().join("x.csv");
         fs::write(&path, "sequence\nA\n-\nA\n").unwrap();
         let ends: Vec<_> =
-            unlabelled(&path, None, &ColumnNames::default(), 1).unwrap().map(|rows| rows.is_ok()).collect();
+            unlabelled(&path, None, &ColumnRequest::default(), 1).unwrap().map(|rows| rows.is_ok()).collect();
         assert_eq!(ends, [true, false]);
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use vqdna_data::alphabet::{Letter, classify};
 use vqdna_data::bed::{self, BedError};
 use vqdna_data::fasta::{self, FastaError};
-use vqdna_data::labelled::{ColumnNames, Format, LabelledError, unlabelled};
+use vqdna_data::labelled::{ColumnRequest, Format, LabelledError, unlabelled};
 
 /// A sequence, or a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub enum Input {
         path: PathBuf,
         /// Its format, if its name does not tell.
         format: Option<Format>,
-        /// Columns of sequences.
-        columns: ColumnNames,
+        /// Columns of sequences, and those of the model.
+        columns: ColumnRequest,
     },
     /// FASTA or FASTQ; each record is a sequence.
     Fasta(PathBuf),
