@@ -1,5 +1,6 @@
 //! AdamW (Loshchilov and Hutter 2019), one pass over a parameter and its moments.
 
+use crate::shape::fits;
 use crate::simd::{fma, simd, sum_by};
 use rayon::prelude::*;
 
@@ -32,8 +33,10 @@ pub struct Step {
 /// # Panics
 /// If the four slices differ in length.
 pub fn update(step: Step, parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
-    let lengths = [gradient.len(), first.len(), second.len()];
-    assert!(lengths.iter().all(|&length| length == parameter.len()), "a gradient or moment of another length");
+    let length = parameter.len();
+    fits("gradient", gradient, &[length]);
+    fits("first", first, &[length]);
+    fits("second", second, &[length]);
     parameter
         .par_chunks_mut(CHUNK)
         .zip(gradient.par_chunks(CHUNK))

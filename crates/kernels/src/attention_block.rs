@@ -8,6 +8,7 @@ use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Left, Matrix, Onto, Pair, Panels, Precision, Saved, Unit};
 use crate::product::{TILE, multiply, multiply_all, rows_times};
 use crate::rows::{for_overwrite, in_order, tile_heights, tiles, tiles_mut, with_scratch};
+use crate::shape::{fits, positive, sequences};
 use rayon::prelude::*;
 
 /// Columns of queries, keys and values computed at a time.
@@ -20,10 +21,19 @@ pub struct Input<'a> {
     pub x: &'a [f32],
     /// `[batch * length]`: 1 for a real position, 0 for padding, which is not attended to.
     pub mask: &'a [f32],
-    /// Positions of one sequence.
+    /// Positions of one sequence, 2²⁴ at most.
     pub length: usize,
-    /// `[batch * length]`: where rows stand, for rotation. None if each stands at its number in its sequence.
+    /// `[batch * length]`: where rows stand, below 2²⁴, for rotation. None if each stands at its number in its sequence.
     pub places: Option<&'a [u32]>,
+}
+
+impl Input<'_> {
+    fn check(&self, d: usize) {
+        let rows = self.mask.len();
+        fits("x", self.x, &[rows, d]);
+        sequences("mask", self.mask, self.length);
+        self.places.inspect(|places| fits("places", places, &[rows]));
+    }
 }
 
 /// Weights of the block.
@@ -39,10 +49,24 @@ pub struct Weights<'a> {
     pub out: &'a [f32],
     /// `[d]`.
     pub out_bias: &'a [f32],
-    /// Heads; they divide d.
+    /// Heads; they divide d. Rotated ones have an even width, and those in bf16.
     pub heads: usize,
     /// How attention knows where a row stands.
     pub positions: Positions,
+}
+
+impl Weights<'_> {
+    /// Width of a row, if all shapes fit.
+    fn check<U: Unit>(&self) -> usize {
+        let d = self.out_bias.len();
+        positive("out_bias", d);
+        self.norm.check(d);
+        fits("qkv", self.qkv, &[3, d, d]);
+        fits("qkv_bias", self.qkv_bias, &[3, d]);
+        fits("out", self.out, &[d, d]);
+        attention::check_heads::<U>(self.heads, d, self.positions);
+        d
+    }
 }
 
 /// What [`backward`] needs of the forward pass; empty if nothing was kept, and then computed again.
@@ -57,7 +81,8 @@ pub struct Kept {
 /// means nothing.
 ///
 /// # Panics
-/// If the slices do not fit the shapes of [`Input`] and [`Weights`].
+/// If a slice does not fit the shapes of [`Input`] and [`Weights`], a sequence has no rows or more than 2²⁴, a place is not below 2²⁴, or
+/// heads do not divide d, or have an odd width and are rotated or in bf16.
 pub fn forward(input: Input, w: Weights, precision: Precision, keep: bool) -> (Vec<f32>, Kept) {
     match precision {
         Precision::F32 => forward_in::<f32>(input, w, keep),
@@ -79,9 +104,12 @@ pub struct Prepared<U> {
 
 impl<U: Unit> Prepared<U> {
     /// Copies the weights.
+    ///
+    /// # Panics
+    /// If they do not fit the shapes of [`Weights`], or heads do not divide d, or have an odd width and are rotated or in bf16.
     #[must_use]
     pub fn new(w: Weights) -> Self {
-        let d = w.out_bias.len();
+        let d = w.check::<U>();
         let out = Panels::new(Matrix::new(w.out, d, d).transposed());
         Self { attend: Attend::new(w), out, out_bias: w.out_bias.to_vec() }
     }
@@ -89,7 +117,7 @@ impl<U: Unit> Prepared<U> {
     /// Output of the block, `[batch * length, d]`.
     ///
     /// # Panics
-    /// If the slices do not fit the shapes of [`Input`] and of the weights.
+    /// As [`forward`].
     #[must_use]
     pub fn forward(&self, input: Input) -> Vec<f32> {
         self.run(input, false).0
@@ -97,6 +125,7 @@ impl<U: Unit> Prepared<U> {
 
     fn run(&self, input: Input, keep: bool) -> (Vec<f32>, Kept) {
         let d = self.out_bias.len();
+        input.check(d);
         let kept = self.attend.run(input, keep);
         let mut y = for_overwrite(input.x.len());
         let heights = tile_heights(input.mask.len());
@@ -198,7 +227,11 @@ pub struct Gradients {
     pub out: linear::Gradients,
 }
 
-/// Gradients of [`forward`] at `input` for the output gradient `dout [batch * length, d]`.
+/// Gradients of [`forward`] at `input` for the output gradient `dout [batch * length, d]`. `kept` is what the forward pass kept in the same
+/// precision, or empty.
+///
+/// # Panics
+/// As [`forward`], and if `dout`, `kept` or a low-rank part does not fit.
 pub fn backward(input: Input, w: Weights, dout: &[f32], kept: Kept, wanted: Wanted, precision: Precision) -> Gradients {
     match precision {
         Precision::F32 => backward_in::<f32>(input, w, dout, kept, wanted),
@@ -207,7 +240,16 @@ pub fn backward(input: Input, w: Weights, dout: &[f32], kept: Kept, wanted: Want
 }
 
 fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], kept: Kept, wanted: Wanted) -> Gradients {
-    let d = w.out_bias.len();
+    let (d, rows) = (w.check::<U>(), input.mask.len());
+    input.check(d);
+    fits("dout", dout, &[rows, d]);
+    wanted.qkv.check(d, 3 * d);
+    wanted.out.check(d, d);
+    if !kept.stats.is_empty() {
+        fits("kept", &kept.stats, &[rows, w.heads]);
+        fits("kept", kept.qkv.units::<U>(), &[rows, U::width(3 * d)]);
+        fits("kept", kept.attended.units::<U>(), &[rows, U::width(d)]);
+    }
     let kept = if kept.stats.is_empty() { Attend::<U>::new(w).run(input, true) } else { kept };
     let mut buffer = Vec::new();
     let attended = if wanted.out.needs_rows() { U::numbers(kept.attended.units(), d, &mut buffer) } else { &[] };

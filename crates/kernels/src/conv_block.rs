@@ -8,6 +8,7 @@ use crate::mlp::{self, Kept};
 use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Pair, Precision, Saved, TILE, Unit, transpose};
 use crate::rows::{for_overwrite, in_order, sum_over_rows, tile_height, tile_heights, tiles_mut, with_scratch};
+use crate::shape::{fits, positive, sequences, width_of};
 use crate::simd::{fma, prefetch, simd};
 use rayon::prelude::*;
 
@@ -22,10 +23,17 @@ pub struct Input<'a> {
     pub length: usize,
 }
 
+impl Input<'_> {
+    fn check(&self, d: usize) {
+        fits("x", self.x, &[self.mask.len(), d]);
+        sequences("mask", self.mask, self.length);
+    }
+}
+
 /// Weights of the block.
 #[derive(Clone, Copy, Debug)]
 pub struct Weights<'a> {
-    /// `[d, 1, kernel]`.
+    /// `[d, 1, kernel]`, with an odd kernel.
     pub conv: &'a [f32],
     /// `[d]`.
     pub conv_bias: &'a [f32],
@@ -36,6 +44,17 @@ pub struct Weights<'a> {
 }
 
 impl Weights<'_> {
+    /// Width of a row, if all shapes fit.
+    fn check(&self) -> usize {
+        let d = self.d();
+        positive("conv_bias", d);
+        let kernel = width_of("conv", self.conv, d);
+        assert!(kernel % 2 == 1, "`conv` has a kernel of {kernel}, but it must be odd");
+        self.norm.check(d);
+        self.mlp.check(d);
+        d
+    }
+
     fn d(&self) -> usize {
         self.conv_bias.len()
     }
@@ -51,7 +70,7 @@ impl Weights<'_> {
 /// With `keep`, the input of GELU for all rows, `[batch * length, d_inner]`, comes with it: [`backward`] need not compute it again.
 ///
 /// # Panics
-/// If the slices do not fit the shapes of [`Input`] and [`Weights`].
+/// If a slice does not fit the shapes of [`Input`] and [`Weights`], a size is 0, or the kernel is even.
 pub fn forward(input: Input, w: Weights, precision: Precision, keep: bool) -> (Vec<f32>, Saved) {
     match precision {
         Precision::F32 => forward_in::<f32>(input, w, keep),
@@ -60,6 +79,7 @@ pub fn forward(input: Input, w: Weights, precision: Precision, keep: bool) -> (V
 }
 
 fn forward_in<U: Unit>(input: Input, w: Weights, keep: bool) -> (Vec<f32>, Saved) {
+    input.check(w.check());
     let mut out = for_overwrite(input.x.len());
     let rows = input.mask.len();
     let mut pre = mlp::kept::<U>(if keep { rows } else { 0 }, w.mlp.d_inner());
@@ -78,8 +98,12 @@ pub struct Prepared<U> {
 
 impl<U: Unit> Prepared<U> {
     /// Copies the weights.
+    ///
+    /// # Panics
+    /// If they do not fit the shapes of [`Weights`], a size is 0, or the kernel is even.
     #[must_use]
     pub fn new(w: Weights) -> Self {
+        w.check();
         Self {
             conv: Convolution { taps: w.taps(), bias: w.conv_bias.to_vec() },
             norm: w.norm.into(),
@@ -90,9 +114,10 @@ impl<U: Unit> Prepared<U> {
     /// Output of the block, `[batch * length, d]`.
     ///
     /// # Panics
-    /// If the slices do not fit the shapes of [`Input`] and of the weights.
+    /// If a slice does not fit the shapes of [`Input`] and of the weights.
     #[must_use]
     pub fn forward(&self, input: Input) -> Vec<f32> {
+        input.check(self.conv.bias.len());
         let mut out = for_overwrite(input.x.len());
         self.run(input, None, &mut out);
         out
@@ -101,7 +126,6 @@ impl<U: Unit> Prepared<U> {
     /// `kept` receives the input of GELU.
     fn run(&self, input: Input, kept: Option<&Kept<U>>, out: &mut [f32]) {
         let d = self.conv.bias.len();
-        assert!(input.x.len() == input.mask.len() * d && out.len() == input.x.len(), "rows of the block");
         let norm = self.norm.view();
         let heights = tile_heights(input.mask.len());
         let firsts = heights.iter().scan(0, |next, height| Some(std::mem::replace(next, *next + height)));
@@ -229,8 +253,11 @@ pub struct Gradients {
     pub down: linear::Gradients,
 }
 
-/// Gradients of [`forward`] at `input` for the output gradient `dout [batch * length, d]`. `pre` is what the forward pass kept, or
-/// empty.
+/// Gradients of [`forward`] at `input` for the output gradient `dout [batch * length, d]`. `pre` is what the forward pass kept in the same
+/// precision, or empty.
+///
+/// # Panics
+/// As [`forward`], and if `dout` or `pre` does not fit.
 pub fn backward(input: Input, w: Weights, dout: &[f32], pre: &Saved, precision: Precision) -> Gradients {
     match precision {
         Precision::F32 => backward_in::<f32>(input, w, dout, pre),
@@ -239,7 +266,12 @@ pub fn backward(input: Input, w: Weights, dout: &[f32], pre: &Saved, precision: 
 }
 
 fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], pre: &Saved) -> Gradients {
-    let d = w.d();
+    let d = w.check();
+    input.check(d);
+    fits("dout", dout, &[input.mask.len(), d]);
+    if !pre.is_empty() {
+        fits("pre", pre.units::<U>(), &[w.mlp.d_inner(), U::width(input.mask.len())]);
+    }
     let conv = Convolution { taps: w.taps(), bias: w.conv_bias.to_vec() };
     let mut dconv = for_overwrite(dout.len());
     let all = mlp::Wanted { y: true, up: linear::Wanted::ALL, down: linear::Wanted::ALL };
@@ -261,7 +293,7 @@ fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], pre: &Saved) -> 
         |dconv| {
             rayon::join(
                 || convolve_backward_weights(input, dconv, conv.kernel(), d),
-                || convolve_backward_input(input, dconv, &conv.taps, dout),
+                || convolve_backward_input(input, dconv, &conv, dout),
             )
         },
     );
@@ -271,9 +303,9 @@ fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], pre: &Saved) -> 
 }
 
 /// `dout + mask · (conv transposed)(dconv)`.
-fn convolve_backward_input(input: Input, dconv: &[f32], taps: &[f32], dout: &[f32]) -> Vec<f32> {
-    let d = dout.len() / input.mask.len();
-    let (kernel, half) = (taps.len() / d, taps.len() / d / 2);
+fn convolve_backward_input(input: Input, dconv: &[f32], conv: &Convolution, dout: &[f32]) -> Vec<f32> {
+    let d = conv.bias.len();
+    let (taps, kernel, half) = (&conv.taps, conv.kernel(), conv.kernel() / 2);
     // The output at `row + half − tap` read this row through `tap`: in rising order of rows, the taps are reversed.
     let reversed: Vec<f32> = taps.chunks_exact(d).rev().flatten().copied().collect();
     let mut dx = for_overwrite(dout.len());

@@ -3,6 +3,7 @@
 use crate::linear::column_sums;
 use crate::product::{Left, Matrix, Onto, Pair, Panels, Precision, TILE, Unit, multiply, transpose, transposed};
 use crate::rows::{for_overwrite, with_scratch};
+use crate::shape::{count, fits, place, positive, width_of};
 use crate::simd::{exp, simd};
 use rayon::prelude::*;
 
@@ -34,10 +35,10 @@ impl Input<'_> {
     }
 
     fn check(&self) {
-        let (d, classes, rows) = (self.d(), self.bias.len(), self.target.len());
-        assert!(self.weight.len() == classes * d && self.h.len() == rows * d, "sizes of a classifier");
-        let known = |t: &i32| usize::try_from(*t).is_ok_and(|t| t < classes);
-        assert!(self.target.iter().all(known), "a target beyond {classes} classes");
+        positive("bias", self.bias.len());
+        let d = width_of("weight", self.weight, self.bias.len());
+        fits("h", self.h, &[self.target.len(), d]);
+        self.target.iter().for_each(|&target| _ = place("target", target, self.bias.len()));
     }
 }
 
@@ -84,7 +85,7 @@ simd! {
 /// `e^logit` of each row, `[rows]`.
 ///
 /// # Panics
-/// If the slices do not fit the shapes, or a target is no class.
+/// If a slice does not fit its shape, `d` or the number of classes is 0, or a target is no class.
 pub fn forward(input: Input, precision: Precision) -> (f32, Vec<f32>) {
     match precision {
         Precision::F32 => forward_in::<f32>(input),
@@ -148,7 +149,7 @@ pub struct Gradients {
 /// Gradients of [`forward`] for the gradient `dloss` of the mean; `stats` is what [`forward`] returned. Logits are computed again.
 ///
 /// # Panics
-/// If the slices do not fit the shapes, or a target is no class.
+/// As [`forward`], and if `stats` is not `[rows]`.
 pub fn backward(input: Input, stats: &[f32], dloss: f32, precision: Precision) -> Gradients {
     match precision {
         Precision::F32 => backward_in::<f32>(input, stats, dloss),
@@ -160,14 +161,14 @@ fn backward_in<U: Unit>(input: Input, stats: &[f32], dloss: f32) -> Gradients {
     input.check();
     let Input { h, weight, bias, target } = input;
     let (rows, classes, d) = (target.len(), bias.len(), input.d());
-    assert_eq!(stats.len(), rows, "one number a row");
+    fits("stats", stats, &[rows]);
     let scale = dloss / rows as f32;
     let up = Panels::<U>::new(Matrix::new(weight, classes, d).transposed());
     let back = Panels::<U>::new(Matrix::new(weight, classes, d));
     let (up, back) = (up.view(), back.view());
     // Rows whose gradients of logits exist at a time; the last bits of sums depend on it, so it depends on the classes alone.
     let group = (KEPT / classes).max(1).next_multiple_of(TILE);
-    let mut dlogits = for_overwrite(group.min(rows) * classes);
+    let mut dlogits = for_overwrite(count("logits", &[group.min(rows), classes]));
     let mut dh = for_overwrite(h.len());
     let (mut dw, mut dbias) = (vec![0.0; d * classes], vec![0.0; classes]);
     let groups = h.chunks(group * d).zip(target.chunks(group)).zip(stats.chunks(group)).zip(dh.chunks_mut(group * d));

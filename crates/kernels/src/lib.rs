@@ -7,6 +7,9 @@
 //!   wherever its row stands ([`product`]). Codes of a chromosome are therefore the same for any chunk, batch and thread count.
 //! * **Results do not depend on the number of threads.** Sums over rows run over a fixed number of parts.
 //! * **SIMD is chosen at run time** ([`simd::level`]); one binary runs on any machine.
+//!
+//! Every public function first holds its arguments against the shapes that its documentation gives, and panics where they do not fit:
+//! no call from safe code reads or returns memory that was not written.
 
 #![allow(unsafe_code, reason = "SIMD and matrix products; each block says why it is sound")]
 #![allow(clippy::inline_always, reason = "a body must end up inside the function that has the SIMD features")]
@@ -30,6 +33,7 @@ pub mod product;
 pub mod quantize;
 mod rows;
 pub mod sample;
+mod shape;
 pub mod simd;
 pub mod stem;
 pub mod units;

@@ -3,12 +3,13 @@
 use crate::low_rank::{Factors, LowRank, Rows};
 use crate::product::{Matrix, Onto, Pair, Panels, Precision, Unit, rows_times, transposed, turned};
 use crate::rows::{for_overwrite, sum_over_rows};
+use crate::shape::{count, fits, positive, rows_of, width_of};
 use crate::simd::simd;
 
 /// `x [rows, d_in]`, `w [d_out, d_in]`, `b [d_out]` to `[rows, d_out]`.
 ///
 /// # Panics
-/// If the slices do not fit these shapes.
+/// If a slice does not fit its shape, or `d_in` or `d_out` is 0.
 pub fn forward(x: &[f32], w: &[f32], b: &[f32], precision: Precision) -> Vec<f32> {
     match precision {
         Precision::F32 => forward_in::<f32>(x, w, b),
@@ -17,8 +18,10 @@ pub fn forward(x: &[f32], w: &[f32], b: &[f32], precision: Precision) -> Vec<f32
 }
 
 fn forward_in<U: Unit>(x: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
-    let d_in = w.len() / b.len();
-    let mut y = for_overwrite(x.len() / d_in * b.len());
+    positive("d_out", b.len());
+    let d_in = width_of("w", w, b.len());
+    let rows = rows_of("x", x, d_in);
+    let mut y = for_overwrite(count("y", &[rows, b.len()]));
     let w = Panels::<U>::new(Matrix::new(w, b.len(), d_in).transposed());
     rows_times(&mut y, x, w.view(), Onto::Row(b));
     y
@@ -52,6 +55,11 @@ impl Wanted<'_> {
     pub fn needs_rows(&self) -> bool {
         self.weight || self.low_rank.is_some()
     }
+
+    /// Panics unless a low-rank part, if there is one, fits a weight `[d_out, d_in]`.
+    pub(crate) fn check(&self, d_in: usize, d_out: usize) {
+        self.low_rank.inspect(|part| part.check(d_in, d_out));
+    }
 }
 
 /// Gradients of a linear layer's parameters, those that were wanted.
@@ -66,7 +74,10 @@ pub struct Gradients {
 }
 
 /// Gradients of [`forward`] at `x`, `w` for the output gradient `dy [rows, d_out]`: that of x, if `of_x`, and those of the parameters.
-/// Where none of them [needs rows](Wanted::needs_rows), x is not read.
+/// Where none of them [needs rows](Wanted::needs_rows), x is not read, and may be of any length.
+///
+/// # Panics
+/// If a slice does not fit its shape, or `d_in` or `d_out` is 0.
 pub fn backward(
     x: &[f32],
     w: &[f32],
@@ -90,9 +101,15 @@ fn backward_in<U: Unit>(
     of_x: bool,
     wanted: Wanted,
 ) -> (Option<Vec<f32>>, Gradients) {
-    let d_in = w.len() / d_out;
+    positive("d_out", d_out);
+    let d_in = width_of("w", w, d_out);
+    let rows = rows_of("dy", dy, d_out);
+    if wanted.needs_rows() {
+        fits("x", x, &[rows, d_in]);
+    }
+    wanted.check(d_in, d_out);
     let dx = of_x.then(|| {
-        let mut dx = for_overwrite(dy.len() / d_out * d_in);
+        let mut dx = for_overwrite(count("x", &[rows, d_in]));
         rows_times(&mut dx, dy, Panels::<U>::new(Matrix::new(w, d_out, d_in)).view(), Onto::Zero);
         dx
     });

@@ -5,6 +5,7 @@
 
 use crate::product::{Matrix, Onto, Panels, Unit, View, rows_times, transpose, transposed, transposed_panels};
 use crate::rows::for_overwrite;
+use crate::shape::{fits, positive, width_of};
 use std::borrow::Cow;
 
 /// The low-rank part of a weight `[d_out, d_in]`.
@@ -21,6 +22,13 @@ pub struct LowRank<'a> {
 }
 
 impl LowRank<'_> {
+    /// Panics unless the factors fit a weight `[d_out, d_in]`.
+    pub(crate) fn check(&self, d_in: usize, d_out: usize) {
+        positive("low_rank.rank", self.rank);
+        fits("low_rank.a", self.a, &[self.rank, d_in]);
+        fits("low_rank.b", self.b, &[d_out, self.rank]);
+    }
+
     fn d_in(&self) -> usize {
         self.a.len() / self.rank
     }
@@ -32,10 +40,12 @@ impl LowRank<'_> {
     /// `w + scale · b · a` for a weight `w [d_out, d_in]`.
     ///
     /// # Panics
-    /// If the factors do not fit the weight.
+    /// If the factors do not fit the weight, or a size is 0.
     #[must_use]
     pub fn added_to(&self, w: &[f32]) -> Vec<f32> {
-        assert_eq!(w.len(), self.d_out() * self.d_in(), "factors of a weight");
+        positive("low_rank.rank", self.rank);
+        self.check(width_of("low_rank.a", self.a, self.rank), width_of("low_rank.b", self.b, self.rank));
+        fits("w", w, &[self.d_out(), self.d_in()]);
         let a: Vec<f32> = self.a.iter().map(|a| self.scale * a).collect();
         let mut sum = w.to_vec();
         rows_times(&mut sum, self.b, Panels::<f32>::new(Matrix::new(&a, self.rank, self.d_in())).view(), Onto::Output);

@@ -3,6 +3,7 @@
 use crate::gelu;
 use crate::linear::column_sums;
 use crate::rows::{for_overwrite, with_scratch};
+use crate::shape::{fits, positive, rows_of};
 use crate::simd::{LANES, fma, simd, sum_lanes};
 use rayon::prelude::*;
 
@@ -18,6 +19,21 @@ pub struct Norm<'a> {
     pub bias: &'a [f32],
     /// Added to the variance.
     pub eps: f32,
+}
+
+impl Norm<'_> {
+    /// Panics unless gain and bias fit rows of `width`.
+    pub(crate) fn check(&self, width: usize) {
+        positive("norm.gain", width);
+        fits("norm.gain", self.gain, &[width]);
+        fits("norm.bias", self.bias, &[width]);
+    }
+
+    /// Panics unless gain and bias fit each other and some whole rows.
+    fn check_rows(&self, name: &str, rows: &[f32]) {
+        self.check(self.gain.len());
+        rows_of(name, rows, self.gain.len());
+    }
 }
 
 /// A [`Norm`] with weights of its own.
@@ -64,7 +80,7 @@ fn moments(x: &[f32], eps: f32) -> (f32, f32) {
 
 simd! {
     /// `y = norm(x)`, row by row.
-    pub fn forward_rows[FMA](norm: Norm, x: &[f32], y: &mut [f32]) {
+    pub(crate) fn forward_rows[FMA](norm: Norm, x: &[f32], y: &mut [f32]) {
         let width = norm.gain.len();
         for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
             let (mean, scale) = moments(x, norm.eps);
@@ -77,7 +93,7 @@ simd! {
 
 simd! {
     /// `x ← norm(x)`, row by row.
-    pub fn in_place[FMA](norm: Norm, x: &mut [f32]) {
+    pub(crate) fn in_place[FMA](norm: Norm, x: &mut [f32]) {
         for x in x.chunks_exact_mut(norm.gain.len()) {
             let (mean, scale) = moments(x, norm.eps);
             for ((x, &g), &b) in x.iter_mut().zip(norm.gain).zip(norm.bias) {
@@ -89,7 +105,7 @@ simd! {
 
 simd! {
     /// From the rows `x` to their gradient, in place; those of gain and bias are added to `dgain` and `dbias`.
-    pub fn backward_in_place[FMA](norm: Norm, x: &mut [f32], dy: &[f32], dgain: &mut [f32], dbias: &mut [f32]) {
+    pub(crate) fn backward_in_place[FMA](norm: Norm, x: &mut [f32], dy: &[f32], dgain: &mut [f32], dbias: &mut [f32]) {
         let width = norm.gain.len();
         for (x, dy) in x.chunks_exact_mut(width).zip(dy.chunks_exact(width)) {
             let (mean, scale) = moments(x, norm.eps);
@@ -149,15 +165,24 @@ simd! {
 }
 
 /// `norm(x)` for rows as wide as the gain.
+///
+/// # Panics
+/// If the bias is not as wide, both are empty, or x does not hold whole rows.
 pub fn forward(norm: Norm, x: &[f32]) -> Vec<f32> {
+    norm.check_rows("x", x);
     let mut y = for_overwrite(x.len());
     let chunk = ROWS * norm.gain.len();
     y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(y, x)| forward_rows(norm, x, y));
     y
 }
 
-/// Gradients of [`forward`] at `x` for the output gradient `dy`.
+/// Gradients of [`forward`] at `x` for the output gradient `dy`, which has the shape of x.
+///
+/// # Panics
+/// As [`forward`], and if `dy` is not as long as x.
 pub fn backward(norm: Norm, x: &[f32], dy: &[f32]) -> Gradients {
+    norm.check_rows("x", x);
+    fits("dy", dy, &[x.len()]);
     backward_by(norm, x, |dx, at, dgain, dbias| backward_in_place(norm, dx, &dy[at..at + dx.len()], dgain, dbias))
 }
 
@@ -179,7 +204,11 @@ fn backward_by(norm: Norm, x: &[f32], tile: impl Fn(&mut [f32], usize, &mut [f32
 }
 
 /// `gelu(norm(x))` for rows as wide as the gain.
+///
+/// # Panics
+/// As [`forward`].
 pub fn gelu_forward(norm: Norm, x: &[f32]) -> Vec<f32> {
+    norm.check_rows("x", x);
     let mut y = for_overwrite(x.len());
     let chunk = ROWS * norm.gain.len();
     y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(y, x)| {
@@ -201,7 +230,12 @@ pub struct Gradients {
 }
 
 /// Gradients of [`gelu_forward`] at `x` for the output gradient `dy`; the norm is computed again, nothing is kept.
+///
+/// # Panics
+/// As [`backward`].
 pub fn gelu_backward(norm: Norm, x: &[f32], dy: &[f32]) -> Gradients {
+    norm.check_rows("x", x);
+    fits("dy", dy, &[x.len()]);
     backward_by(norm, x, |dx, at, dgain, dbias| {
         with_scratch([dx.len(), dx.len()], |[y, dnorm]| {
             forward_rows(norm, dx, y);

@@ -4,20 +4,30 @@
 //! Rows of `z [rows, d]` are vectors, `index [rows]` their codes, `mask [rows]` 1 for a real position and 0 for padding.
 
 use crate::rows::{for_overwrite, sum_over_rows};
+use crate::shape::{count, fits, place, positive, rows_of, width_of};
 use crate::simd::{fma, simd, sum_by};
 use rayon::prelude::*;
 
 /// Rows that a thread takes at a time: a few hundred kilobytes, and the same part for any number of threads.
 const ROWS: usize = 128;
 
-/// `scale · tap − (sum + codes[index])`, over `tap [rows, d]`; without a sum, `scale · tap − codes[index]`.
+/// Elements of so many rows, which a width that no slice has does not make 0.
+fn chunk(d: usize) -> usize {
+    ROWS.saturating_mul(d).max(1)
+}
+
+/// `scale · tap − (sum + codes[index])`, over `tap [rows, d]`, with a `sum` of the same shape; without a sum, `scale · tap − codes[index]`.
+/// Codes are `[k, d]`, and `index` is `[rows]`.
 ///
 /// # Panics
-/// If an index is not below the number of codes.
+/// If a slice does not fit its shape, `d` is 0, or an index is not below the number of codes.
 pub fn residual(tap: &mut [f32], scale: f32, sum: Option<&[f32]>, codes: &[f32], index: &[i32], d: usize) {
-    tap.par_chunks_mut(ROWS * d).zip(index.par_chunks(ROWS)).enumerate().for_each(|(part, (tap, index))| {
+    let k = rows_of("codes", codes, d);
+    fits("tap", tap, &[index.len(), d]);
+    sum.inspect(|sum| fits("sum", sum, &[index.len(), d]));
+    tap.par_chunks_mut(chunk(d)).zip(index.par_chunks(ROWS)).enumerate().for_each(|(part, (tap, index))| {
         for (n, (row, &code)) in tap.chunks_exact_mut(d).zip(index).enumerate() {
-            let code = &codes[code as usize * d..][..d];
+            let code = &codes[place("index", code, k) * d..][..d];
             match sum.map(|sum| &sum[(part * ROWS + n) * d..][..d]) {
                 None => row.iter_mut().zip(code).for_each(|(z, e)| *z = scale * *z - e),
                 Some(sum) => row.iter_mut().zip(code).zip(sum).for_each(|((z, e), s)| *z = scale * *z - (s + e)),
@@ -27,9 +37,10 @@ pub fn residual(tap: &mut [f32], scale: f32, sum: Option<&[f32]>, codes: &[f32],
 }
 
 /// The codes of one more level, added to the `sum` of those before it, and the mean of `levels` of them, 0 at padding: `[rows, d]` each.
+/// Codes are `[k, d]`, `index` and `mask` are `[rows]`.
 ///
 /// # Panics
-/// If an index is not below the number of codes.
+/// If a slice does not fit its shape, `d` is 0, or an index is not below the number of codes.
 pub fn add_codes(
     sum: Option<&[f32]>,
     codes: &[f32],
@@ -38,13 +49,17 @@ pub fn add_codes(
     levels: f32,
     d: usize,
 ) -> (Vec<f32>, Vec<f32>) {
-    let (mut total, mut mean) = (for_overwrite(index.len() * d), for_overwrite(index.len() * d));
-    let tasks = total.par_chunks_mut(ROWS * d).zip(mean.par_chunks_mut(ROWS * d));
+    let (rows, k) = (index.len(), rows_of("codes", codes, d));
+    sum.inspect(|sum| fits("sum", sum, &[rows, d]));
+    fits("mask", mask, &[rows]);
+    let size = count("sum", &[rows, d]);
+    let (mut total, mut mean) = (for_overwrite(size), for_overwrite(size));
+    let tasks = total.par_chunks_mut(chunk(d)).zip(mean.par_chunks_mut(chunk(d)));
     let tasks = tasks.zip(index.par_chunks(ROWS).zip(mask.par_chunks(ROWS)));
     tasks.enumerate().for_each(|(part, ((total, mean), (index, mask)))| {
         let rows = total.chunks_exact_mut(d).zip(mean.chunks_exact_mut(d)).zip(index.iter().zip(mask));
         for (n, ((total, mean), (&code, &real))) in rows.enumerate() {
-            let code = &codes[code as usize * d..][..d];
+            let code = &codes[place("index", code, k) * d..][..d];
             match sum.map(|sum| &sum[(part * ROWS + n) * d..][..d]) {
                 None => total.copy_from_slice(code),
                 Some(sum) => total.iter_mut().zip(code).zip(sum).for_each(|((t, e), s)| *t = s + e),
@@ -55,10 +70,15 @@ pub fn add_codes(
     (total, mean)
 }
 
-/// `(z + (mean − z)) · mask`: the value of the mean, to the rounding that this sum has elsewhere.
+/// `(z + (mean − z)) · mask`: the value of the mean, to the rounding that this sum has elsewhere. `z` and `mean` are `[rows, d]`, `mask`
+/// is `[rows]`.
+///
+/// # Panics
+/// If a slice does not fit its shape, or `d` is 0.
 pub fn straight_through(z: &[f32], mean: &[f32], mask: &[f32], d: usize) -> Vec<f32> {
+    check_rows(z, mean, mask, d);
     let mut out = for_overwrite(z.len());
-    let parts = out.par_chunks_mut(ROWS * d).zip(z.par_chunks(ROWS * d).zip(mean.par_chunks(ROWS * d)));
+    let parts = out.par_chunks_mut(chunk(d)).zip(z.par_chunks(chunk(d)).zip(mean.par_chunks(chunk(d))));
     parts.zip(mask.par_chunks(ROWS)).for_each(|((out, (z, mean)), mask)| {
         let rows = out.chunks_exact_mut(d).zip(z.chunks_exact(d)).zip(mean.chunks_exact(d)).zip(mask);
         for (((out, z), mean), real) in rows {
@@ -68,9 +88,14 @@ pub fn straight_through(z: &[f32], mean: &[f32], mask: &[f32], d: usize) -> Vec<
     out
 }
 
-/// Gradient of [`straight_through`] for z: over `dy [rows, d]`, 0 at padding.
+/// Gradient of [`straight_through`] for z: over `dy [rows, d]`, 0 at padding, where `mask [rows]` is 0.
+///
+/// # Panics
+/// If a slice does not fit its shape, or `d` is 0.
 pub fn straight_through_backward(dy: &mut [f32], mask: &[f32], d: usize) {
-    dy.par_chunks_mut(ROWS * d).zip(mask.par_chunks(ROWS)).for_each(|(dy, mask)| {
+    positive("d", d);
+    fits("dy", dy, &[mask.len(), d]);
+    dy.par_chunks_mut(chunk(d)).zip(mask.par_chunks(ROWS)).for_each(|(dy, mask)| {
         for (dy, real) in dy.chunks_exact_mut(d).zip(mask) {
             if *real == 0.0 {
                 dy.fill(0.0);
@@ -79,8 +104,12 @@ pub fn straight_through_backward(dy: &mut [f32], mask: &[f32], d: usize) {
     });
 }
 
-/// Mean of `(z − mean)²` over real positions and channels; 0 if there is none.
+/// Mean of `(z − mean)²` over real positions and channels; 0 if there is none. `z` and `mean` are `[rows, d]`, `mask` is `[rows]`.
+///
+/// # Panics
+/// If a slice does not fit its shape, or `d` is 0.
 pub fn commitment(z: &[f32], mean: &[f32], mask: &[f32], d: usize) -> f32 {
+    check_rows(z, mean, mask, d);
     let sum = sum_over_rows(mask.len(), 1, |rows, sum| {
         for row in rows {
             if mask[row] != 0.0 {
@@ -93,10 +122,14 @@ pub fn commitment(z: &[f32], mean: &[f32], mask: &[f32], d: usize) -> f32 {
 }
 
 /// Gradient of [`commitment`] for z, `[rows, d]`, where its own gradient is `dy`.
+///
+/// # Panics
+/// As [`commitment`].
 pub fn commitment_backward(z: &[f32], mean: &[f32], mask: &[f32], d: usize, dy: f32) -> Vec<f32> {
+    check_rows(z, mean, mask, d);
     let mut dz = for_overwrite(z.len());
     let factor = 2.0 * dy / numbers(mask, d);
-    let parts = dz.par_chunks_mut(ROWS * d).zip(z.par_chunks(ROWS * d).zip(mean.par_chunks(ROWS * d)));
+    let parts = dz.par_chunks_mut(chunk(d)).zip(z.par_chunks(chunk(d)).zip(mean.par_chunks(chunk(d))));
     parts.zip(mask.par_chunks(ROWS)).for_each(|((dz, (z, mean)), mask)| {
         for (((dz, z), mean), real) in dz.chunks_exact_mut(d).zip(z.chunks_exact(d)).zip(mean.chunks_exact(d)).zip(mask)
         {
@@ -105,6 +138,12 @@ pub fn commitment_backward(z: &[f32], mean: &[f32], mask: &[f32], d: usize, dy: 
         }
     });
     dz
+}
+
+fn check_rows(z: &[f32], mean: &[f32], mask: &[f32], d: usize) {
+    positive("d", d);
+    fits("z", z, &[mask.len(), d]);
+    fits("mean", mean, &[mask.len(), d]);
 }
 
 /// Numbers of all real rows, at least one row's.
@@ -139,15 +178,21 @@ pub struct Averaged {
 }
 
 /// One step of the averages `counts N [k]` and `sums m [k, d]` towards those of a batch. Codes are `m / Ñ` with
-/// `Ñ = (N + ε) / (ΣN + k ε) · ΣN`, all after the step.
+/// `Ñ = (N + ε) / (ΣN + k ε) · ΣN`, all after the step. Of no codes, nothing.
+///
+/// # Panics
+/// If there are counts and no sums, or those of the batch have other shapes.
 pub fn average(step: Average, [counts, new_counts]: [&[f32]; 2], [sums, new_sums]: [&[f32]; 2]) -> Averaged {
     let (k, take) = (counts.len(), 1.0 - step.decay);
-    let d = sums.len() / k.max(1);
+    fits("new_counts", new_counts, &[k]);
+    let d = if k == 0 { 0 } else { width_of("sums", sums, k) };
+    fits("sums", sums, &[k, d]);
+    fits("new_sums", new_sums, &[k, d]);
     let counts: Vec<f32> = counts.iter().zip(new_counts).map(|(n, new)| n * step.decay + new * take).collect();
     let total: f32 = counts.iter().sum();
     let smoothed = |count: f32| (count + step.smoothing) / (total + k as f32 * step.smoothing) * total;
     let (mut codes, mut moved) = (for_overwrite(sums.len()), for_overwrite(sums.len()));
-    let parts = codes.par_chunks_mut((ROWS * d).max(1)).zip(moved.par_chunks_mut((ROWS * d).max(1)));
+    let parts = codes.par_chunks_mut(chunk(d)).zip(moved.par_chunks_mut(chunk(d)));
     parts.zip(counts.par_chunks(ROWS)).enumerate().for_each(|(part, ((codes, moved), counts))| {
         let rows = codes.chunks_exact_mut(d).zip(moved.chunks_exact_mut(d)).zip(counts);
         for (n, ((codes, moved), &count)) in rows.enumerate() {

@@ -4,6 +4,7 @@
 //! Tap k of output t reads at `t - taps / 2 + k + offset[t, k]`. Beyond the sequence rows are 0, and are interpolated with.
 
 use crate::rows::for_overwrite;
+use crate::shape::{count, fits, positive, rows_of};
 use crate::simd::{simd, sum_by};
 use rayon::prelude::*;
 
@@ -43,22 +44,31 @@ impl Taps<'_> {
         Place { left: real(left), right: real(left.saturating_add(1)), share: offset - whole }
     }
 
-    fn check(&self, rows: usize) {
-        assert!(self.count > 0 && self.length > 0 && rows.is_multiple_of(self.length), "whole sequences");
-        assert_eq!(self.offsets.len(), rows * self.count, "an offset for each row and tap");
-        assert_eq!(self.factors.len(), rows * self.count, "a factor for each row and tap");
+    /// The rows of `x [rows, d]`, if they and the taps fit.
+    fn check(&self, x: &[f32], d: usize) -> usize {
+        positive("taps.count", self.count);
+        positive("taps.length", self.length);
+        positive("d", d);
+        let rows = rows_of("x", x, d);
+        fits("x", x, &[rows / self.length, self.length, d]);
+        fits("taps.offsets", self.offsets, &[rows, self.count]);
+        fits("taps.factors", self.factors, &[rows, self.count]);
+        rows
     }
 }
 
 /// Reads `x [rows, d]`, sequences of [`Taps::length`] rows one after another, into `[rows, taps, d]`.
 ///
 /// # Panics
-/// If the slices do not fit these shapes.
+/// If a slice does not fit its shape, the last sequence is not whole, or a size is 0.
 #[must_use]
 pub fn forward(x: &[f32], taps: &Taps, d: usize) -> Vec<f32> {
-    let (rows, width) = (x.len() / d, taps.count * d);
-    taps.check(rows);
-    let mut y = for_overwrite(rows * width);
+    let rows = taps.check(x, d);
+    let mut y = for_overwrite(count("y", &[rows, taps.count, d]));
+    if rows == 0 {
+        return y;
+    }
+    let width = taps.count * d;
     y.par_chunks_mut(ROWS * width).enumerate().for_each(|(task, y)| {
         for (row, y) in (task * ROWS..).zip(y.chunks_exact_mut(width)) {
             for (tap, y) in y.chunks_exact_mut(d).enumerate() {
@@ -106,10 +116,16 @@ pub struct Gradients {
 }
 
 /// Gradients of [`forward`] for the output gradient `dy [rows, taps, d]`.
+///
+/// # Panics
+/// As [`forward`], and if `dy` does not fit its shape.
 #[must_use]
 pub fn backward(x: &[f32], taps: &Taps, d: usize, dy: &[f32]) -> Gradients {
-    let rows = x.len() / d;
-    taps.check(rows);
+    let rows = taps.check(x, d);
+    fits("dy", dy, &[rows, taps.count, d]);
+    if rows == 0 {
+        return Gradients { x: Vec::new(), offsets: Vec::new(), factors: Vec::new() };
+    }
     let (mut offsets, mut factors) = (vec![0.0; rows * taps.count], vec![0.0; rows * taps.count]);
     let of_taps = offsets.par_iter_mut().zip(&mut factors).zip(dy.par_chunks_exact(d)).enumerate();
     of_taps.with_min_len(ROWS).for_each(|(n, ((offset, factor), dy))| {

@@ -1,6 +1,7 @@
 //! A convolution over one-hot bases, as a table look-up: each tap adds one row of its table.
 
 use crate::rows::sum_over_rows;
+use crate::shape::{count, fits, positive, sequences, width_of};
 use rayon::prelude::*;
 
 /// Letters with a row of the table; a base id of 4 or more (N, padding) adds nothing, like an all-zero one-hot.
@@ -9,12 +10,19 @@ const LETTERS: usize = 4;
 /// Rows handled by one task.
 const ROWS: usize = 256;
 
-/// `bases [rows]` in sequences of `length`, `w [d, 4, kernel]`, `b [d]` to `[rows, d]`. Padding must hold the id 4 or more.
+/// `bases [rows]` in sequences of `length`, `w [d, 4, kernel]`, `b [d]` to `[rows, d]`. Padding must hold the id 4 or more, and any id
+/// that is no letter adds nothing.
+///
+/// # Panics
+/// If a slice does not fit its shape, `d` or the kernel is 0, or the last sequence is not whole.
 pub fn forward(bases: &[i32], length: usize, w: &[f32], b: &[f32]) -> Vec<f32> {
     let d = b.len();
-    let kernel = w.len() / (d * LETTERS);
+    let kernel = width_of("w", w, d) / LETTERS;
+    positive("kernel", kernel);
+    fits("w", w, &[d, LETTERS, kernel]);
+    sequences("bases", bases, length);
     let table = to_table(w, d, kernel);
-    let mut y = vec![0.0; bases.len() * d];
+    let mut y = vec![0.0; count("y", &[bases.len(), d])];
     y.par_chunks_mut(ROWS * d).enumerate().for_each(|(chunk, y)| {
         for (i, y) in y.chunks_exact_mut(d).enumerate() {
             y.copy_from_slice(b);
@@ -47,8 +55,16 @@ fn to_table(w: &[f32], d: usize, kernel: usize) -> Vec<f32> {
 }
 
 /// Gradients of `w [d, 4, kernel]` and `b [d]` for the output gradient `dy [rows, d]`.
+///
+/// # Panics
+/// If a slice does not fit its shape, `d` or `kernel` is 0, or the last sequence is not whole.
 pub fn backward(bases: &[i32], length: usize, d: usize, kernel: usize, dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let sums = sum_over_rows(bases.len(), (kernel * LETTERS + 1) * d, |rows, sums| {
+    positive("d", d);
+    positive("kernel", kernel);
+    sequences("bases", bases, length);
+    fits("dy", dy, &[bases.len(), d]);
+    let size = count("w", &[d, LETTERS, kernel]).saturating_add(d);
+    let sums = sum_over_rows(bases.len(), size, |rows, sums| {
         for row in rows {
             let dy = &dy[row * d..(row + 1) * d];
             let bias = (usize::MAX, kernel * LETTERS);

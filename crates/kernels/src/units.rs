@@ -1,17 +1,19 @@
 //! Choice of disjoint units of a sequence by score: the basic units of MxDNA (Qiao et al. 2024), by greedy non-maximum suppression
 //! that tolerates no overlap.
 
+use crate::shape::fits;
 use std::ops::Range;
 
 /// What a position is that no unit covers, or at which none is anchored.
 pub const NONE: i32 = -1;
 
 /// The positions of a unit of `size` that is anchored at `anchor`: the middle one, right of the middle where `size` is even. None if it
-/// does not lie within `range`.
+/// does not lie within `range`, or has no positions.
 #[must_use]
 pub fn unit(anchor: usize, size: usize, range: &Range<usize>) -> Option<Range<usize>> {
     let start = anchor.checked_sub(size / 2)?;
-    (start >= range.start && start + size <= range.end).then(|| start..start + size)
+    let end = start.checked_add(size)?;
+    (start >= range.start && start < end && end <= range.end).then_some(start..end)
 }
 
 /// Chooses units within `range` of a sequence: of all candidates, one for each position and size, those with the highest score that
@@ -25,15 +27,14 @@ pub fn unit(anchor: usize, size: usize, range: &Range<usize>) -> Option<Range<us
 ///   elsewhere
 ///
 /// # Panics
-/// If a length does not fit, `range` ends beyond the sequence, or there are 2³² candidates or more.
+/// If a slice does not fit its shape, `range` is not one of positions, or there are 2³² candidates or more.
 pub fn select(scores: &[f32], sizes: &[usize], range: Range<usize>, anchors: &mut [i32], owners: &mut [i32]) {
     let count = sizes.len();
-    assert_eq!(scores.len(), anchors.len() * count, "a score for each position and size");
-    assert_eq!(anchors.len(), owners.len(), "an anchor and an owner for each position");
-    assert!(
-        range.end <= anchors.len() && u32::try_from(scores.len()).is_ok(),
-        "a range of a sequence that can be numbered"
-    );
+    let positions = anchors.len();
+    fits("scores", scores, &[positions, count]);
+    fits("owners", owners, &[positions]);
+    assert!(range.start <= range.end && range.end <= positions, "`range` is {range:?}, of {positions} positions");
+    assert!(u32::try_from(scores.len()).is_ok(), "`scores` holds {} elements, too many to number", scores.len());
     anchors.fill(NONE);
     owners.fill(NONE);
     for candidate in by_score(scores, sizes, &range) {

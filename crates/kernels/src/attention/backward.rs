@@ -5,6 +5,7 @@ use super::rotation::rotate_back;
 use super::{Input, KEYS, Problem, Scores, add_distances, clear_padding, stride};
 use crate::product::{Left, Matrix, Onto, Saved, Unit, View, multiply};
 use crate::rows::{Shared, for_overwrite, with_scratch};
+use crate::shape::{count, fits};
 use crate::simd::{exp2, simd, sum_by};
 use rayon::prelude::*;
 use std::f32::consts::LN_2;
@@ -20,14 +21,15 @@ const STRIP: usize = 256;
 /// gradient of its queries each. Rows of padding have gradient 0, and theirs in `dout` is not read.
 ///
 /// # Panics
-/// If the slices do not fit the shapes.
+/// As [`forward`](super::forward()), and if `out`, `stats` or `dout` does not fit its shape.
 pub fn backward<U: Unit>(input: Input<U>, out: &Saved, stats: &[f32], dout: &[f32]) -> Vec<f32> {
     let problem = Problem::new(input);
     let (d, d_head) = (problem.d, problem.d_head);
     let rows = input.mask.len();
-    assert_eq!(out.units::<U>().len(), rows * U::width(d), "output");
-    assert!(dout.len() == rows * d && stats.len() == rows * input.heads, "sizes of gradients");
-    let mut dqkv = for_overwrite(rows * 3 * d);
+    fits("out", out.units::<U>(), &[rows, U::width(d)]);
+    fits("stats", stats, &[rows, input.heads]);
+    fits("dout", dout, &[rows, d]);
+    let mut dqkv = for_overwrite(count("dqkv", &[rows, 3, d]));
     if input.keys.is_some() {
         // Rows that attend have no gradients of keys and values, and others none of queries.
         dqkv.par_iter_mut().for_each(|x| *x = 0.0);

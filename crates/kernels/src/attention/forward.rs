@@ -3,6 +3,7 @@
 use super::{Input, KEYS, LANES, Problem, Scores, add_distances, clear_padding, stride};
 use crate::product::{Left, Matrix, Onto, Saved, Unit, View, multiply};
 use crate::rows::{Shared, with_scratch};
+use crate::shape::count;
 use crate::simd::{exp2, fma, simd, sum_by};
 use rayon::prelude::*;
 
@@ -17,11 +18,15 @@ pub(super) const PART: usize = 2112;
 /// `[batch, heads, length]`.
 ///
 /// # Panics
-/// If the slices do not fit the shapes, or heads have an odd width and are rotated or in bf16.
+/// If a slice does not fit the shapes of [`Input`], a sequence has no rows or more than 2²⁴, a place is not below 2²⁴, or heads do not
+/// divide d, or have an odd width and are rotated or in bf16. Of no rows, none of it matters.
 pub fn forward<U: Unit>(input: Input<U>, keep: bool) -> (Saved, Vec<f32>) {
     let problem = Problem::new(input);
     let mut out = Saved::new::<U>(input.mask.len(), problem.d);
-    let mut stats = vec![0.0; if keep { input.mask.len() * input.heads } else { 0 }];
+    if input.mask.is_empty() {
+        return (out, Vec::new());
+    }
+    let mut stats = vec![0.0; if keep { count("stats", &[input.mask.len(), input.heads]) } else { 0 }];
     clear_padding(out.units_mut::<U>(), input.mask);
     // A row is the same in any part: smaller ones where threads would be idle.
     let tasks = problem.queries.len() * input.heads;

@@ -14,6 +14,7 @@ pub use forward::forward;
 pub use rotation::{alibi_slopes, rotary_table};
 
 use crate::product::Unit;
+use crate::shape::{fits, positive, sequences};
 use crate::simd::{fma, prefetch};
 use rayon::prelude::*;
 use rotation::rotate;
@@ -25,6 +26,9 @@ const KEYS: usize = 512;
 
 /// Keys of a row that are weighed together; rows of scores are filled up to a multiple.
 const LANES: usize = 32;
+
+/// Most rows of a sequence, and one more than the furthest place: so many an `f32` numbers exactly, by which angles are computed.
+const FURTHEST: usize = 1 << 24;
 
 /// How attention knows where a row stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,9 +51,9 @@ pub struct Input<'a, U = f32> {
     pub mask: &'a [f32],
     /// `[batch * length]`: 0 for rows that are not attended to. None if rows attend to each other, as `mask` has them.
     pub keys: Option<&'a [f32]>,
-    /// `[batch * length]`: where rows stand. None if each stands at its number in its sequence; for rotation only.
+    /// `[batch * length]`: where rows stand, below 2²⁴. None if each stands at its number in its sequence; for rotation only.
     pub places: Option<&'a [u32]>,
-    /// Rows of a sequence.
+    /// Rows of a sequence, 2²⁴ at most.
     pub length: usize,
     /// Heads; they divide d. Rotated ones have an even width, and those in bf16.
     pub heads: usize,
@@ -72,6 +76,38 @@ impl<'a, U> Input<'a, U> {
     }
 }
 
+impl<U: Unit> Input<'_, U> {
+    /// Numbers of a query, if all shapes fit; 0 where there are no rows, of which any width is right.
+    fn check(&self) -> usize {
+        let rows = self.mask.len();
+        sequences("mask", self.mask, self.length);
+        self.keys.inspect(|keys| fits("keys", keys, &[rows]));
+        self.places.inspect(|places| fits("places", places, &[rows]));
+        if rows == 0 {
+            fits("qkv", self.qkv, &[0]);
+            return 0;
+        }
+        let length = self.length;
+        assert!(length <= FURTHEST, "`length` is {length}, but must be at most {FURTHEST}");
+        let d = self.qkv.len() / rows * U::DEPTH / 3;
+        fits("qkv", self.qkv, &[rows, U::width(3 * d)]);
+        check_heads::<U>(self.heads, d, self.positions);
+        d
+    }
+}
+
+/// Panics unless heads of whole units, and of pairs to rotate, make up the width of a query.
+pub(crate) fn check_heads<U: Unit>(heads: usize, d: usize, positions: Positions) {
+    positive("heads", heads);
+    let d_head = d / heads;
+    let even = U::DEPTH == 2 || matches!(positions, Positions::Rotary { .. });
+    let what = if even { "heads of an even width" } else { "heads" };
+    assert!(
+        d_head > 0 && d.is_multiple_of(heads) && !(even && d_head % 2 == 1),
+        "`heads` is {heads}, but a width of {d} is not so many {what}"
+    );
+}
+
 /// What all tasks share.
 struct Problem<'a, U> {
     input: Input<'a, U>,
@@ -88,18 +124,17 @@ struct Problem<'a, U> {
 }
 
 impl<'a, U: Unit> Problem<'a, U> {
+    /// # Panics
+    /// If the slices do not fit the shapes, or heads have an odd width and are rotated or in bf16.
     fn new(input: Input<'a, U>) -> Self {
-        let Input { qkv, mask, keys, places, length, heads, positions } = input;
-        // Of no rows any width is right.
-        let d = if mask.is_empty() { 2 * heads } else { qkv.len() * U::DEPTH / mask.len() / 3 };
-        assert!(d.is_multiple_of(U::DEPTH * heads), "{d} is not {heads} heads of whole units");
-        assert_eq!(qkv.len(), mask.len() * U::width(3 * d), "queries, keys and values");
-        assert!(mask.is_empty() || mask.len().is_multiple_of(length), "{} rows, sequences of {length}", mask.len());
-        let d_head = d / heads;
+        let d = input.check();
+        let Input { mask, keys, places, length, heads, positions, .. } = input;
+        let d_head = d / heads.max(1);
         let (table, slopes) = match positions {
+            _ if mask.is_empty() => (Vec::new(), Vec::new()),
             Positions::Rotary { theta } => {
-                assert!(d_head.is_multiple_of(2), "heads of {d_head} have no pairs to rotate");
                 let furthest = places.map_or(length, |places| places.iter().max().map_or(0, |&most| most as usize + 1));
+                assert!(furthest <= FURTHEST, "`places` holds {}, but must be below {FURTHEST}", furthest - 1);
                 (rotary_table(theta, furthest, d_head / 2), vec![0.0; heads])
             }
             Positions::Alibi => (Vec::new(), alibi_slopes(heads).iter().map(|s| s * LOG2_E).collect()),

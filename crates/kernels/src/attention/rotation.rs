@@ -1,13 +1,19 @@
 //! How positions enter: slopes of `ALiBi`, and the angles by which rows are turned.
 
+use super::FURTHEST;
 use crate::rows::for_overwrite;
+use crate::shape::count;
 use crate::simd::{fma, simd};
 use rayon::prelude::*;
 
 /// Slopes of `ALiBi`, one a head: 2^(−8(h+1)/n) for n heads if n is a power of two, else those of the power of two below, followed by
 /// every other slope of the power of two above (Press et al. 2022, and DNABERT-2).
+///
+/// # Panics
+/// If there are more than 2¹⁶ heads.
 #[must_use]
 pub fn alibi_slopes(heads: usize) -> Vec<f32> {
+    assert!(heads <= 1 << 16, "`heads` is {heads}, but must be at most 65536");
     let slopes = |n: usize| (1..=n).map(move |h| (-8.0 * h as f64 / n as f64).exp2() as f32);
     let whole = if heads.is_power_of_two() { heads } else { heads.next_power_of_two() / 2 };
     slopes(whole).chain(slopes(2 * whole).step_by(2)).take(heads).collect()
@@ -15,13 +21,21 @@ pub fn alibi_slopes(heads: usize) -> Vec<f32> {
 
 /// Cosines, then sines of the angles by which the pairs of a row turn, `[length, 2, half]`: `position · theta^(−i / half)` (Su et al.
 /// 2021).
+///
+/// # Panics
+/// If there are more positions than an `f32` numbers exactly, 2²⁴, or the table has more elements than can be counted.
 #[must_use]
 pub fn rotary_table(theta: f32, length: usize, half: usize) -> Vec<f32> {
+    assert!(length <= FURTHEST, "`length` is {length}, but must be at most {FURTHEST}");
+    let size = count("table", &[length, 2, half]);
+    if size == 0 {
+        return Vec::new();
+    }
     // Rounded to f32 here and at the product, as PyTorch's f32 tensors are: at far positions a last bit is a visible angle.
     let speeds: Vec<f32> =
         (0..half).map(|i| f64::from(theta).powf(f64::from(-(i as f32 / half as f32))) as f32).collect();
-    let mut table = for_overwrite(length * 2 * half);
-    table.par_chunks_mut((2 * half).max(1)).enumerate().for_each(|(position, row)| {
+    let mut table = for_overwrite(size);
+    table.par_chunks_mut(2 * half).enumerate().for_each(|(position, row)| {
         let (cos, sin) = row.split_at_mut(half);
         for ((cos, sin), speed) in cos.iter_mut().zip(sin).zip(&speeds) {
             (*sin, *cos) = (position as f32 * speed).sin_cos();

@@ -4,6 +4,7 @@ mod screen;
 
 use crate::product::{Left, Matrix, Onto, Panels, TILE, multiply, panel_width};
 use crate::rows::{for_overwrite, in_order, tile_heights, tiles, tiles_mut, with_scratch};
+use crate::shape::{self, fits, positive, rows_of};
 use crate::simd::{simd, sum_by};
 use rayon::prelude::*;
 use screen::Screen;
@@ -20,10 +21,14 @@ const PART: usize = 128;
 
 /// Index of the nearest of `codes [k, d]` for each row of `h [rows, d]`, by squared distance; ties go to the lowest index.
 ///
-/// Compares `‖e‖² − 2 h·e`, which orders codes as the distance does.
+/// Compares `‖e‖² − 2 h·e`, which orders codes as the distance does. A row none of whose distances is a finite number gets code 0.
+///
+/// # Panics
+/// If a slice does not fit its shape, `d` is 0, or there are no codes.
 pub fn nearest(h: &[f32], codes: &[f32], d: usize) -> Vec<i32> {
-    let mut index = vec![0; h.len() / d];
-    Prepared::new(codes, d).nearest(h, &mut index);
+    let prepared = Prepared::new(codes, d);
+    let mut index = vec![0; rows_of("h", h, d)];
+    prepared.nearest(h, &mut index);
     index
 }
 
@@ -38,8 +43,14 @@ pub struct Prepared {
 
 impl Prepared {
     /// Copies `codes [k, d]`.
+    ///
+    /// # Panics
+    /// If the last code is not whole, `d` is 0, or there are no codes or more than an index can number.
     #[must_use]
     pub fn new(codes: &[f32], d: usize) -> Self {
+        let k = rows_of("codes", codes, d);
+        positive("codes", k);
+        numbered("codes", k);
         let mut scaled = for_overwrite(codes.len());
         let parts = scaled.par_chunks_mut(PART * d).zip(codes.par_chunks(PART * d));
         let norms = parts.flat_map_iter(|(scaled, codes)| {
@@ -53,8 +64,14 @@ impl Prepared {
     }
 
     /// [`nearest`] of each row of `h [rows, d]`, into `index [rows]`.
+    ///
+    /// # Panics
+    /// If `h` and `index` do not fit each other.
     pub fn nearest(&self, h: &[f32], index: &mut [i32]) {
         let (rows, d) = (index.len(), self.columns.view().depth());
+        fits("h", h, &[rows, d]);
+        // For rows whose distances cannot be compared.
+        index.fill(0);
         match &self.screen {
             None => {
                 let heights = tile_heights(rows);
@@ -170,16 +187,29 @@ fn place(scores: &[f32], score: f32) -> usize {
     from + scores[from..].iter().position(|&s| s == score).expect("a score of the group")
 }
 
+/// Panics unless an index can number so many codes.
+fn numbered(name: &str, k: usize) {
+    assert!(i32::try_from(k).is_ok(), "`{name}`: {k} codes, more than an index can number");
+}
+
 /// How often each of `k` codes was chosen and the sum of the rows that chose it: `counts [k]`, `sums [k, d]`.
 /// Rows with `weight` 0 do not count (padding); others count as much as their weight.
 ///
+/// The index of a row that does not count may be any number.
+///
 /// # Panics
-/// If an index is not below `k`.
+/// If a slice does not fit its shape (`h [rows, d]`, `index [rows]`, `weight [rows]`), `d` is 0, `k` is more than an index can number, or
+/// the index of a row that counts is not below `k`.
 pub fn statistics(h: &[f32], index: &[i32], weight: &[f32], k: usize, d: usize) -> (Vec<f32>, Vec<f32>) {
-    assert!(index.iter().zip(weight).all(|(&code, &w)| w == 0.0 || (code as usize) < k), "codes of the codebook");
-    let (mut counts, mut sums) = (vec![0.0; k], for_overwrite(k * d));
+    positive("d", d);
+    numbered("k", k);
+    fits("weight", weight, &[index.len()]);
+    fits("h", h, &[index.len(), d]);
+    let counted = index.iter().zip(weight).filter(|(_, w)| **w != 0.0);
+    counted.for_each(|(&code, _)| _ = shape::place("index", code, k));
+    let (mut counts, mut sums) = (vec![0.0; k], for_overwrite(shape::count("sums", &[k, d])));
     // Every task reads all codes and adds the rows of its own, in the order of rows.
-    let parts = counts.par_chunks_mut(PART).zip(sums.par_chunks_mut(PART * d)).enumerate();
+    let parts = counts.par_chunks_mut(PART).zip(sums.par_chunks_mut(PART.saturating_mul(d))).enumerate();
     parts.for_each(|(part, (counts, sums))| {
         sums.fill(0.0);
         for ((row, &code), &weight) in h.chunks_exact(d).zip(index).zip(weight) {

@@ -5,6 +5,7 @@ use crate::glu;
 use crate::norm::{self, Norm};
 use crate::product::{Left, Matrix, Onto, Panels, Unit, multiply, multiply_all, transpose, transposed};
 use crate::rows::{Shared, for_overwrite, with_scratch};
+use crate::shape::fits;
 use crate::simd::{exp, simd};
 use rayon::prelude::*;
 
@@ -98,15 +99,16 @@ pub(super) fn run<U: Unit>(
     dout: &[f32],
     of_weights: bool,
 ) -> (Vec<f32>, Vec<ExpertGradients>) {
-    let mut dx = vec![0.0; x.len()];
     let d = width(experts.iter().map(Expert::shape));
+    let sizes: Vec<usize> = experts.iter().map(|expert| expert.size).collect();
+    let counts = counts(x, d, covered, &sizes);
+    let mut dx = vec![0.0; x.len()];
     let mut is_covered = vec![false; x.len() / d.max(1)];
     for &row in covered.iter().flatten() {
-        assert!(!std::mem::replace(&mut is_covered[row as usize], true), "two units cover row {row}");
+        assert!(!std::mem::replace(&mut is_covered[row as usize], true), "`covered` holds row {row} twice");
     }
     let backs: Vec<Back<U>> = experts.par_iter().map(Back::new).collect();
-    let counts = counts(covered, experts.iter().map(|expert| expert.size));
-    let tiles = tiles(&counts, experts.iter().map(|expert| expert.size));
+    let tiles = tiles(&counts, &sizes);
     // Where the units and the rows of each expert begin.
     let begin = |lengths: &mut dyn Iterator<Item = usize>| -> Vec<usize> {
         let next = |at: &mut usize, length| Some(std::mem::replace(at, *at + length));
@@ -115,8 +117,9 @@ pub(super) fn run<U: Unit>(
     let units_before = begin(&mut counts.iter().copied());
     let rows_before = begin(&mut covered.iter().map(Vec::len));
     let (units, rows) = (counts.iter().sum::<usize>(), covered.iter().map(Vec::len).sum::<usize>());
-    assert_eq!([dout.len(), kept.convolved.len()], [units * d; 2], "a vector for each unit");
-    assert_eq!(kept.both.units::<U>().len(), 2 * rows * U::width(d), "what was kept");
+    fits("dout", dout, &[units, d]);
+    fits("kept", &kept.convolved, &[units, d]);
+    fits("kept", kept.both.units::<U>(), &[rows, 2, U::width(d)]);
     let room = |length: usize| for_overwrite::<f32>(if of_weights { length } else { 0 });
     let (mut active, mut dconv) = (room(units * d), room(units * d));
     let (mut grouped, mut dboth) = (room(rows * d), room(2 * rows * d));

@@ -111,9 +111,10 @@ impl<U: Unit> Prepared<U> {
     /// Copies the weights.
     ///
     /// # Panics
-    /// If those of an expert do not fit each other.
+    /// If those of an expert do not fit each other, experts have different widths, a size is 0, or groups do not divide d.
     #[must_use]
     pub fn new(experts: &[Expert]) -> Self {
+        width(experts.iter().map(Expert::shape));
         Self(experts.par_iter().map(Ready::new).collect())
     }
 
@@ -127,9 +128,9 @@ impl<U: Unit> Prepared<U> {
     }
 
     pub(super) fn run(&self, x: &[f32], covered: &[Vec<u32>], keep: bool) -> (Vec<f32>, Kept) {
-        assert_eq!(self.0.len(), covered.len(), "units of each expert");
         let d = width(self.0.iter().map(|expert| expert.shape));
-        let counts = counts(covered, self.0.iter().map(|expert| expert.shape.size));
+        let sizes: Vec<usize> = self.0.iter().map(|expert| expert.shape.size).collect();
+        let counts = counts(x, d, covered, &sizes);
         let (units, rows) = (counts.iter().sum::<usize>(), covered.iter().map(Vec::len).sum::<usize>());
         let mut out = for_overwrite(units * d);
         let mut kept = Kept::default();
@@ -149,7 +150,7 @@ impl<U: Unit> Prepared<U> {
                 out: rest.split_off_mut(..count * d).unwrap_or_default(),
             }
         };
-        let tiles = tiles(&counts, self.0.iter().map(|expert| expert.shape.size));
+        let tiles = tiles(&counts, &sizes);
         let tasks: Vec<Task<U>> = tiles.into_iter().map(&mut task).collect();
         tasks.into_par_iter().for_each(|task| self.0[task.expert].tile(x, keep, task));
         (out, kept)

@@ -9,6 +9,7 @@ mod forward;
 use crate::norm::Norm;
 use crate::product::{Pair, Precision, Saved};
 use crate::rows::for_overwrite;
+use crate::shape::{all_below, fits, positive, rows_of};
 use rayon::prelude::*;
 
 pub use forward::Prepared;
@@ -37,11 +38,16 @@ pub struct Expert<'a> {
 }
 
 impl Expert<'_> {
+    /// Its sizes, if its weights fit them.
     fn shape(&self) -> Shape {
         let d = self.norm.gain.len();
-        assert!(self.size > 0 && self.groups > 0 && d.is_multiple_of(self.groups), "{} groups of {d}", self.groups);
-        let lengths = [2 * d * d, d * (d / self.groups) * self.size, d * d];
-        assert_eq!([self.pre.len(), self.conv.len(), self.post.len()], lengths, "weights of an expert");
+        self.norm.check(d);
+        positive("size", self.size);
+        positive("groups", self.groups);
+        assert!(d.is_multiple_of(self.groups), "`groups` is {}, which does not divide a width of {d}", self.groups);
+        fits("pre", self.pre, &[2, d, d]);
+        fits("conv", self.conv, &[d, d / self.groups, self.size]);
+        fits("post", self.post, &[d, d]);
         Shape { d, size: self.size, groups: self.groups }
     }
 }
@@ -88,8 +94,8 @@ pub struct Kept {
 }
 
 /// Tiles of the units of all experts: expert, first unit, number.
-fn tiles(counts: &[usize], sizes: impl Iterator<Item = usize>) -> Vec<[usize; 3]> {
-    let of = |((expert, &count), size): ((usize, &usize), usize)| {
+fn tiles(counts: &[usize], sizes: &[usize]) -> Vec<[usize; 3]> {
+    let of = |((expert, &count), &size): ((usize, &usize), &usize)| {
         let most = (COVERED / size).clamp(UNITS[0], UNITS[1]);
         // Of equal size.
         let height = count.div_ceil(count.div_ceil(most).max(1)).max(1);
@@ -101,24 +107,30 @@ fn tiles(counts: &[usize], sizes: impl Iterator<Item = usize>) -> Vec<[usize; 3]
 /// Channels of all experts, 0 if there are none.
 fn width(shapes: impl Iterator<Item = Shape>) -> usize {
     let widths: Vec<usize> = shapes.map(|shape| shape.d).collect();
-    assert!(widths.windows(2).all(|pair| pair[0] == pair[1]), "experts of one width, not {widths:?}");
+    assert!(
+        widths.windows(2).all(|pair| pair[0] == pair[1]),
+        "`experts` are {widths:?} wide, but must be of one width"
+    );
     widths.first().copied().unwrap_or(0)
 }
 
-/// Units of each expert.
-fn counts(covered: &[Vec<u32>], sizes: impl Iterator<Item = usize>) -> Vec<usize> {
-    let of = |(rows, size): (&Vec<u32>, usize)| {
-        assert!(rows.len().is_multiple_of(size), "{} rows in units of {size}", rows.len());
-        rows.len() / size
+/// Units of each expert, if those cover whole ones of the rows of `x [rows, d]`.
+fn counts(x: &[f32], d: usize, covered: &[Vec<u32>], sizes: &[usize]) -> Vec<usize> {
+    fits("covered", covered, &[sizes.len()]);
+    let rows = if sizes.is_empty() { 0 } else { rows_of("x", x, d) };
+    let of = |(numbers, &size): (&Vec<u32>, &usize)| {
+        all_below("covered", numbers, rows);
+        rows_of("covered", numbers, size)
     };
     covered.iter().zip(sizes).map(of).collect()
 }
 
 /// A vector for each unit, `[units, d]`, those of the first expert first. `covered` holds, for each expert, the rows of `x [rows, d]`
-/// that its units cover, one unit after another. With `keep` also what [`backward`] needs.
+/// that its units cover, one unit after another. With `keep` also what [`backward`] needs. Without experts there are no vectors.
 ///
 /// # Panics
-/// If the slices do not fit these shapes, or a row does not exist.
+/// If a slice does not fit its shape, experts have different widths, a size is 0, groups do not divide d, a row does not exist, or the
+/// last unit of an expert is not whole.
 #[must_use]
 pub fn forward(
     x: &[f32],
@@ -150,7 +162,7 @@ pub struct ExpertGradients {
 /// forward pass kept in the same precision.
 ///
 /// # Panics
-/// If the slices do not fit, or two units cover the same row.
+/// As [`forward`], and if `kept` or `dout` does not fit, or two units cover the same row.
 #[must_use]
 pub fn backward(
     x: &[f32],
@@ -320,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "two units cover row 3")]
+    #[should_panic(expected = "`covered` holds row 3 twice")]
     fn units_do_not_overlap() {
         let weights = weights(D, &SHAPES[..1]);
         let (x, experts) = (noise(ROWS * D, 1), experts(&weights, &SHAPES[..1]));

@@ -10,6 +10,7 @@ mod forward;
 mod strips;
 
 use crate::linear;
+use crate::shape::{fits, positive};
 
 pub use activation::Activation;
 pub(crate) use backward::Backward;
@@ -35,6 +36,20 @@ pub struct Weights<'a> {
 }
 
 impl Weights<'_> {
+    /// Panics unless the weights fit rows of `d` numbers, and the activation the inner width.
+    pub(crate) fn check(&self, d: usize) {
+        let (d_inner, inputs) = (self.d_inner(), self.activation.inputs());
+        positive("mlp.down_bias", d);
+        fits("mlp.down_bias", self.down_bias, &[d]);
+        positive("mlp.up_bias", d_inner);
+        assert!(
+            d_inner.is_multiple_of(inputs),
+            "`mlp.up_bias` holds {d_inner} elements, which are not {inputs} equal parts"
+        );
+        fits("mlp.up", self.up, &[d_inner, d]);
+        fits("mlp.down", self.down, &[d, d_inner / inputs]);
+    }
+
     pub(crate) fn d(&self) -> usize {
         self.down_bias.len()
     }
