@@ -21,6 +21,7 @@ pub mod codebook;
 pub mod conv_block;
 pub mod cross_entropy;
 pub mod experts;
+mod fresh;
 pub mod gelu;
 mod glu;
 pub mod linear;

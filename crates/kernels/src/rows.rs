@@ -157,16 +157,6 @@ impl<'a, T> Shared<'a, T> {
     }
 }
 
-/// Floats as other units of 32 bits.
-///
-/// # Safety
-/// `U` must have the size and alignment of `f32` and accept any bits.
-pub(crate) unsafe fn as_units<U>(floats: &mut [f32]) -> &mut [U] {
-    const { assert!(size_of::<U>() == size_of::<f32>() && align_of::<U>() == align_of::<f32>()) };
-    // SAFETY: same place, size and alignment; any bits are valid, as the caller promises.
-    unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), floats.len()) }
-}
-
 #[cfg(test)]
 pub(crate) mod test {
     /// Reproducible numbers in −1..1.

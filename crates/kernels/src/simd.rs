@@ -62,21 +62,21 @@ fn best() -> Level {
 pub(crate) const BASELINE_FMA: bool = cfg!(target_arch = "aarch64");
 
 /// Defines a function whose body is compiled for every [`Level`]. The identifier in brackets is a constant in the body:
-/// whether fused multiply-add is an instruction.
+/// whether fused multiply-add is an instruction. A lifetime may stand before it, for a function that returns what it wrote.
 macro_rules! simd {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident[$fma:ident]($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident$(<$life:lifetime>)?[$fma:ident]($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$meta])*
-        $vis fn $name($($arg: $type),*) $(-> $out)? {
+        $vis fn $name$(<$life>)?($($arg: $type),*) $(-> $out)? {
             #[inline(always)]
-            fn body<const $fma: bool>($($arg: $type),*) $(-> $out)? $body
+            fn body<$($life,)? const $fma: bool>($($arg: $type),*) $(-> $out)? $body
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
-            fn avx512($($arg: $type),*) $(-> $out)? { body::<true>($($arg),*) }
+            fn avx512$(<$life>)?($($arg: $type),*) $(-> $out)? { body::<true>($($arg),*) }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            fn avx2($($arg: $type),*) $(-> $out)? { body::<true>($($arg),*) }
+            fn avx2$(<$life>)?($($arg: $type),*) $(-> $out)? { body::<true>($($arg),*) }
 
             #[cfg(target_arch = "x86_64")]
             match $crate::simd::level() {

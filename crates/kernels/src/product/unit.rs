@@ -1,6 +1,7 @@
 //! What operands are made of: 32 bits that one multiply-add reads.
 
-use crate::rows::{as_units, for_overwrite};
+use crate::fresh::{Plain, cast, cast_mut, cast_vec};
+use crate::rows::for_overwrite;
 use crate::simd::{native_bf16, simd};
 use rayon::prelude::*;
 
@@ -20,7 +21,7 @@ pub enum Precision {
 pub struct Pair(u32);
 
 /// 32 bits of an operand: an `f32`, or a [`Pair`].
-pub trait Unit: Copy + Default + Send + Sync + sealed::Sealed + 'static {
+pub trait Unit: Plain {
     /// Elements of the inner dimension in a unit.
     const DEPTH: usize;
 
@@ -78,8 +79,7 @@ pub trait Unit: Copy + Default + Send + Sync + sealed::Sealed + 'static {
 
     /// Scratch as units.
     fn from_floats_mut(floats: &mut [f32]) -> &mut [Self] {
-        // SAFETY: a sealed trait; both units have the size and alignment of `f32`, and any bits are valid for both.
-        unsafe { as_units(floats) }
+        cast_mut(floats)
     }
 }
 
@@ -96,6 +96,12 @@ impl Saved {
     /// Room for so many units.
     pub(crate) fn of_units(units: usize) -> Self {
         Self(for_overwrite(units))
+    }
+
+    /// Of units that were written.
+    #[allow(dead_code)]
+    pub(crate) fn from_units<U: Unit>(units: Vec<U>) -> Self {
+        Self(cast_vec(units))
     }
 
     /// Whether nothing was kept.
@@ -121,21 +127,16 @@ impl Saved {
     /// The units, in the precision that they were written in.
     #[must_use]
     pub fn units<U: Unit>(&self) -> &[U] {
-        // SAFETY: a sealed trait; both units have the size and alignment of `u32`, and any bits are valid for both.
-        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len()) }
+        cast(&self.0)
     }
 
     pub(crate) fn units_mut<U: Unit>(&mut self) -> &mut [U] {
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len()) }
+        cast_mut(&mut self.0)
     }
 }
 
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for f32 {}
-    impl Sealed for super::Pair {}
-}
+// SAFETY: a `u32`, transparently, and any two bf16 are a pair.
+unsafe impl Plain for Pair {}
 
 impl Unit for f32 {
     const DEPTH: usize = 1;

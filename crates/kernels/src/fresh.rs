@@ -1,0 +1,460 @@
+//! Fresh memory, written before it is read.
+//!
+//! Clearing a kernel's output first would take as long as some kernels spend on it, and to read unwritten memory is undefined, whatever
+//! the type. Fresh memory is therefore a slice of `MaybeUninit`, and becomes values in one way: what writes a part returns that part as
+//! a slice of values. [`whole`], [`chunks`] and [`tiles`] hand out every part once, and check that the same part came back, written.
+//! A function that writes fresh memory therefore has the type `fn(.., &mut [MaybeUninit<T>]) -> &mut [T]`; [`Unwritten`] has the smallest
+//! of them, and [`Out`] is for those that write over values too. [`Scattered`] is for parts that do not follow one another.
+
+#![allow(dead_code)]
+
+use crate::rows::in_order;
+use rayon::prelude::*;
+use std::marker::PhantomData;
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::ops::{Deref, DerefMut};
+use std::slice::SliceIndex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Values of 32 bits, of which any bits are one. Sealed: this module is private to the crate.
+///
+/// # Safety
+/// Implementors have the size and the alignment of `u32`, no padding, and take any bits that were written as a value.
+pub unsafe trait Plain: Copy + Default + Send + Sync + 'static {}
+
+// SAFETY: 32 bits without padding, and every pattern of them is a value.
+unsafe impl Plain for f32 {}
+// SAFETY: as above.
+unsafe impl Plain for u32 {}
+// SAFETY: as above.
+unsafe impl Plain for i32 {}
+
+/// Values as other values of 32 bits: the same bits.
+pub(crate) fn cast<T: Plain, V: Plain>(values: &[T]) -> &[V] {
+    const { assert!(size_of::<T>() == size_of::<V>() && align_of::<T>() == align_of::<V>()) };
+    // SAFETY: both are plain: one size and alignment, and any written bits are a value.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) }
+}
+
+/// [`cast`] to write to.
+pub(crate) fn cast_mut<T: Plain, V: Plain>(values: &mut [T]) -> &mut [V] {
+    const { assert!(size_of::<T>() == size_of::<V>() && align_of::<T>() == align_of::<V>()) };
+    // SAFETY: as in `cast`; what is written through either is a value of the other.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
+}
+
+/// [`cast`] of a vector.
+pub(crate) fn cast_vec<T: Plain, V: Plain>(values: Vec<T>) -> Vec<V> {
+    const { assert!(size_of::<T>() == size_of::<V>() && align_of::<T>() == align_of::<V>()) };
+    let mut values = ManuallyDrop::new(values);
+    let (start, length, capacity) = (values.as_mut_ptr(), values.len(), values.capacity());
+    // SAFETY: the parts of a vector that is not used again; the memory has one layout for both, and its values are values of `V`.
+    unsafe { Vec::from_raw_parts(start.cast(), length, capacity) }
+}
+
+/// Places to write values to, fresh or not: for functions that are used on both. Nothing but values can be put there.
+pub(crate) struct Out<'a, T>(&'a mut [MaybeUninit<T>]);
+
+impl<'a, T: Plain> Out<'a, T> {
+    /// Over values.
+    #[inline(always)]
+    pub(crate) fn over(values: &'a mut [T]) -> Self {
+        // SAFETY: `MaybeUninit<T>` has the layout of `T`, and the methods put only values there.
+        Self(unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) })
+    }
+
+    /// Into fresh memory.
+    #[inline(always)]
+    pub(crate) fn fresh(places: &'a mut [MaybeUninit<T>]) -> Self {
+        Self(places)
+    }
+
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Some of the places.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    #[inline(always)]
+    pub(crate) fn part(&mut self, range: impl SliceIndex<[MaybeUninit<T>], Output = [MaybeUninit<T>]>) -> Out<'_, T> {
+        Out(&mut self.0[range])
+    }
+
+    /// The places in parts of `length`, the last maybe shorter.
+    #[inline(always)]
+    pub(crate) fn chunks(&mut self, length: usize) -> impl Iterator<Item = Out<'_, T>> {
+        self.0.chunks_mut(length).map(Out)
+    }
+
+    /// As many values as there are places.
+    ///
+    /// # Panics
+    /// If there are more or fewer.
+    #[inline(always)]
+    pub(crate) fn copy(&mut self, values: &[T]) {
+        self.0.write_copy_of_slice(values);
+    }
+
+    #[inline(always)]
+    pub(crate) fn fill(&mut self, value: T) {
+        self.0.fill(MaybeUninit::new(value));
+    }
+
+    #[inline(always)]
+    pub(crate) fn put(&mut self, at: usize, value: T) {
+        self.0[at].write(value);
+    }
+
+    /// Values from the first place on, as long as there are both.
+    #[inline(always)]
+    pub(crate) fn put_all(&mut self, values: impl IntoIterator<Item = T>) {
+        for (place, value) in self.0.iter_mut().zip(values) {
+            place.write(value);
+        }
+    }
+
+    /// The first place, for vector instructions, which store values there and do not read.
+    #[inline(always)]
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
+        self.0.as_mut_ptr().cast()
+    }
+}
+
+/// The smallest functions that write fresh memory.
+pub(crate) trait Unwritten<T> {
+    /// Zeros: for what is only added to. Of a part that fits the first caches this costs little, since it is written there again.
+    fn cleared(&mut self) -> &mut [T];
+
+    /// One value for each place.
+    ///
+    /// # Panics
+    /// If there are too few values.
+    fn written(&mut self, values: impl IntoIterator<Item = T>) -> &mut [T];
+
+    /// Row by row: `write` gets the number of a row and its place.
+    ///
+    /// # Panics
+    /// If these are no whole rows, or `write` returns another slice.
+    fn rows_written(&mut self, width: usize, write: impl FnMut(usize, &mut [MaybeUninit<T>]) -> &mut [T]) -> &mut [T];
+}
+
+impl<T: Plain> Unwritten<T> for [MaybeUninit<T>] {
+    #[inline(always)]
+    fn cleared(&mut self) -> &mut [T] {
+        self.fill(MaybeUninit::new(T::default()));
+        // SAFETY: all were just written.
+        unsafe { self.assume_init_mut() }
+    }
+
+    #[inline(always)]
+    fn written(&mut self, values: impl IntoIterator<Item = T>) -> &mut [T] {
+        let mut count = 0;
+        for (place, value) in self.iter_mut().zip(values) {
+            place.write(value);
+            count += 1;
+        }
+        assert_eq!(count, self.len(), "a value for each place");
+        // SAFETY: so many were just written, from the first on.
+        unsafe { self.assume_init_mut() }
+    }
+
+    #[inline(always)]
+    fn rows_written(
+        &mut self,
+        width: usize,
+        mut write: impl FnMut(usize, &mut [MaybeUninit<T>]) -> &mut [T],
+    ) -> &mut [T] {
+        assert!(self.is_empty() || (width > 0 && self.len().is_multiple_of(width)), "whole rows");
+        for (row, place) in self.chunks_exact_mut(width.max(1)).enumerate() {
+            let given = Given::new(place);
+            given.check(write(row, place));
+        }
+        // SAFETY: every row came back as values, and rows are all there is.
+        unsafe { self.assume_init_mut() }
+    }
+}
+
+/// A part that was handed out.
+struct Given<T> {
+    start: *const T,
+    length: usize,
+}
+
+impl<T> Given<T> {
+    #[inline(always)]
+    fn new(part: &[MaybeUninit<T>]) -> Self {
+        Self { start: part.as_ptr().cast(), length: part.len() }
+    }
+
+    /// A slice of values is written; the same place and length say that it is the part.
+    #[inline(always)]
+    fn check(&self, written: &[T]) {
+        assert!(written.as_ptr() == self.start && written.len() == self.length, "another part than was given");
+    }
+}
+
+/// Fresh memory of some length.
+pub(crate) struct Fresh<T>(Vec<MaybeUninit<T>>);
+
+impl<T: Plain> Fresh<T> {
+    pub(crate) fn new(length: usize) -> Self {
+        let mut memory = Vec::with_capacity(length);
+        // SAFETY: the capacity is there, and `MaybeUninit` need not be written.
+        unsafe { memory.set_len(length) };
+        Self(memory)
+    }
+
+    /// The values.
+    ///
+    /// # Safety
+    /// Each must have been written.
+    pub(crate) unsafe fn assume_written(self) -> Vec<T> {
+        let mut memory = ManuallyDrop::new(self.0);
+        let (start, length, capacity) = (memory.as_mut_ptr(), memory.len(), memory.capacity());
+        // SAFETY: the parts of a vector that is not used again; `MaybeUninit<T>` has the layout of `T`, and all are written, as the caller
+        // promises.
+        unsafe { Vec::from_raw_parts(start.cast(), length, capacity) }
+    }
+}
+
+impl<T> Deref for Fresh<T> {
+    type Target = [MaybeUninit<T>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Fresh<T> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+/// So many values, which `write` writes and returns.
+///
+/// # Panics
+/// If it returns another slice.
+pub(crate) fn whole<T: Plain>(length: usize, write: impl FnOnce(&mut [MaybeUninit<T>]) -> &mut [T]) -> Vec<T> {
+    let mut fresh = Fresh::new(length);
+    let given = Given::new(&fresh);
+    given.check(write(&mut fresh));
+    // SAFETY: all of it came back as values.
+    unsafe { fresh.assume_written() }
+}
+
+/// Zeros, written in parallel.
+pub(crate) fn cleared<T: Plain>(length: usize) -> Vec<T> {
+    chunks(length, 1 << 16, |_, part| part.cleared())
+}
+
+/// So many values, written in parallel in chunks of `chunk` of them: `write` gets the number of a chunk and its place.
+///
+/// # Panics
+/// If `chunk` is 0 while there is something to write, or `write` returns another slice.
+pub(crate) fn chunks<T: Plain>(
+    length: usize,
+    chunk: usize,
+    write: impl Fn(usize, &mut [MaybeUninit<T>]) -> &mut [T] + Sync,
+) -> Vec<T> {
+    let [values] = chunks_of([length], [chunk], |number, [part]| [write(number, part)]);
+    values
+}
+
+/// [`chunks`] of several vectors, equally many of each: a task writes one of each.
+///
+/// # Panics
+/// As [`chunks`], and if there are not as many chunks of each.
+pub(crate) fn chunks_of<T: Plain, const N: usize>(
+    lengths: [usize; N],
+    chunk: [usize; N],
+    write: impl for<'a> Fn(usize, [&'a mut [MaybeUninit<T>]; N]) -> [&'a mut [T]; N] + Sync,
+) -> [Vec<T>; N] {
+    let mut fresh = lengths.map(Fresh::<T>::new);
+    let count = |n: usize| if lengths[n] == 0 { 0 } else { lengths[n].div_ceil(chunk[n]) };
+    let tasks = (0..N).map(count).max().unwrap_or(0);
+    assert!((0..N).all(|n| count(n) == tasks), "as many chunks of each of {lengths:?}");
+    let mut rest: [&mut [MaybeUninit<T>]; N] = fresh.each_mut().map(|fresh| &mut **fresh);
+    let parts: Vec<[&mut [MaybeUninit<T>]; N]> = (0..tasks)
+        .map(|_| {
+            let mut n = 0;
+            rest.each_mut().map(|rest| {
+                let here = chunk[n].min(rest.len());
+                n += 1;
+                rest.split_off_mut(..here).unwrap_or_default()
+            })
+        })
+        .collect();
+    parts.into_par_iter().enumerate().for_each(|(number, parts)| {
+        let given = parts.each_ref().map(|part| Given::new(part));
+        let written = write(number, parts);
+        given.iter().zip(&written).for_each(|(given, written)| given.check(written));
+    });
+    // SAFETY: chunks are all there is, and each came back as values.
+    fresh.map(|fresh| unsafe { fresh.assume_written() })
+}
+
+/// Rows of `width` values, written tile by tile by threads that take the next one when they are free (see [`in_order`]): `write` gets
+/// the place of a tile, whose rows `heights` gives, and one of `tasks`. What it returns beside the tile comes back in the order of tiles.
+///
+/// # Panics
+/// If there are fewer tasks than tiles, or `write` returns another slice.
+pub(crate) fn tiles<T: Plain, A: Send, R: Send>(
+    heights: &[usize],
+    width: usize,
+    tasks: impl Iterator<Item = A> + Send,
+    write: impl Fn(&mut [MaybeUninit<T>], A) -> (&mut [T], R) + Sync,
+) -> (Vec<T>, Vec<R>) {
+    let mut fresh = Fresh::new(heights.iter().sum::<usize>() * width);
+    let parts = crate::rows::tiles_mut(&mut fresh, heights, width);
+    let results = in_order(parts.zip(tasks), |(part, task)| {
+        let given = Given::new(part);
+        let (written, result) = write(part, task);
+        given.check(written);
+        result
+    });
+    assert_eq!(results.len(), heights.len(), "a task for each tile");
+    // SAFETY: tiles are all there is, and each came back as values.
+    (unsafe { fresh.assume_written() }, results)
+}
+
+/// Fresh memory whose parts tasks write in any order and place.
+pub(crate) struct Scattered<'a, T> {
+    start: *mut MaybeUninit<T>,
+    length: usize,
+    written: AtomicUsize,
+    lent: PhantomData<&'a mut Fresh<T>>,
+}
+
+// SAFETY: tasks get parts that never overlap, as they promise, and nothing else of it is shared but a count.
+unsafe impl<T: Send> Sync for Scattered<'_, T> {}
+
+impl<T: Plain> Scattered<'_, T> {
+    /// `work` has tasks [write](Scattered::write) the parts of a vector of `length` values.
+    ///
+    /// # Panics
+    /// If they did not write all of it.
+    pub(crate) fn collect<R>(length: usize, work: impl FnOnce(&Scattered<'_, T>) -> R) -> (Vec<T>, R) {
+        let mut fresh = Fresh::new(length);
+        let start = fresh.as_mut_ptr();
+        let all = Scattered { start, length, written: AtomicUsize::new(0), lent: PhantomData };
+        let result = work(&all);
+        assert_eq!(all.written.into_inner(), length, "values written");
+        // SAFETY: each part that was counted came back as values, and no two overlap: as many places as there are hold values.
+        (unsafe { fresh.assume_written() }, result)
+    }
+
+    /// The `length` values from `start` on, which `write` writes and returns.
+    ///
+    /// # Panics
+    /// If they lie outside, or `write` returns another slice.
+    ///
+    /// # Safety
+    /// No place may be in two parts, not even one after the other.
+    pub(crate) unsafe fn write<R>(
+        &self,
+        start: usize,
+        length: usize,
+        write: impl FnOnce(&mut [MaybeUninit<T>]) -> (&mut [T], R),
+    ) -> R {
+        let fits = self.length.checked_sub(start).is_some_and(|left| length <= left);
+        assert!(fits, "{length} values at {start} of {}", self.length);
+        // SAFETY: inside the memory, which outlives this; nobody else has this part, as the caller promises.
+        let part = unsafe { std::slice::from_raw_parts_mut(self.start.add(start), length) };
+        let given = Given::new(part);
+        let (written, result) = write(part);
+        given.check(written);
+        self.written.fetch_add(length, Ordering::Relaxed);
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_put_together() {
+        let one: Vec<u32> = whole(5, |out| out.written(10..));
+        assert_eq!(one, [10, 11, 12, 13, 14]);
+        let number = |n: usize| n as f32;
+        let values: Vec<f32> = chunks(7, 3, |n, out| out.rows_written(1, |i, out| out.written([number(3 * n + i)])));
+        assert_eq!(values, (0..7).map(number).collect::<Vec<_>>());
+        let [a, b] = chunks_of([4, 2], [2, 1], |n, [a, b]| [a.written([n as i32; 2]), b.written([n as i32 + 7])]);
+        assert_eq!((a, b), (vec![0, 0, 1, 1], vec![7, 8]));
+        let (rows, sums) = tiles(&[2, 1], 2, 5u32.., |out, task| (out.written(task..), task));
+        assert_eq!((rows, sums), (vec![5, 6, 7, 8, 6, 7], vec![5, 6]));
+        assert_eq!(cleared::<f32>(100_000), vec![0.0; 100_000]);
+        assert!(chunks::<f32>(0, 0, |_, out| out.cleared()).is_empty());
+    }
+
+    #[test]
+    fn scattered_parts_are_put_together() {
+        let (values, ()) = Scattered::<u32>::collect(90, |all| {
+            (0..30u32).into_par_iter().for_each(|n| {
+                let start = (n as usize * 7 % 30) * 3;
+                // SAFETY: multiples of 7 modulo 30 are all different.
+                unsafe { all.write(start, 3, |out| (out.written([start as u32; 3]), ())) };
+            });
+        });
+        assert_eq!(values, (0..90).map(|i| i / 3 * 3).collect::<Vec<u32>>());
+    }
+
+    #[test]
+    #[should_panic(expected = "values written")]
+    fn a_part_that_nobody_writes_is_noticed() {
+        // SAFETY: one part.
+        Scattered::<u32>::collect(4, |all| unsafe { all.write(1, 3, |out| (out.cleared(), ())) });
+    }
+
+    #[test]
+    #[should_panic(expected = "values at 18446744073709551615 of 4")]
+    fn a_part_outside_is_refused() {
+        // SAFETY: one part.
+        Scattered::<u32>::collect(4, |all| unsafe { all.write(usize::MAX, 2, |out| (out.cleared(), ())) });
+    }
+
+    #[test]
+    fn values_are_put_over_values_and_into_fresh_memory() {
+        fn put(mut out: Out<u32>) {
+            out.part(..1).fill(1);
+            out.put(1, 2);
+            out.chunks(2).nth(1).unwrap().copy(&[3, 4]);
+            out.part(4..).put_all(5..);
+        }
+        let mut values = vec![0; 6];
+        put(Out::over(&mut values));
+        let mut fresh = Fresh::new(6);
+        put(Out::fresh(&mut fresh));
+        // SAFETY: `put` writes six values.
+        assert_eq!((values, unsafe { fresh.assume_written() }), (vec![1, 2, 3, 4, 5, 6], vec![1, 2, 3, 4, 5, 6]));
+        assert_eq!(cast_vec::<u32, f32>(vec![0x3F80_0000; 3]), [1.0; 3]);
+    }
+
+    #[test]
+    #[should_panic(expected = "another part than was given")]
+    fn half_a_part_is_not_all_of_it() {
+        chunks::<f32>(8, 4, |_, out| out[..2].cleared());
+    }
+
+    #[test]
+    #[should_panic(expected = "another part than was given")]
+    fn other_values_do_not_stand_for_it() {
+        whole::<u32>(3, |_| &mut []);
+    }
+
+    #[test]
+    #[should_panic(expected = "a value for each place")]
+    fn too_few_values_are_refused() {
+        whole::<u32>(3, |out| out.written([1, 2]));
+    }
+
+    #[test]
+    #[should_panic(expected = "a task for each tile")]
+    fn a_tile_without_a_task_is_refused() {
+        tiles::<u32, _, _>(&[1, 1], 1, std::iter::once(3), |out, task| (out.written([task]), ()));
+    }
+}
