@@ -75,6 +75,7 @@ fn chain(error: &anyhow::Error) -> String {
 fn is_interrupted(error: &anyhow::Error) -> bool {
     use vqdna::transcode::TranscodeError;
     matches!(error.downcast_ref::<TranscodeError>(), Some(TranscodeError::Interrupted))
+        || error.is::<vqdna::infer::Interrupted>()
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
