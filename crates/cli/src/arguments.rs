@@ -124,7 +124,7 @@ pub struct Compute {
     #[arg(long, default_value = "cpu", env = "VQDNA_DEVICE")]
     pub device: String,
     /// Threads for CPU work. Default: what Slurm grants, else all cores.
-    #[arg(long, short = 't')]
+    #[arg(long, short = 't', visible_short_alias = '@')]
     pub threads: Option<usize>,
 }
 
@@ -218,7 +218,7 @@ impl RunArgs {
         Ok(device)
     }
 
-    /// Runs a stage of `steps` steps with a bar on stderr, until it ends or Ctrl-C is pressed.
+    /// Runs a stage of `steps` steps with a bar on stderr, until it ends or a signal stops it.
     pub fn start<T>(
         &self,
         label: &'static str,
@@ -227,7 +227,8 @@ impl RunArgs {
         steps: u64,
         stage: impl FnOnce(Job, &mut dyn StageObserver) -> Result<T>,
     ) -> Result<T> {
-        let stop = interrupt::listen()?;
+        // While inputs are read there is nothing to keep: a signal ends the program. The observer listens once there is.
+        interrupt::makes(&self.output);
         let command_line: Vec<String> = std::env::args().collect();
         let mut progress = StageProgress::new(label, steps, self.resume);
         let job = Job {
@@ -237,10 +238,8 @@ impl RunArgs {
             device,
             resume: self.resume,
             command_line: &command_line,
-            stop,
+            stop: interrupt::flag(),
         };
-        let finished = stage(job, &mut progress);
-        progress.finish();
-        finished
+        stage(job, &mut progress)
     }
 }

@@ -1,6 +1,7 @@
 //! The program `vqdna`: learned vocabularies for genomes, from FASTA to codes and back.
 //!
-//! Data go to stdout, messages to stderr. Exit code 0: done; 1: it ran but failed its own check; 2: it could not run.
+//! Data go to stdout, messages to stderr. Exit code 0: done; 1: it ran but failed its own check; 2: it could not run; 129, 130 or 143:
+//! a signal stopped it.
 
 #![allow(clippy::exit, reason = "the program exits; libraries return")]
 
@@ -14,10 +15,10 @@ macro_rules! data {
     };
 }
 
-/// Prints a line for a person. Work goes on when nobody listens any more.
+/// Prints a line for a person; see [`progress::say`].
 macro_rules! message {
     ($($format:tt)*) => {
-        drop(std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($format)*))))
+        $crate::progress::say(&format!($($format)*))
     };
 }
 
@@ -30,6 +31,7 @@ mod memory;
 mod output;
 mod plot;
 mod progress;
+mod sample;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -44,14 +46,17 @@ const COULD_NOT_RUN: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = commands::Cli::parse();
-    match commands::run(cli) {
+    let outcome = interrupt::install().and_then(|()| commands::run(cli));
+    interrupt::give_way();
+    match outcome {
         Ok(commands::Verdict::Passed) => ExitCode::SUCCESS,
         Ok(commands::Verdict::Failed) => ExitCode::from(FAILED_CHECK),
         // The reader of our output has seen enough: `vqdna tokenize … | head`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) if is_interrupted(&error) => {
-            message!("stopped; nothing was written");
-            ExitCode::from(interrupt::EXIT_CODE)
+            let stopped = error.downcast_ref::<interrupt::Stopped>();
+            message!("{}", stopped.map_or_else(interrupt::stopped, interrupt::Stopped::to_string));
+            ExitCode::from(interrupt::exit_code())
         }
         Err(error) => {
             message!("error: {}", chain(&error));
@@ -75,7 +80,7 @@ fn chain(error: &anyhow::Error) -> String {
 fn is_interrupted(error: &anyhow::Error) -> bool {
     use vqdna::transcode::TranscodeError;
     matches!(error.downcast_ref::<TranscodeError>(), Some(TranscodeError::Interrupted))
-        || error.is::<vqdna::infer::Interrupted>()
+        || error.downcast_ref::<interrupt::Stopped>().is_some()
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -5,11 +5,16 @@ use vqdna::objective::Measures;
 use vqdna::run::stage::Finished;
 use vqdna::train::Ending;
 
-/// Prints the final measures as a table, or how to go on.
+use crate::interrupt::Stopped;
+
+/// Prints the final measures as a table.
+///
+/// # Errors
+/// [`Stopped`] if the run was; it says how to go on.
 pub fn print_finished(finished: &Finished) -> Result<()> {
     if let Ending::Interrupted(steps) = finished.ending {
-        message!("stopped after {steps} steps; go on with the same command and --resume");
-        return Ok(());
+        let steps = if steps == 1 { "1 step".to_owned() } else { format!("{steps} steps") };
+        return Err(Stopped(format!("stopped after {steps}; go on with the same command and --resume")).into());
     }
     if finished.measures.is_empty() {
         message!("note: no window is held out, so nothing was measured; see `data.split` of the config");

@@ -16,6 +16,7 @@ pub enum Output {
 impl Output {
     /// Begins a file, or for `-` standard output.
     pub fn create(path: &Path) -> Result<Self> {
+        note_stream(path);
         if path == Path::new("-") {
             return Ok(Self::Stdout(BufWriter::new(io::stdout().lock())));
         }
@@ -31,6 +32,14 @@ impl Output {
                 file.keep().map(drop).with_context(|| format!("cannot write to {}", path.display()))
             }
         }
+    }
+}
+
+/// Says what a program that is stopped leaves, if `path` is standard output, a pipe or a device: a part, where a file would be whole or
+/// not there.
+pub fn note_stream(path: &Path) {
+    if path == Path::new("-") || (path.exists() && !path.is_file()) {
+        crate::interrupt::leaves("the output is not whole");
     }
 }
 

@@ -6,4 +6,6 @@ mod finetune;
 mod mxdna;
 mod pipeline;
 mod program;
+mod quickstart;
 mod reports;
+mod signals;

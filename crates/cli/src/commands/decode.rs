@@ -13,10 +13,13 @@ use super::Verdict;
 use super::tokenize::at_least_one;
 use crate::arguments::{Compute, check_output};
 use crate::interrupt;
-use crate::progress::bases_bar;
+use crate::output::note_stream;
+use crate::progress::Progress;
 
 /// Turn codes back into bases, and measure how many are right.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(after_help = "Examples:\n\
+    \x20 vqdna decode runs/lambda lambda.parquet -o restored.fa --original examples/data/lambda.fa")]
 pub struct Args {
     /// Folder of the vocabulary, or of a model with one inside.
     #[arg(value_name = "MODEL")]
@@ -44,7 +47,6 @@ const ORIGINAL_MEMORY: u64 = 1_000_000_000;
 pub fn run(args: &Args) -> Result<Verdict> {
     let device = args.compute.open()?;
     let vocabulary = Vocabulary::load(&args.model, &device)?;
-    interrupt::listen()?;
     let decoded = decode(args, &vocabulary, &device)?;
     message!("{} bases decoded", decoded.bases);
     if !args.original.is_empty() && decoded.compared == 0 {
@@ -65,9 +67,11 @@ pub fn decode(args: &Args, vocabulary: &Vocabulary, device: &burn::prelude::Devi
         paths => Some(Corpus::read(paths, Policy::default(), ORIGINAL_MEMORY)?),
     };
     let job = Decode { vocabulary, device, chunk: args.chunk };
-    let bar = bases_bar(None, "decoding");
+    interrupt::listen()?;
+    note_stream(&args.output);
+    let shown = Progress::new("decoding", "bases", None);
     let progress = &mut |bases| {
-        bar.set_position(bases);
+        shown.set(bases);
         interrupt::go_on()
     };
     let mut decode_to = |output: &mut dyn Write| job.run(&args.codes, original.as_ref(), output, progress);
@@ -80,6 +84,6 @@ pub fn decode(args: &Args, vocabulary: &Vocabulary, device: &burn::prelude::Devi
         file.keep().with_context(place)?;
         decoded
     };
-    bar.finish_and_clear();
+    drop(shown);
     Ok(decoded)
 }

@@ -10,6 +10,8 @@ use crate::arguments::Compute;
 
 /// Turn a published checkpoint into a model folder.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(after_help = "Examples:\n\
+    \x20 vqdna import mxdna published/model.safetensors -o runs/published")]
 pub struct Args {
     #[command(subcommand)]
     layout: Layout,
@@ -43,6 +45,8 @@ pub fn run(args: &Args) -> Result<Verdict> {
     ensure!(!is_taken, "{} already holds files; choose another folder", args.output.display());
     let device = args.compute.open()?;
     let imported = read_mxdna(&args.weights, args.config.as_deref(), &device)?;
+    // The folder is whole or not there: a signal waits for the second that this takes.
+    crate::interrupt::listen_and_wait();
     let command_line: Vec<String> = std::env::args().collect();
     save_mxdna(&args.output, &args.weights, &imported, &command_line)?;
     for name in &imported.unused {

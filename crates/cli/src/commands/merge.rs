@@ -7,9 +7,15 @@ use vqdna_data::codes;
 
 use super::Verdict;
 use crate::arguments::check_output;
+use crate::output::note_stream;
+use crate::progress::Progress;
 
 /// Join shards of codes, in order, into the file that one run without shards would have written.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(after_help = "Examples:\n\
+    \x20 vqdna tokenize runs/lambda examples/data/lambda.fa --shard 1/2 -o part1.parquet\n\
+    \x20 vqdna tokenize runs/lambda examples/data/lambda.fa --shard 2/2 -o part2.parquet\n\
+    \x20 vqdna merge part1.parquet part2.parquet -o lambda.parquet")]
 pub struct Args {
     /// Files of codes in the order of their shards.
     #[arg(required = true, value_name = "CODES")]
@@ -22,7 +28,10 @@ pub struct Args {
 /// Merges.
 pub fn run(args: &Args) -> Result<Verdict> {
     check_output(&args.output, &args.shards)?;
-    let written = codes::merge(&args.shards, &args.output)?;
+    note_stream(&args.output);
+    let progress = Progress::new("merging", "bases", None);
+    let written = codes::merge_with_progress(&args.shards, &args.output, &mut |bases| progress.add(bases))?;
+    drop(progress);
     message!("{} bases in {} rows", written.bases, written.rows);
     Ok(Verdict::Passed)
 }

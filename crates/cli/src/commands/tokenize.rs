@@ -8,7 +8,7 @@ use std::time::Instant;
 use vqdna::folder::{ModelConfig, Vocabulary};
 use vqdna::infer::input::Input;
 use vqdna::infer::units::{Cutter, Unit};
-use vqdna::infer::{Execution, Sequence, Windows};
+use vqdna::infer::{Budget, Sequence, Windows};
 use vqdna::ops;
 use vqdna::tokenizer::mxdna::UnitSpan;
 use vqdna::transcode::encode::{Tokenize, Tokenized};
@@ -19,14 +19,19 @@ use vqdna_data::segment::Policy;
 use super::{Verdict, units};
 use crate::arguments::{Compute, PrecisionName, Strands, check_output};
 use crate::interrupt;
-use crate::output::Output;
-use crate::progress::{bases_bar, describe};
+use crate::output::{Output, note_stream};
+use crate::progress::{Progress, describe};
+use crate::sample;
 
 /// Turn FASTA into codes: one code for each base and level. Or, with an MxDNA model, into the units that it cuts sequences into, as BED.
 ///
 /// Codes are those of the whole sequence in one piece, whatever --chunk, --batch, --shard and --threads. Units are cut in windows of
 /// --window bases, each with as much around its middle half as --window allows.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(after_help = "Examples:\n\
+    \x20 vqdna tokenize runs/lambda examples/data/lambda.fa -o lambda.parquet\n\
+    \x20 vqdna tokenize runs/lambda examples/data/lambda.fa -o - --region 'gi|9626243|ref|NC_001416.1|:1-100'\n\
+    \x20 vqdna tokenize runs/mxdna examples/data/lambda.fa -o units.bed")]
 pub struct Args {
     /// Folder of the vocabulary, of a model with one inside, or of an MxDNA model.
     #[arg(value_name = "MODEL")]
@@ -132,30 +137,27 @@ fn cut(args: &Args, device: &burn::prelude::Device) -> Result<Verdict> {
     // With this line, IGV shows the parts of a name as fields.
     writeln!(output, "#gffTags")?;
     writeln!(output, "# vqdna {}, model {}", env!("CARGO_PKG_VERSION"), cutter.digest)?;
-    let bar = bases_bar(None, "cutting");
+    let progress = Progress::new("cutting", "bases", sample::bases(&args.inputs));
     let (mut bases, mut count) = (0, 0_u64);
-    let poll = |_| interrupt::go_on();
-    let execution = Execution::on(device).polling(&poll);
     for input in &args.inputs {
         Input::Genome(input.clone()).read(|sequences| -> Result<()> {
             ops::with_precision(precision, || {
-                for unit in cutter.cut(&sequences, windows, execution) {
-                    let Unit { sequence, span } = unit?;
+                for Unit { sequence, span } in cutter.cut(&sequences, windows, Budget::default(), device) {
                     let Sequence { id, first, .. } = &sequences[sequence];
                     writeln!(output, "{}", bed_line(id, first, &span, cutter.sizes()))?;
                     count += 1;
                     if span.bases.start % 4096 < 16 {
-                        bar.set_position(bases + span.bases.start as u64);
+                        progress.set(bases + span.bases.start as u64);
                         interrupt::check()?;
                     }
                 }
                 bases += sequences.iter().map(|sequence| sequence.first.len() as u64).sum::<u64>();
-                bar.set_position(bases);
+                progress.set(bases);
                 interrupt::check()
             })
         })?;
     }
-    bar.finish_and_clear();
+    drop(progress);
     output.finish()?;
     let seconds = begun.elapsed().as_secs_f64();
     let mean = bases as f64 / count.max(1) as f64;
@@ -186,6 +188,16 @@ fn colour(size: usize, longest: usize) -> [u8; 3] {
     std::array::from_fn(|i| (STOPS[stop][i] + part * (STOPS[stop + 1][i] - STOPS[stop][i])).round() as u8)
 }
 
+/// About how many bases there are to tokenize, where that is known.
+fn total(args: &Args) -> Option<u64> {
+    if args.region.is_some() {
+        return None;
+    }
+    let strands = if args.strand == Strands::Both { 2 } else { 1 };
+    let shards = args.shard.map_or(1, |shard| shard.count);
+    Some(strands * sample::bases(&args.inputs)? / shards)
+}
+
 /// Tokenizes into the output file.
 pub fn tokenize(args: &Args, vocabulary: &Vocabulary, device: &burn::prelude::Device) -> Result<Tokenized> {
     use vqdna::transcode::TranscodeError as E;
@@ -209,16 +221,17 @@ pub fn tokenize(args: &Args, vocabulary: &Vocabulary, device: &burn::prelude::De
         precision: args.precision.on(device)?,
     };
     let mut writer = Writer::create(&args.output, &job.header(args.shard))?;
-    let bar = bases_bar(None, "tokenizing");
+    note_stream(&args.output);
+    let shown = Progress::new("tokenizing", "bases", total(args));
     let progress = &mut |bases| {
-        bar.set_position(bases);
+        shown.set(bases);
         interrupt::go_on()
     };
     let done = match &args.region {
         Some(region) => job.region(&args.inputs[0], region, &mut writer, progress),
         None => job.files(&args.inputs, args.shard, &mut writer, progress),
     };
-    bar.finish_and_clear();
+    drop(shown);
     let done = done?;
     writer.finish()?;
     Ok(done)

@@ -17,6 +17,19 @@ use super::{Header, Reader, ShardNumber, Writer, Written};
 /// order, numbered shards are mixed with whole files, a row does not follow the row before it across all shards, or
 /// a file cannot be read or written. Then `out` is left as it was.
 pub fn merge(shards: &[PathBuf], out: &Path) -> Result<Written, CodesError> {
+    merge_with_progress(shards, out, &mut |_| {})
+}
+
+/// As [`merge`]; calls `progress` after each row with the number of its bases.
+///
+/// # Errors
+///
+/// As [`merge`].
+pub fn merge_with_progress(
+    shards: &[PathBuf],
+    out: &Path,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Written, CodesError> {
     let (Some(first), Some(last)) = (shards.first(), shards.last()) else {
         return Err(CodesError::NoShards { out: out.into() });
     };
@@ -25,14 +38,14 @@ pub fn merge(shards: &[PathBuf], out: &Path) -> Result<Written, CodesError> {
     check_number(first, 1, number, number)?;
     let whole = without_number(reader.header());
     let mut writer = Writer::create(out, &whole)?;
-    append(&mut writer, reader, first)?;
+    append(&mut writer, reader, first, progress)?;
     for (index, shard) in (1..).zip(shards).skip(1) {
         let reader = Reader::open(shard)?;
         if without_number(reader.header()) != whole {
             return Err(CodesError::OtherModel { path: shard.clone(), first: first.clone() });
         }
         check_number(shard, index, number, reader.header().shard)?;
-        append(&mut writer, reader, shard)?;
+        append(&mut writer, reader, shard, progress)?;
     }
     check_count(last, shards.len() as u64, number)?;
     writer.finish()
@@ -68,9 +81,11 @@ fn check_count(last: &Path, files: u64, first: Option<ShardNumber>) -> Result<()
     }
 }
 
-fn append(writer: &mut Writer, reader: Reader, shard: &Path) -> Result<(), CodesError> {
+fn append(writer: &mut Writer, reader: Reader, shard: &Path, progress: &mut dyn FnMut(u64)) -> Result<(), CodesError> {
     for row in reader {
-        writer.write_from(&row?, shard)?;
+        let row = row?;
+        writer.write_from(&row, shard)?;
+        progress(row.end - row.start);
     }
     Ok(())
 }

@@ -60,7 +60,7 @@ use std::sync::Arc;
 use crate::span::Strand;
 
 pub use error::{CodesError, Fault, Place};
-pub use merge::merge;
+pub use merge::{merge, merge_with_progress};
 pub use npy::{RandomReader, Stretch};
 pub use reader::Reader;
 pub use shard::ShardNumber;

@@ -43,6 +43,12 @@ impl Watch {
         self.compression
     }
 
+    /// Bytes read so far, compressed if the input is; more than the text that was taken stands for, by what waits in between.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        lock(&self.tally).bytes
+    }
+
     /// The error that ended the text; `error` is what a parser passed on of it, often no more than its message.
     #[must_use]
     pub fn explain(&self, error: io::Error) -> InputError {
