@@ -1,7 +1,7 @@
 //! What commands say of models, machines and memory, and what they leave alone meanwhile.
 
 use crate::pipeline::{hard_genome, tokenize};
-use crate::program::{Folder, Outcome, small_genome};
+use crate::program::{Folder, Outcome, bases, small_genome};
 
 #[test]
 fn inspect_shows_the_model() {
@@ -21,12 +21,46 @@ fn inspect_shows_the_model() {
     }
 }
 
+/// What a person asks of a model that they were given: what for, with which columns, how good, and from what.
+#[test]
+fn inspect_shows_the_task_and_the_training_of_a_model_that_predicts() {
+    let folder = Folder::with_vocabulary();
+    let row = |n: u64| format!("{},{}\n", bases(n + 1, 40), ["no", "yes"][n as usize % 2]);
+    let rows: Vec<String> = (0..60).map(row).collect();
+    folder.write("rows.csv", format!("sequence,active\n{}", rows.concat()));
+    folder.ok("finetune model rows.csv -o probe --mode probe --label active --epochs 2 --seed 7");
+    let outcome = folder.ok("inspect probe");
+    let config: serde_json::Value = serde_json::from_slice(&folder.read("probe/config.json")).expect("JSON");
+    assert_eq!(outcome.value("holds"), "a fine-tuned model");
+    assert_eq!([outcome.value("task"), outcome.value("classes")], ["binary", "no, yes"]);
+    assert_eq!([outcome.value("label_columns"), outcome.value("window")], ["active", "40"]);
+    assert_eq!(
+        [outcome.value("learned_from"), outcome.value("mode"), outcome.value("seed")],
+        ["rows.csv", "probe", "7"]
+    );
+    assert_eq!(outcome.value("vocabulary"), config["finetuned"]["vocabulary"]);
+    assert_eq!(outcome.value("base"), folder.ok("inspect model").value("model"));
+    assert!(outcome.value("mcc").parse::<f64>().is_ok(), "{}", outcome.text());
+
+    let shown = folder.ok("inspect probe --json");
+    let shown: serde_json::Value = serde_json::from_str(shown.text()).expect("JSON");
+    assert_eq!((&shown["task"], &shown["classes"]), (&"binary".into(), &serde_json::json!(["no", "yes"])));
+    assert_eq!(shown["levels"].as_array().map(Vec::len), Some(2));
+    assert_eq!(shown["measures"]["mcc"].as_f64().expect("a number"), outcome.value("mcc").parse::<f64>().expect("one"));
+
+    // The name of a model is one for all commands.
+    folder.ok("embed probe rows.csv -o rows.tsv");
+    assert!(folder.text("rows.tsv").contains(outcome.value("model")), "{}", folder.text("rows.tsv"));
+}
+
 #[test]
 fn doctor_shows_what_will_be_used() {
     let folder = Folder::new();
     let outcome = folder.ok("doctor --threads 3");
     assert!(outcome.value("will_use").contains("cpu") && outcome.value("will_use").contains("3 threads"));
-    for name in ["program", "system", "devices_in_this_build", "cores", "simd", "memory_total", "memory_available"] {
+    for name in
+        ["program", "system", "devices_in_this_build", "gpu", "cores", "simd", "memory_total", "memory_available"]
+    {
         assert!(!outcome.value(name).is_empty());
     }
     assert!(folder.ok("doctor").value("will_use").contains("1 threads"), "what Slurm grants");

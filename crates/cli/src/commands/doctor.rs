@@ -1,5 +1,7 @@
 //! `vqdna doctor`: what this machine has and what will be used.
 
+mod gpu;
+
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use vqdna::device;
@@ -7,8 +9,11 @@ use vqdna::device;
 use super::Verdict;
 use crate::arguments::Compute;
 
-/// Show devices, threads, SIMD level and memory, and what will be used.
+/// Show devices, graphics processors, threads, SIMD level and memory, and what will be used.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(after_help = "Examples:\n\
+    \x20 vqdna doctor\n\
+    \x20 vqdna doctor --device wgpu -@ 8")]
 pub struct Args {
     #[command(flatten)]
     pub compute: Compute,
@@ -18,7 +23,15 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Verdict> {
     data!("program\tvqdna {}", env!("CARGO_PKG_VERSION"));
     data!("system\t{} {}", std::env::consts::OS, std::env::consts::ARCH);
-    data!("devices_in_this_build\t{}", device::available().join(", "));
+    let devices = device::available();
+    data!("devices_in_this_build\t{}", devices.join(", "));
+    let gpus = gpu::find();
+    for gpu in &gpus {
+        data!("gpu\t{}\t{}", gpu.name, gpu::advice(gpu.maker, &devices));
+    }
+    if gpus.is_empty() {
+        data!("gpu\tnone found");
+    }
     data!("cores\t{}", std::thread::available_parallelism().map_or(0, usize::from));
     data!("simd\t{}", vqdna::ops::simd_level());
     data!("memory_total\t{}", memory("MemTotal:"));

@@ -1,102 +1,261 @@
 //! `vqdna inspect`: what a model folder holds.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
-use serde_json::Value;
-use std::path::PathBuf;
+use serde_json::{Map, Value, json};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use vqdna::backbone::transformer::TransformerConfig;
-use vqdna::folder::{ModelConfig, PretrainedConfig, Vocabulary, digest};
+use vqdna::folder::{FinetunedConfig, Kind, ModelConfig, Vocabulary, digest};
 use vqdna::tokenizer::mxdna::MxdnaConfig;
-use vqdna::tokenizer::vqdna::publish;
-use vqdna::weights;
+use vqdna::tokenizer::vqdna::VqdnaConfig;
+use vqdna::weights::{self, Arrays};
+use vqdna_data::labelled::Labelling;
 
 use super::Verdict;
 use crate::arguments::Compute;
 
-/// Show a model: of a vocabulary, alone or in a pre-trained model, size, parameters, receptive field and codebook usage of each level;
-/// of an MxDNA model its parts.
+/// Show a model: its parts and their sizes, receptive field and codebook usage of each level, the task of a fine-tuned model, how it was
+/// trained and what was measured.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(after_help = "Examples:\n\
+    \x20 vqdna inspect runs/lambda\n\
+    \x20 vqdna inspect runs/promoters --json")]
 pub struct Args {
     /// Folder of the model.
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
+    /// Print one JSON object instead of tables.
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub compute: Compute,
 }
 
-/// Prints one table of the model and one of its levels, tab-separated.
+/// Prints tables, tab-separated: of the model, of the levels of its vocabulary, and of what was measured.
 pub fn run(args: &Args) -> Result<Verdict> {
     let device = args.compute.open()?;
     let made = ModelConfig::load(&args.model)?;
-    if let Some(mxdna) = &made.mxdna {
-        return show_mxdna(args, &made, mxdna);
+    if made.tokenizer.is_some() {
+        // Weights that do not fit are an error here as anywhere.
+        Vocabulary::load(&args.model, &device)?;
     }
-    let vocabulary = Vocabulary::load(&args.model, &device)?;
-    let config = &vocabulary.tokenizer;
-    let weights = publish(&vocabulary.model);
-    let count = |wanted: &dyn Fn(&str) -> bool| -> usize {
-        weights.iter().filter(|(name, _)| wanted(name)).map(|(_, array)| array.values.len()).sum()
-    };
+    let shown = show(&args.model, &made)?;
+    if args.json {
+        data!("{}", serde_json::to_string_pretty(&shown.json())?);
+    } else {
+        let text = shown.text();
+        data!("{}", text.trim_end());
+    }
+    Ok(Verdict::Passed)
+}
+
+/// What is shown.
+struct Shown {
+    fields: Map<String, Value>,
+    /// An object for each level of the vocabulary.
+    levels: Vec<Value>,
+    evaluated_on: String,
+    measures: Map<String, Value>,
+}
+
+impl Shown {
+    fn json(&self) -> Value {
+        let mut all = self.fields.clone();
+        all.insert("levels".to_owned(), self.levels.clone().into());
+        all.insert("evaluated_on".to_owned(), self.evaluated_on.clone().into());
+        all.insert("measures".to_owned(), self.measures.clone().into());
+        all.into()
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (name, value) in &self.fields {
+            let _ = writeln!(text, "{name}\t{}", word(value));
+        }
+        if !self.levels.is_empty() {
+            text.push_str("\nlevel\tcodes\treceptive_field_bases\tusage\tperplexity\n");
+        }
+        for level in &self.levels {
+            let fields: Vec<String> = level.as_object().into_iter().flatten().map(|(_, value)| word(value)).collect();
+            let _ = writeln!(text, "{}", fields.join("\t"));
+        }
+        if !self.measures.is_empty() {
+            let _ = writeln!(text, "\nmeasure\t{}", word(&self.evaluated_on.clone().into()));
+        }
+        for (name, value) in &self.measures {
+            let _ = writeln!(text, "{name}\t{}", word(value));
+        }
+        text
+    }
+}
+
+/// A value in a table, without tabs, ends of lines and what steers a terminal.
+fn word(value: &Value) -> String {
+    match value {
+        Value::Null => "unknown".to_owned(),
+        Value::Array(values) => values.iter().map(word).collect::<Vec<_>>().join(", "),
+        Value::String(text) => {
+            text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn show(folder: &Path, made: &ModelConfig) -> Result<Shown> {
+    let run = manifest(folder);
+    let path = folder.join("model.safetensors");
+    let (arrays, _) = weights::read(&path).with_context(|| format!("{}", path.display()))?;
+    let mut fields = Map::new();
+    let mut add = |name: &str, value: Value| drop(fields.insert(name.to_owned(), value));
+    add("holds", made.kind().to_string().into());
+    add("model", digest(folder)?.into());
+    if let Some(vocabulary) = vocabulary(made) {
+        add("vocabulary", vocabulary.into());
+    }
+    if made.kind() == Kind::Finetuned {
+        add("base", run["vocabulary"].clone());
+    }
+    add("file_bytes", std::fs::metadata(&path).map_or(0, |file| file.len()).into());
+    if let Some(tokenizer) = &made.tokenizer {
+        show_vocabulary(tokenizer, &arrays, made.kind(), &mut add)?;
+    }
+    let pretrained = made.pretrained.as_ref().map(|pretrained| &pretrained.backbone);
+    let backbone = pretrained.or(made.finetuned.as_ref().and_then(|finetuned| finetuned.backbone.as_ref()));
+    if let Some(TransformerConfig { layers, d_model, heads, d_ff, pool, .. }) = backbone {
+        add("parameters_backbone", count(&arrays, &["backbone."]).into());
+        let sizes = [("layers", layers), ("d_model", d_model), ("heads", heads), ("d_ff", d_ff), ("pool", pool)];
+        for (name, size) in sizes {
+            add(name, json!(size));
+        }
+    }
+    if let Some(network) = &made.mxdna {
+        show_mxdna(network, &arrays, &mut add);
+    }
+    if made.kind() != Kind::Vocabulary {
+        add("parameters_head", count(&arrays, &["masked.", "head."]).into());
+    }
+    add("ambiguous", json!(made.letters.ambiguous));
+    add("soft_mask", json!(made.letters.soft_mask));
+    if let Some(finetuned) = &made.finetuned {
+        show_task(finetuned, &mut add)?;
+    } else {
+        add("window", run["config"]["data"]["length"].clone());
+    }
+    show_training(&run, &mut add);
+    Ok(Shown {
+        fields,
+        levels: made.tokenizer.as_ref().map(|tokenizer| levels(tokenizer, &run["measures"])).unwrap_or_default(),
+        evaluated_on: run["evaluated_on"].as_str().unwrap_or("nothing").to_owned(),
+        measures: run["measures"].as_object().cloned().unwrap_or_default(),
+    })
+}
+
+/// Digest of the vocabulary inside a model that is more than one.
+fn vocabulary(made: &ModelConfig) -> Option<String> {
+    let pretrained = made.pretrained.as_ref().map(|pretrained| pretrained.vocabulary.clone());
+    pretrained.or(made.finetuned.as_ref().and_then(|finetuned| finetuned.vocabulary.clone()))
+}
+
+/// Numbers in the arrays whose names begin with one of these.
+fn count(arrays: &Arrays, prefixes: &[&str]) -> usize {
+    let of = arrays.iter().filter(|(name, _)| prefixes.iter().any(|prefix| name.starts_with(prefix)));
+    of.map(|(_, array)| array.values.len()).sum()
+}
+
+fn show_vocabulary(
+    tokenizer: &VqdnaConfig,
+    arrays: &Arrays,
+    kind: Kind,
+    add: &mut impl FnMut(&str, Value),
+) -> Result<()> {
+    let inside = if kind == Kind::Vocabulary { "" } else { "tokenizer." };
+    let of = |part: &str| count(arrays, &[&format!("{inside}{part}.")]);
     let is_average = |name: &str| ["counts", "sums"].contains(&name.rsplit('.').next().unwrap_or_default());
-    let bytes = std::fs::metadata(args.model.join("model.safetensors")).map_or(0, |file| file.len());
-    let kind = serde_json::to_value(&config.quantizer)?["kind"].as_str().unwrap_or_default().to_owned();
-
-    data!("holds\t{}", made.kind());
-    data!("model\t{}", vocabulary.digest);
-    data!("quantizer\t{kind}");
-    data!("file_bytes\t{bytes}");
-    data!("parameters_encoder\t{}", count(&|name| name.starts_with("encoder.")));
-    data!("parameters_decoder\t{}", count(&|name| name.starts_with("decoder.")));
-    data!("parameters_quantizer\t{}", count(&|name| name.starts_with("quantizer.")));
-    data!("code_vectors\t{}", count(&|name| name.starts_with("codebooks.") && !is_average(name)));
-    data!("d_stem\t{}\nd_code\t{}\nblocks\t{}\nkernel\t{}", config.d_stem, config.d_code, config.blocks, config.kernel);
-    if let Some(PretrainedConfig { backbone, .. }) = &made.pretrained {
-        let TransformerConfig { layers, d_model, heads, d_ff, pool, .. } = backbone;
-        data!("layers\t{layers}\nd_model\t{d_model}\nheads\t{heads}\nd_ff\t{d_ff}\npool\t{pool}");
+    let averages: usize = arrays.iter().filter(|(name, _)| is_average(name)).map(|(_, array)| array.values.len()).sum();
+    add("quantizer", serde_json::to_value(&tokenizer.quantizer)?["kind"].clone());
+    add("parameters_encoder", of("encoder").into());
+    add("parameters_decoder", of("decoder").into());
+    add("parameters_quantizer", of("quantizer").into());
+    add("code_vectors", (of("codebooks") - averages).into());
+    let VqdnaConfig { d_stem, d_code, blocks, kernel, .. } = tokenizer;
+    let sizes = [("d_stem", d_stem), ("d_code", d_code), ("blocks", blocks), ("kernel", kernel)];
+    for (name, size) in sizes {
+        add(name, json!(size));
     }
-
-    let measures = measures(args);
-    let shown = |name: String| match measures.get(&name).and_then(Value::as_f64) {
-        Some(value) => format!("{value:.4}"),
-        None => "unknown".to_owned(),
-    };
-    data!("\nlevel\tcodes\treceptive_field_bases\tusage\tperplexity");
-    let levels = config.quantizer.codebook_sizes().into_iter().zip(config.code_halos());
-    for (level, (codes, halo)) in (1..).zip(levels) {
-        let (usage, perplexity) = (shown(format!("usage_{level}")), shown(format!("perplexity_{level}")));
-        data!("{level}\t{codes}\t{}\t{usage}\t{perplexity}", 2 * halo + 1);
-    }
-    Ok(Verdict::Passed)
+    Ok(())
 }
 
-/// Prints a table of a model that cuts sequences itself.
-fn show_mxdna(args: &Args, made: &ModelConfig, network: &MxdnaConfig) -> Result<Verdict> {
-    let (arrays, _) = weights::read(&args.model.join("model.safetensors"))?;
-    let count = |prefixes: &[&str]| -> usize {
-        let of = arrays.iter().filter(|(name, _)| prefixes.iter().any(|prefix| name.starts_with(prefix)));
-        of.map(|(_, array)| array.values.len()).sum()
+/// Usage is that of the run that made the folder, where it measured any.
+fn levels(tokenizer: &VqdnaConfig, measures: &Value) -> Vec<Value> {
+    let of_level = |name: String| measures[name].as_f64().map(|value| (value * 1e4).round() / 1e4);
+    let levels = tokenizer.quantizer.codebook_sizes().into_iter().zip(tokenizer.code_halos());
+    let level = |(level, (codes, halo)): (usize, (usize, usize))| {
+        json!({
+            "level": level,
+            "codes": codes,
+            "receptive_field_bases": 2 * halo + 1,
+            "usage": of_level(format!("usage_{level}")),
+            "perplexity": of_level(format!("perplexity_{level}")),
+        })
     };
-    let sizes: Vec<String> = network.units.sizes.iter().map(usize::to_string).collect();
-    data!("holds\t{}", made.kind());
-    data!("model\t{}", digest(&args.model)?);
-    data!("file_bytes\t{}", std::fs::metadata(args.model.join("model.safetensors")).map_or(0, |file| file.len()));
-    data!("parameters_base_layers\t{}", count(&["encoder.embed.", "encoder.bases."]));
-    data!("parameters_tokenizer\t{}", count(&["encoder.tokenizer."]));
-    data!("parameters_unit_layers\t{}", count(&["encoder.units.", "encoder.norm."]));
-    data!("parameters_head\t{}", count(&["masked.", "head."]));
-    data!("unit_sizes\t{}", sizes.join(","));
+    (1..).zip(levels).map(level).collect()
+}
+
+fn show_mxdna(network: &MxdnaConfig, arrays: &Arrays, add: &mut impl FnMut(&str, Value)) {
+    add("parameters_base_layers", count(arrays, &["encoder.embed.", "encoder.bases."]).into());
+    add("parameters_tokenizer", count(arrays, &["encoder.tokenizer."]).into());
+    add("parameters_unit_layers", count(arrays, &["encoder.units.", "encoder.norm."]).into());
+    add("unit_sizes", json!(network.units.sizes));
     let MxdnaConfig { base_layers, unit_layers, d_model, heads, d_ff, .. } = network;
-    data!("base_layers\t{base_layers}\nunit_layers\t{unit_layers}\nd_model\t{d_model}\nheads\t{heads}\nd_ff\t{d_ff}");
-    let measures = measures(args);
-    for (name, value) in measures.as_object().into_iter().flatten() {
-        data!("{name}\t{value}");
+    let sizes = [("base_layers", base_layers), ("unit_layers", unit_layers), ("d_model", d_model)];
+    for (name, size) in sizes.into_iter().chain([("heads", heads), ("d_ff", d_ff)]) {
+        add(name, json!(size));
     }
-    Ok(Verdict::Passed)
 }
 
-/// What the run measured on held-out windows; empty if its manifest is not there.
-fn measures(args: &Args) -> Value {
-    let manifest = std::fs::read_to_string(args.model.join("run.json")).unwrap_or_default();
-    let manifest: Value = serde_json::from_str(&manifest).unwrap_or_default();
-    manifest.get("measures").cloned().unwrap_or_default()
+fn show_task(finetuned: &FinetunedConfig, add: &mut impl FnMut(&str, Value)) -> Result<()> {
+    let labelling = &finetuned.labelling;
+    add("task", labelling.task().to_string().into());
+    match labelling {
+        Labelling::Classes { column, classes } => {
+            add("label_columns", json!([column]));
+            add("classes", json!(classes));
+        }
+        Labelling::Labels { columns } | Labelling::Values { columns, .. } => add("label_columns", json!(columns)),
+    }
+    add("window", finetuned.window.into());
+    add("both_strands", finetuned.both_strands.into());
+    add("pooling", serde_json::to_value(&finetuned.head)?["pooling"].clone());
+    add("adapters", json!(if finetuned.lora.is_some() { "beside the weights" } else { "none, or folded in" }));
+    Ok(())
+}
+
+/// From `run.json`; nothing if it is not there, as in an imported model.
+fn show_training(run: &Value, add: &mut impl FnMut(&str, Value)) {
+    if run.is_null() {
+        return;
+    }
+    let config = &run["config"];
+    let files = run["inputs"].as_array().into_iter().flatten().map(|input| input["path"].clone());
+    add("learned_from", files.collect());
+    add("trained_on", run["windows"][0].clone());
+    add("held_out", run["windows"][1].clone());
+    if !config["mode"].is_null() {
+        add("mode", config["mode"].clone());
+    }
+    add("steps", run["steps"].clone());
+    add("batch", config["train"]["batch"].clone());
+    add("learning_rate", config["train"]["schedule"]["rate"].clone());
+    add("precision", config["train"]["precision"].clone());
+    add("seed", config["seed"].clone());
+    for name in ["program", "device", "threads", "started_unix_s", "wall_s"] {
+        add(name, run[name].clone());
+    }
+}
+
+/// What the run says of itself; null if it is not there.
+fn manifest(folder: &Path) -> Value {
+    let manifest = std::fs::read_to_string(folder.join("run.json")).unwrap_or_default();
+    serde_json::from_str(&manifest).unwrap_or_default()
 }
