@@ -16,6 +16,10 @@ use crate::memory::print_memory;
 
 /// Measure a fixed workload and print one line of JSON, in the form of the PyTorch definition's bench.py.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(after_help = "Examples:\n\
+    \x20 vqdna bench learn --preset small\n\
+    \x20 vqdna bench tokenize --preset tiny examples/data/lambda.fa codes.npy\n\
+    \x20 vqdna bench pretrain --preset base --dry-run")]
 pub struct Args {
     /// What to measure.
     #[arg(value_enum)]

@@ -4,7 +4,6 @@ use anyhow::Result;
 use clap::{Args as ClapArgs, ValueEnum};
 use std::path::PathBuf;
 use vqdna::head::sequence::Pooling;
-use vqdna::infer::Execution;
 use vqdna::infer::embed::Embedder;
 use vqdna_data::vectors::{Header, Writer};
 
@@ -17,6 +16,9 @@ use crate::interrupt;
 ///
 /// INPUT is a table (CSV, TSV, JSON Lines, Parquet), FASTA or FASTQ, or with --fasta a BED file; `-` is a table on standard input.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(after_help = "Examples:\n\
+    \x20 vqdna embed runs/encoder examples/data/prom_core_tata/test.csv.gz -o test.parquet\n\
+    \x20 vqdna embed runs/encoder examples/data/lambda.fa -o bases.npy --pool none")]
 pub struct Args {
     /// Folder of a model: fine-tuned, pre-trained, or a vocabulary.
     #[arg(value_name = "MODEL")]
@@ -93,12 +95,9 @@ pub fn run(args: &Args) -> Result<Verdict> {
     interrupt::listen()?;
     let mut writer = Writer::create(&args.output, &header)?;
     let mut cut = 0_u64;
-    let poll = |_| interrupt::go_on();
-    let execution = Execution::on(&device).within(args.budget.budget()).polling(&poll);
     args.read.input(&args.input).read(|sequences| -> Result<()> {
         cut += sequences.iter().filter(|sequence| sequence.first.len() > windows.length).count() as u64;
-        for found in embedder.embed(&sequences, windows, args.pool.pooling(), execution) {
-            let found = found?;
+        for found in embedder.embed(&sequences, windows, args.pool.pooling(), args.budget.budget(), &device) {
             let bases = found.bases.start as u64..found.bases.end as u64;
             writer.write(&sequences[found.sequence].id, bases, &found.vector)?;
         }

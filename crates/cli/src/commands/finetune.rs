@@ -30,6 +30,9 @@ use crate::memory::print_memory;
 /// with a column `sequence` (or two, for pairs) and a column `label` (or several, by --label). The task is told from the labels.
 #[derive(ClapArgs, Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "switches of a command line")]
+#[command(after_help = "Examples:\n\
+    \x20 vqdna finetune runs/encoder examples/data/prom_core_tata -o runs/promoters --epochs 1\n\
+    \x20 vqdna finetune runs/encoder guides.csv -o runs/guides --label efficiency --seeds 3")]
 pub struct Args {
     /// Folder of the model: of `pretrain`, or of `learn` with --from-scratch or --mode probe.
     #[arg(value_name = "MODEL")]

@@ -14,6 +14,10 @@ use crate::memory::{guess_bases, print_memory};
 
 /// Learn a vocabulary from FASTA or FASTQ and write it to a folder.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(after_help = "Examples:\n\
+    \x20 vqdna learn examples/data/lambda.fa -o runs/lambda --preset tiny --steps 200\n\
+    \x20 vqdna learn genome.fa.gz -o runs/genome -@ 8\n\
+    \x20 zcat reads.fq.gz | vqdna learn - -o runs/reads --set data.length=128")]
 pub struct Args {
     /// FASTA or FASTQ files, plain or compressed; `-` is standard input.
     #[arg(required = true, value_name = "FASTA")]

@@ -23,6 +23,11 @@ use clap::{Parser, Subcommand};
 /// predict; tokenize genomes and decode them back.
 #[derive(Parser)]
 #[command(name = "vqdna", version, arg_required_else_help = true)]
+#[command(after_help = "Examples:\n\
+    \x20 vqdna quickstart\n\
+    \x20 vqdna learn examples/data/lambda.fa -o runs/lambda --preset tiny --steps 200\n\
+    \x20 vqdna tokenize --help\n\n\
+    Exit codes: 0 done; 1 finished, but failed its own check; 2 could not run; 130, 143 or 129 stopped by a signal.")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -73,5 +78,44 @@ pub fn run(cli: Cli) -> Result<Verdict> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Quickstart(args) => quickstart::run(&args),
         Command::Bench(args) => bench::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// The words of a line as a shell hands them to the program, which stands last in a pipe.
+    fn words(line: &str) -> Vec<String> {
+        let last = line.rsplit("| ").next().unwrap_or(line);
+        let command = last.split(" > ").next().unwrap_or(last);
+        command.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect()
+    }
+
+    #[test]
+    fn every_help_has_examples_that_are_command_lines() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let (_, examples) = help.split_once("Examples:\n").unwrap_or_else(|| panic!("{}", command.get_name()));
+            let mut own = 0;
+            for line in examples.lines() {
+                let words = words(line);
+                own += usize::from(words[1] == command.get_name());
+                if let Err(error) = Cli::try_parse_from(&words) {
+                    panic!("{line}: {error}");
+                }
+            }
+            assert!(own > 0, "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn threads_have_the_letter_of_samtools_too() {
+        for option in ["--threads", "-t", "-@"] {
+            let cli = Cli::try_parse_from(["vqdna", "doctor", option, "3"]).expect("parsed");
+            let Command::Doctor(args) = cli.command else { panic!("doctor") };
+            assert_eq!(args.compute.threads, Some(3));
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use vqdna::folder::Finetuned;
 use vqdna::infer::input::Input;
 use vqdna::infer::predict::{Merge, predict};
-use vqdna::infer::{Budget, Execution, Windows};
+use vqdna::infer::{Budget, Windows};
 use vqdna::objective::supervised::prediction::Prediction;
 use vqdna_data::labelled::{ColumnRequest, Labelling};
 
@@ -19,6 +19,10 @@ use crate::output::Output;
 ///
 /// INPUT is a table (CSV, TSV, JSON Lines, Parquet), FASTA or FASTQ, or with --fasta a BED file; `-` is a table on standard input.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(after_help = "Examples:\n\
+    \x20 vqdna predict runs/promoters examples/data/prom_core_tata/test.csv.gz -o predictions.tsv\n\
+    \x20 vqdna predict runs/promoters examples/data/lambda.fa > windows.tsv\n\
+    \x20 vqdna predict runs/promoters peaks.bed --fasta genome.fa.gz -o peaks.tsv")]
 pub struct Args {
     /// Folder of a fine-tuned model.
     #[arg(value_name = "MODEL")]
@@ -139,11 +143,8 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let mut output = Output::create(&args.output)?;
     writeln!(output, "{}", header(labelling))?;
     let mut cut = 0_u64;
-    let poll = |_| crate::interrupt::go_on();
-    let execution = Execution::on(&device).within(args.budget.budget()).polling(&poll);
     args.read.input(&args.input).read(|sequences| -> Result<()> {
-        for found in predict(&model, &sequences, windows, args.merge.into(), execution) {
-            let found = found?;
+        for found in predict(&model, &sequences, windows, args.merge.into(), args.budget.budget(), &device) {
             cut += u64::from(found.windows > 1);
             let prediction = Prediction::merged(labelling, found.values.clone());
             let values: Vec<String> = found.values.iter().map(|value| format!("{value:.6}")).collect();

@@ -20,6 +20,10 @@ use crate::memory::{guess_bases, print_memory};
 #[derive(ClapArgs, Clone, Debug)]
 #[command(override_usage = "vqdna pretrain [OPTIONS] --output <DIR> <VOCAB> <FASTA>...\n       \
                             vqdna pretrain [OPTIONS] --output <DIR> --tokenizer mxdna <FASTA>...")]
+#[command(after_help = "Examples:\n\
+    \x20 vqdna pretrain runs/lambda examples/data/lambda.fa -o runs/encoder --preset tiny --steps 200\n\
+    \x20 vqdna pretrain --tokenizer mxdna examples/data/lambda.fa -o runs/mxdna --preset tiny --steps 50\n\
+    \x20 vqdna pretrain runs/lambda examples/data/lambda.fa -o runs/encoder --preset tiny --steps 200 --resume")]
 pub struct Args {
     /// Folder of the vocabulary, as `vqdna learn` made it; then FASTA or FASTQ files, plain or compressed; `-` is standard input. With
     /// --tokenizer mxdna there is no vocabulary.

@@ -5,7 +5,7 @@ use clap::Args as ClapArgs;
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use vqdna::infer::Execution;
+use vqdna::infer::Budget;
 use vqdna::infer::units::Cutter;
 
 use super::Verdict;
@@ -20,6 +20,9 @@ use crate::plot::{self, Line};
 /// INPUT are tables (CSV, TSV, JSON Lines, Parquet), FASTA or FASTQ, of which each file is a class; or with --fasta BED files, in which
 /// each name is a class, such as a feature of an annotation.
 #[derive(ClapArgs, Clone, Debug)]
+#[command(after_help = "Examples:\n\
+    \x20 vqdna units runs/mxdna examples/data/lambda.fa examples/data/human.chr22.20-21M.fa.gz --plot lengths.svg\n\
+    \x20 vqdna units runs/mxdna genes.bed --fasta genome.fa.gz -o lengths.tsv")]
 pub struct Args {
     /// Folder of an MxDNA model, pre-trained or fine-tuned.
     #[arg(value_name = "MODEL")]
@@ -103,8 +106,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     interrupt::listen()?;
     let mut output = Output::create(&args.output)?;
     let mut classes = Classes { all: Vec::new(), known: HashMap::new(), experts: cutter.sizes().len() };
-    let poll = |_| interrupt::go_on();
-    let execution = Execution::on(&device).within(args.budget.budget()).polling(&poll);
+    let budget: Budget = args.budget.budget();
     for (path, name) in args.inputs.iter().zip(&names) {
         let by_id = args.read.fasta.is_some();
         args.read.input(path).read(|sequences| -> Result<()> {
@@ -114,8 +116,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
                 class.sequences += 1;
                 class.bases += sequence.first.len() as u64;
             }
-            for unit in cutter.cut(&sequences, windows, execution) {
-                let unit = unit?;
+            for unit in cutter.cut(&sequences, windows, budget, &device) {
                 classes.of(&class(unit.sequence)).units[unit.span.expert] += 1;
             }
             interrupt::check()
@@ -172,7 +173,7 @@ fn draw(path: &Path, classes: &[Class], sizes: &[usize]) -> Result<()> {
     );
     let line = |class: &Class| Line {
         name: class.name.clone(),
-        points: lengths(class, sizes).iter().map(|&(size, share, ..)| (size as u32, 100.0 * share)).collect(),
+        points: lengths(class, sizes).iter().map(|&(size, share, ..)| (size as f64, 100.0 * share)).collect(),
     };
     let lines: Vec<Line> = classes.iter().map(line).collect();
     let svg = plot::lines("Lengths of units", "bases of a unit", "% of the units", &lines)?;

@@ -5,9 +5,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::budget::{floats_of_codes, floats_of_letters, groups};
-use super::execution::{computed, with_empty};
 use super::windows::{Place, in_batches, without_overlaps};
-use super::{Execution, Interrupted, Sequence, Windows};
+use super::{Budget, Sequence, Windows};
 use crate::backbone::transformer::Transformer;
 use crate::folder::{self, Finetuned, FolderError, ModelConfig, Pretrained, PretrainedMxdna, Vocabulary};
 use crate::head::sequence::{Pooling, pool};
@@ -132,9 +131,8 @@ impl Embedder {
         self.window
     }
 
-    /// One vector for each sequence in order, pooled over its bases and those of its windows; NaN where there is nothing to see. Or with
-    /// no pooling one for each position that is seen, from the window in whose middle it is nearest. They are computed as they are
-    /// asked for, some windows at a time.
+    /// One vector for each sequence in order, pooled over its bases and those of its windows; or with no pooling one for each
+    /// position, from the window in whose middle it is nearest. They are computed as they are asked for, some windows at a time.
     ///
     /// The second sequences of pairs are not looked at.
     pub fn embed<'a>(
@@ -142,23 +140,18 @@ impl Embedder {
         sequences: &'a [Sequence],
         windows: Windows,
         pooling: Option<Pooling>,
-        execution: Execution<'a>,
-    ) -> Box<dyn Iterator<Item = Result<Embedded, Interrupted>> + 'a> {
-        let budget = execution.budget;
+        budget: Budget,
+        device: &'a Device,
+    ) -> Box<dyn Iterator<Item = Embedded> + 'a> {
         let width = if pooling.is_none() { self.width() } else { 0 };
-        let together = groups(Place::all(sequences, windows, false), budget.bases(width), Place::size);
+        let together = groups(Place::all(sequences, windows), budget.bases(width), |place| place.bases.len());
         let positions = budget.batch(match &self.network {
             Network::Codes(vocabulary, backbone) => floats_of_codes(vocabulary.tokenizer.d_code, backbone.as_deref()),
             Network::Letters(encoder) => floats_of_letters(encoder),
         });
-        let each = computed(together, move |places| self.places(sequences, &places, pooling, positions, execution));
+        let each = together.flat_map(move |places| self.places(sequences, &places, pooling, positions, device));
         match (pooling, &self.network) {
-            (Some(pooling), _) => {
-                let merged = Merged { parts: each, pooling, waiting: None };
-                let empty = |sequence| Embedded { sequence, bases: 0..0, vector: vec![f32::NAN; self.width()] };
-                let is_empty = |sequence: usize| sequences[sequence].is_empty();
-                Box::new(with_empty(merged, sequences.len(), |found| found.sequence, is_empty, empty))
-            }
+            (Some(pooling), _) => Box::new(Merged { parts: each, pooling, waiting: None }),
             (None, Network::Codes(..)) => Box::new(each),
             (None, Network::Letters(_)) => {
                 Box::new(without_overlaps(each, |found| (found.sequence, found.bases.clone())))
@@ -173,16 +166,14 @@ impl Embedder {
         places: &[Place],
         pooling: Option<Pooling>,
         positions: usize,
-        execution: Execution,
-    ) -> Result<Vec<Embedded>, Interrupted> {
+        device: &Device,
+    ) -> Vec<Embedded> {
         let vocabulary = match &self.network {
             Network::Codes(vocabulary, _) => Some(&vocabulary.model),
             Network::Letters(_) => None,
         };
-        let device = execution.device;
-        let letters = Place::letters(places, sequences);
-        let rows = SequenceRows::polled(vocabulary, letters, None, device, &|| execution.poll()).ok_or(Interrupted)?;
-        in_batches(places, &rows.lengths(), positions, execution, |batch| {
+        let rows = SequenceRows::new(vocabulary, Place::letters(places, sequences), None, device);
+        in_batches(&rows.lengths(), positions, |batch| {
             let here: Vec<_> = batch.iter().map(|&row| &places[row as usize]).collect();
             self.batch(&rows, batch, &here, pooling, device)
         })
@@ -257,24 +248,16 @@ struct Merged<I> {
     waiting: Option<(f32, Embedded)>,
 }
 
-impl<I: Iterator<Item = Result<Embedded, Interrupted>>> Iterator for Merged<I> {
-    type Item = Result<Embedded, Interrupted>;
+impl<I: Iterator<Item = Embedded>> Iterator for Merged<I> {
+    type Item = Embedded;
 
-    fn next(&mut self) -> Option<Self::Item> {
+    fn next(&mut self) -> Option<Embedded> {
         for part in self.parts.by_ref() {
-            let part = match part {
-                Ok(part) => part,
-                // The windows so far are not the whole of their sequence.
-                Err(interrupted) => {
-                    self.waiting = None;
-                    return Some(Err(interrupted));
-                }
-            };
             let weight = part.bases.len() as f32;
             match self.waiting.as_mut().filter(|(_, last)| last.sequence == part.sequence) {
                 None => {
                     if let Some((_, whole)) = self.waiting.replace((weight, part)) {
-                        return Some(Ok(whole));
+                        return Some(whole);
                     }
                 }
                 Some((sum, last)) => {
@@ -290,7 +273,7 @@ impl<I: Iterator<Item = Result<Embedded, Interrupted>>> Iterator for Merged<I> {
                 }
             }
         }
-        self.waiting.take().map(|(_, whole)| Ok(whole))
+        self.waiting.take().map(|(_, whole)| whole)
     }
 }
 
@@ -301,17 +284,16 @@ mod tests {
     #[test]
     fn windows_count_as_their_bases_do() {
         let parts = || {
-            [(0, 0..6, 1.0), (0, 6..8, 5.0), (1, 0..2, 7.0)]
-                .into_iter()
-                .map(|(sequence, bases, value)| Ok(Embedded { sequence, bases, vector: vec![value] }))
+            [(0, 0..6, 1.0), (0, 6..8, 5.0), (1, 0..2, 7.0)].into_iter().map(|(sequence, bases, value)| Embedded {
+                sequence,
+                bases,
+                vector: vec![value],
+            })
         };
         let of = |pooling| {
             let merged = Merged { parts: parts(), pooling, waiting: None };
-            merged.map(|e| e.map(|e| (e.bases, e.vector)).expect("no end")).collect::<Vec<_>>()
+            merged.map(|e| (e.bases, e.vector)).collect::<Vec<_>>()
         };
-        let stopped =
-            Merged { parts: parts().take(2).chain([Err(Interrupted)]), pooling: Pooling::Mean, waiting: None };
-        assert_eq!(stopped.collect::<Vec<_>>(), [Err(Interrupted)], "half a sequence is no sequence");
         assert_eq!(of(Pooling::Mean), [(0..8, vec![2.0]), (0..2, vec![7.0])]);
         assert_eq!(of(Pooling::Max), [(0..8, vec![5.0]), (0..2, vec![7.0])]);
         assert_eq!(of(Pooling::First), [(0..8, vec![1.0]), (0..2, vec![7.0])]);

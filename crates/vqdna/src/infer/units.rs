@@ -4,9 +4,8 @@ use burn::prelude::*;
 use std::path::Path;
 
 use super::budget::{floats_of_letters, groups};
-use super::execution::computed;
 use super::windows::{Place, in_batches, without_overlaps};
-use super::{Execution, Interrupted, Sequence, Windows};
+use super::{Budget, Sequence, Windows};
 use crate::folder::{Finetuned, FolderError, Kind, ModelConfig, PretrainedMxdna};
 use crate::tokenizer::mxdna::{LetterRows, Mxdna, UnitSpan};
 
@@ -69,27 +68,21 @@ impl Cutter {
         &'a self,
         sequences: &'a [Sequence],
         windows: Windows,
-        execution: Execution<'a>,
-    ) -> impl Iterator<Item = Result<Unit, Interrupted>> + 'a {
-        let budget = execution.budget;
+        budget: Budget,
+        device: &'a Device,
+    ) -> impl Iterator<Item = Unit> + 'a {
         let floats = size_of::<UnitSpan>() / size_of::<f32>();
-        let together = groups(Place::all(sequences, windows, false), budget.bases(floats), Place::size);
+        let together = groups(Place::all(sequences, windows), budget.bases(floats), |place| place.bases.len());
         let positions = budget.batch(floats_of_letters(&self.encoder));
-        let units = computed(together, move |places| self.places(sequences, &places, positions, execution));
+        let units = together.flat_map(move |places| self.places(sequences, &places, positions, device));
         without_overlaps(units, |unit| (unit.sequence, unit.span.bases.clone()))
     }
 
     /// The units of windows, in their order.
-    fn places(
-        &self,
-        sequences: &[Sequence],
-        places: &[Place],
-        positions: usize,
-        execution: Execution,
-    ) -> Result<Vec<Unit>, Interrupted> {
+    fn places(&self, sequences: &[Sequence], places: &[Place], positions: usize, device: &Device) -> Vec<Unit> {
         let rows = LetterRows::new(Place::letters(places, sequences), None);
-        in_batches(places, &rows.lengths(), positions, execution, |batch| {
-            let units = self.encoder.cut_into_units(&rows.batch(batch, execution.device).view());
+        in_batches(&rows.lengths(), positions, |batch| {
+            let units = self.encoder.cut_into_units(&rows.batch(batch, device).view());
             let of = |(&row, units): (&u32, Vec<UnitSpan>)| {
                 let Place { sequence, bases, own } = &places[row as usize];
                 let all = units.into_iter().map(|span| Unit { sequence: *sequence, span: span.moved_by(bases.start) });
