@@ -80,7 +80,8 @@ fn chain(error: &anyhow::Error) -> String {
 fn is_interrupted(error: &anyhow::Error) -> bool {
     use vqdna::transcode::TranscodeError;
     matches!(error.downcast_ref::<TranscodeError>(), Some(TranscodeError::Interrupted))
-        || error.downcast_ref::<interrupt::Stopped>().is_some()
+        || error.is::<vqdna::infer::Interrupted>()
+        || error.is::<interrupt::Stopped>()
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

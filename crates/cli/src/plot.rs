@@ -8,8 +8,8 @@ use plotters::prelude::*;
 pub struct Line {
     /// For the legend.
     pub name: String,
-    /// From left to right.
-    pub points: Vec<(f64, f64)>,
+    /// From left to right, at whole numbers.
+    pub points: Vec<(u32, f64)>,
 }
 
 const SIZE: (u32, u32) = (860, 480);
@@ -27,23 +27,21 @@ pub fn lines(title: &str, across: &str, up: &str, lines: &[Line]) -> Result<Stri
 
 fn draw(svg: &mut String, [title, across, up]: [&str; 3], lines: &[Line]) -> Result<(), Box<dyn std::error::Error>> {
     let points = || lines.iter().flat_map(|line| &line.points);
-    let bound = |of: fn(f64, f64) -> f64, start: f64, axis: fn(&(f64, f64)) -> f64| points().map(axis).fold(start, of);
-    let (left, right) = (bound(f64::min, f64::MAX, |p| p.0), bound(f64::max, f64::MIN, |p| p.0));
-    let (left, right) = if left < right { (left, right) } else { (0.0, 1.0) };
-    let top = bound(f64::max, 0.0, |p| p.1);
+    let (left, right) = (points().map(|p| p.0).min().unwrap_or(0), points().map(|p| p.0).max().unwrap_or(0));
+    let top = points().map(|p| p.1).fold(0.0, f64::max);
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let (plot, legend) = root.split_horizontally(LEGEND);
-    let number = |value: &f64| format!("{}", (value * 1e6).round() / 1e6);
     let mut chart = ChartBuilder::on(&plot)
         .caption(title, ("sans-serif", 20))
         .margin(12)
         .x_label_area_size(42)
         .y_label_area_size(52)
-        .build_cartesian_2d(left..right, 0.0..(top * 1.05).max(1e-9))?;
+        .build_cartesian_2d(left..right.max(left + 1), 0.0..(top * 1.05).max(1e-9))?;
+    // A line of the mesh would lie right beside each axis.
     let mut mesh = chart.configure_mesh();
-    mesh.x_desc(across).y_desc(up).x_labels(10).light_line_style(WHITE);
-    mesh.x_label_formatter(&number).y_label_formatter(&number).draw()?;
+    mesh.disable_mesh().x_desc(across).y_desc(up).x_labels(10);
+    mesh.y_label_formatter(&|value| format!("{}", (value * 1e6).round() / 1e6)).draw()?;
     for (n, line) in lines.iter().enumerate() {
         let colour = Palette99::pick(n).stroke_width(2);
         chart.draw_series(LineSeries::new(line.points.iter().copied(), colour))?;
@@ -62,7 +60,7 @@ mod tests {
 
     #[test]
     fn each_line_is_drawn_and_named() {
-        let line = |name: &str, up: f64| Line { name: name.to_owned(), points: vec![(1.0, up), (2.0, 2.0 * up)] };
+        let line = |name: &str, up: f64| Line { name: name.to_owned(), points: vec![(1, up), (2, 2.0 * up)] };
         let svg = lines("title", "across", "up", &[line("first", 1.0), line("second <&>", 3.0)]).expect("drawn");
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
         for text in ["title", "across", "up", "first", "second &lt;&amp;&gt;"] {
@@ -70,5 +68,16 @@ mod tests {
         }
         assert_eq!(svg.matches("<circle").count(), 4);
         assert!(lines("nothing", "", "", &[]).is_ok());
+    }
+
+    #[test]
+    fn axes_are_drawn_once_and_labelled_at_whole_numbers() {
+        let line = Line { name: "a".to_owned(), points: vec![(1, 10.0), (2, 30.0), (3, 20.0)] };
+        let svg = lines("title", "across", "up", &[line]).expect("drawn");
+        let texts: Vec<&str> = svg.lines().filter(|line| line.parse::<f64>().is_ok()).collect();
+        assert_eq!(texts, ["0", "5", "10", "15", "20", "25", "30", "1", "2", "3"]);
+        assert!(!svg.contains("<line"), "no mesh: {svg}");
+        // Of the axes one is upright and one flat; every other path of black is a tick of one label.
+        assert_eq!(svg.matches("<polyline").count(), 2 + texts.len() + 2, "axes, ticks, the line and its sign: {svg}");
     }
 }

@@ -23,6 +23,35 @@ pub struct Policy {
     pub soft_mask: SoftMaskPolicy,
 }
 
+/// Policies that are given in place of those of a model; none keeps the model's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyChange {
+    /// For IUPAC letters that stand for several bases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ambiguous: Option<AmbiguousPolicy>,
+    /// For lower-case letters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub soft_mask: Option<SoftMaskPolicy>,
+}
+
+impl PolicyChange {
+    /// Whether nothing is changed.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The policies of a model with these in their place.
+    #[must_use]
+    pub fn over(&self, model: Policy) -> Policy {
+        Policy {
+            ambiguous: self.ambiguous.unwrap_or(model.ambiguous),
+            soft_mask: self.soft_mask.unwrap_or(model.soft_mask),
+        }
+    }
+}
+
 /// A stretch of a contig that holds no letter the policy cuts out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -76,6 +105,17 @@ impl Add for Counts {
     }
 }
 
+/// A letter of a sequence that cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    /// Its place in the sequence, counted from 0.
+    pub position: usize,
+    /// The letter.
+    pub letter: u8,
+    /// Why it cannot be used.
+    pub fault: LetterFault,
+}
+
 /// Cuts a record into segments and adds what it saw to `counts`.
 ///
 /// With the default policy this is one segment, the whole record; an empty record has none.
@@ -84,24 +124,55 @@ impl Add for Counts {
 /// If a letter is no nucleotide, or is ambiguous where the policy forbids it. `counts` is then unchanged.
 pub fn segments(record: &Record, policy: Policy, counts: &mut Counts) -> Result<Vec<Segment>, FastaError> {
     let contig: Arc<str> = record.name.as_str().into();
-    let mut seen = Counts { records: 1, bases: record.bases.len() as u64, ..Counts::default() };
-    seen.empty_records = u64::from(record.bases.is_empty());
-    let mut segments = Vec::new();
-    let mut open: Option<Segment> = None;
+    let mut segments: Vec<Segment> = Vec::new();
+    let scanned = scan(&record.bases, policy, counts, |position, run, is_masked| {
+        let start = record.start + position as u64;
+        let is_next = |open: &&mut Segment| open.start + open.bases.len() as u64 == start;
+        if let Some(open) = segments.last_mut().filter(is_next) {
+            open.push(run, is_masked);
+        } else {
+            let mut open = Segment { contig: contig.clone(), start, bases: Vec::new(), soft_masked: Vec::new() };
+            open.push(run, is_masked);
+            segments.push(open);
+        }
+    });
+    scanned.map_err(|Unusable { position, letter, fault }| FastaError::Letter {
+        file: record.file.clone(),
+        record: record.name.clone(),
+        position: record.start + position as u64 + 1,
+        letter,
+        fault,
+    })?;
+    Ok(segments)
+}
 
-    let mut position = record.start;
+/// The parts of a sequence that the policies keep, as sorted positions between which something is cut out; adds what it saw to
+/// `counts`, as one record.
+///
+/// # Errors
+/// As [`segments`].
+pub fn kept(letters: &[u8], policy: Policy, counts: &mut Counts) -> Result<Vec<Range<usize>>, Unusable> {
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    scan(letters, policy, counts, |start, run, _| match parts.last_mut().filter(|open| open.end == start) {
+        Some(open) => open.end += run.len(),
+        None => parts.push(start..start + run.len()),
+    })?;
+    Ok(parts)
+}
 
-    for run in record.bases.chunk_by(|&a, &b| is_alike(a, b)) {
+/// Hands runs of like letters that the policies keep to `keep`, with their place and whether they are soft-masked.
+fn scan<'a>(
+    letters: &'a [u8],
+    policy: Policy,
+    counts: &mut Counts,
+    mut keep: impl FnMut(usize, &'a [u8], bool),
+) -> Result<(), Unusable> {
+    let mut seen = Counts { records: 1, bases: letters.len() as u64, ..Counts::default() };
+    seen.empty_records = u64::from(letters.is_empty());
+    let (mut position, mut is_open) = (0, false);
+    for run in letters.chunk_by(|&a, &b| is_alike(a, b)) {
         let (letter, bases) = (run[0], run.len() as u64);
-        let unusable = |fault| {
-            Err(FastaError::Letter {
-                file: record.file.clone(),
-                record: record.name.clone(),
-                position: position + 1,
-                letter,
-                fault,
-            })
-        };
+        let unusable = |fault| Err(Unusable { position, letter, fault });
         let is_masked = letter.is_ascii_lowercase();
         let is_ambiguous = match classify(letter) {
             Letter::Base(_) => false,
@@ -111,23 +182,20 @@ pub fn segments(record: &Record, policy: Policy, counts: &mut Counts) -> Result<
         };
         seen.ambiguous += if is_ambiguous { bases } else { 0 };
         seen.soft_masked += if is_masked { bases } else { 0 };
-
         if (is_ambiguous && policy.ambiguous == AmbiguousPolicy::Split)
             || (is_masked && policy.soft_mask == SoftMaskPolicy::Drop)
         {
             seen.dropped += bases;
-            segments.extend(open.take());
+            is_open = false;
         } else {
-            let start_here =
-                || Segment { contig: contig.clone(), start: position, bases: Vec::new(), soft_masked: Vec::new() };
-            open.get_or_insert_with(start_here).push(run, is_masked);
+            seen.segments += u64::from(!is_open);
+            is_open = true;
+            keep(position, run, is_masked);
         }
-        position += bases;
+        position += run.len();
     }
-    segments.extend(open);
-    seen.segments = segments.len() as u64;
     *counts += seen;
-    Ok(segments)
+    Ok(())
 }
 
 /// Whether the policies treat two letters alike: the same kind of letter in the same case.
@@ -159,6 +227,15 @@ mod tests {
         let mut counts = Counts::default();
         let policy = Policy { ambiguous, soft_mask };
         let segments = segments(&Record::in_memory("chr1", bases), policy, &mut counts).unwrap();
+        let mut again = Counts::default();
+        let parts = kept(bases, policy, &mut again).unwrap();
+        assert_eq!(again, counts);
+        assert!(
+            parts
+                .iter()
+                .map(|part| (part.start as u64, part.len()))
+                .eq(segments.iter().map(|segment| (segment.start, segment.bases.len())))
+        );
         (segments.iter().map(|segment| (segment.start, segment.bases.len())).collect(), counts)
     }
 
@@ -189,6 +266,14 @@ mod tests {
 
         let both = Counts { dropped: 8, segments: 2, ..all };
         assert_eq!(cut(bases, AmbiguousPolicy::Split, SoftMaskPolicy::Drop), (vec![(2, 2), (8, 1)], both));
+    }
+
+    #[test]
+    fn a_change_leaves_what_it_does_not_name() {
+        let model = Policy { ambiguous: AmbiguousPolicy::Split, soft_mask: SoftMaskPolicy::Drop };
+        let change = PolicyChange { ambiguous: Some(AmbiguousPolicy::Error), soft_mask: None };
+        assert_eq!(change.over(model), Policy { ambiguous: AmbiguousPolicy::Error, ..model });
+        assert_eq!(PolicyChange::default().over(model), model);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use vqdna::head::sequence::Pooling;
 use vqdna::infer::embed::Embedder;
 use vqdna::infer::input::Input;
-use vqdna::infer::{Budget, InputError, Windows};
+use vqdna::infer::{Execution, Windows};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -18,10 +18,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Longer records are seen in windows of 512 bases; the vector is the mean over all bases.
     let windows = Windows { length: 512, stride: 512 };
     Input::Fasta(fasta.into()).read(|sequences| {
-        for found in embedder.embed(&sequences, windows, Some(Pooling::Mean), Budget::default(), &device) {
+        for found in embedder.embed(&sequences, windows, Some(Pooling::Mean), Execution::on(&device)) {
+            let found = found?;
             println!("{}\t{:?}", sequences[found.sequence].id, &found.vector);
         }
-        Ok::<(), InputError>(())
+        Ok::<(), Box<dyn Error>>(())
     })?;
     Ok(())
 }

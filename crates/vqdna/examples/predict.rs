@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::Path;
 use vqdna::folder::Finetuned;
 use vqdna::infer::predict::{Merge, predict};
-use vqdna::infer::{Budget, Sequence, Windows};
+use vqdna::infer::{Execution, Sequence, Windows};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -13,9 +13,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let device = vqdna::device::open("cpu")?;
     let model = Finetuned::load(Path::new(folder), &device)?;
 
-    let sequence = Sequence { id: "one".to_owned(), first: letters.as_bytes().to_vec(), second: None };
+    let sequence = Sequence::new("one", letters.as_bytes());
     let windows = Windows { length: model.finetuned.window, stride: model.finetuned.window };
-    for found in predict(&model, &[sequence], windows, Merge::Mean, Budget::default(), &device) {
+    for found in predict(&model, &[sequence], windows, Merge::Mean, Execution::on(&device)) {
+        let found = found?;
         for (name, value) in model.finetuned.labelling.outputs().iter().zip(&found.values) {
             println!("{name}\t{value:.4}");
         }

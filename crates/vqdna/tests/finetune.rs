@@ -7,7 +7,7 @@ use crate::resume::{Event, Place, assert_equal_runs};
 use vqdna::backbone::transformer::TransformerConfig;
 use vqdna::folder::{Finetuned, ModelConfig, PretrainedConfig, Vocabulary};
 use vqdna::infer::predict::{Merge, Predicted, predict};
-use vqdna::infer::{Budget, Sequence, Windows};
+use vqdna::infer::{Execution, Sequence, Windows};
 use vqdna::run::config::StageConfig;
 use vqdna::run::finetune::{Base, Finetune, FinetuneConfig, Mode, Task};
 use vqdna::run::stage::{Finished, StageError};
@@ -106,11 +106,11 @@ fn adapters_may_stay_apart() {
         let device = Device::flex();
         let model = Finetuned::load(&place.folder(keeps), &device).expect("a model");
         assert_eq!(model.finetuned.lora.is_some(), keeps == "true");
-        let sequence = |n: u64| Sequence { id: n.to_string(), first: synthetic::genome(n, 30, 0.5), second: None };
+        let sequence = |n: u64| Sequence::new(n.to_string(), synthetic::genome(n, 30, 0.5));
         let windows = Windows { length: 64, stride: 64 };
         let sequences: Vec<_> = (0..5).map(sequence).collect();
-        let found = predict(&model, &sequences, windows, Merge::Mean, Budget::default(), &device);
-        found.collect::<Vec<Predicted>>()
+        let found = predict(&model, &sequences, windows, Merge::Mean, Execution::on(&device));
+        found.collect::<Result<Vec<Predicted>, _>>().expect("nobody stops it")
     });
     for (apart, folded) in predicted[0].iter().zip(&predicted[1]) {
         let near = apart.values.iter().zip(&folded.values).all(|(a, b)| (a - b).abs() < 1e-5);

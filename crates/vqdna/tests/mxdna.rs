@@ -10,7 +10,7 @@ use vqdna::head::sequence::Pooling;
 use vqdna::infer::embed::{Embedded, Embedder};
 use vqdna::infer::predict::{Merge, Predicted, predict};
 use vqdna::infer::units::{Cutter, Unit};
-use vqdna::infer::{Budget, Sequence, Windows};
+use vqdna::infer::{Budget, Execution, Sequence, Windows};
 use vqdna::run::config::StageConfig;
 use vqdna::run::finetune::{Base, Finetune, FinetuneConfig, Mode, Task};
 use vqdna::run::mxdna::{PretrainMxdna, PretrainMxdnaConfig};
@@ -75,11 +75,8 @@ fn tuning(mode: Mode, changes: &[&str]) -> FinetuneConfig {
 }
 
 fn sequences(lengths: &[usize]) -> Vec<Sequence> {
-    let sequence = |(n, &length): (usize, &usize)| Sequence {
-        id: n.to_string(),
-        first: synthetic::genome(n as u64 + 50, length, 0.5),
-        second: None,
-    };
+    let sequence =
+        |(n, &length): (usize, &usize)| Sequence::new(n.to_string(), synthetic::genome(n as u64 + 50, length, 0.5));
     lengths.iter().enumerate().map(sequence).collect()
 }
 
@@ -200,7 +197,8 @@ fn predictions_depend_on_their_sequence_alone_and_move_with_the_folder() {
     let of = |folder: &str, sequences: &[Sequence], budget: usize| -> Vec<Predicted> {
         let model = Finetuned::load(&place.folder(folder), &device).expect("whole");
         let windows = Windows { length: 64, stride: 32 };
-        predict(&model, sequences, windows, Merge::Mean, Budget::mebibytes(budget), &device).collect()
+        let execution = Execution::on(&device).within(Budget::mebibytes(budget));
+        predict(&model, sequences, windows, Merge::Mean, execution).collect::<Result<_, _>>().expect("nobody stops it")
     };
     let together = of("tuned", &sequences, 512);
     assert_eq!(together.iter().map(|found| found.windows).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 6]);
@@ -225,7 +223,8 @@ fn every_layer_embeds_every_base() {
     for layer in 0..=last {
         let embedder = Embedder::load(&folder, Some(layer), &device).expect("a layer");
         let embed = |sequences: &[Sequence], pooling, budget| -> Vec<Embedded> {
-            embedder.embed(sequences, windows, pooling, Budget::mebibytes(budget), &device).collect()
+            let execution = Execution::on(&device).within(Budget::mebibytes(budget));
+            embedder.embed(sequences, windows, pooling, execution).collect::<Result<_, _>>().expect("nobody stops it")
         };
         let each = embed(&sequences, None, 512);
         for (number, sequence) in sequences.iter().enumerate() {
@@ -252,10 +251,11 @@ fn units_do_not_overlap_and_cover_what_is_seen_whole() {
     let (place, device) = (Place::new(), Device::flex());
     let cutter = Cutter::load(&place.folder(pretrained(&place, &[])), &device).expect("whole");
     let mut sequences = sequences(&[300, 64, 2, 1]);
-    sequences.push(Sequence { id: "unknown".to_owned(), first: vec![b'N'; 40], second: None });
+    sequences.push(Sequence::new("unknown", vec![b'N'; 40]));
     let cut = |sequences: &[Sequence], length: usize, budget| -> Vec<Unit> {
         let windows = Windows { length, stride: length.div_ceil(2) };
-        cutter.cut(sequences, windows, Budget::mebibytes(budget), &device).collect()
+        let execution = Execution::on(&device).within(Budget::mebibytes(budget));
+        cutter.cut(sequences, windows, execution).collect::<Result<_, _>>().expect("nobody stops it")
     };
     for length in [64, 1000] {
         let units = cut(&sequences, length, 512);

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::{Args as ClapArgs, ValueEnum};
 use std::path::PathBuf;
 use vqdna::head::sequence::Pooling;
+use vqdna::infer::Execution;
 use vqdna::infer::embed::Embedder;
 use vqdna_data::vectors::{Header, Writer};
 
@@ -95,9 +96,12 @@ pub fn run(args: &Args) -> Result<Verdict> {
     interrupt::listen()?;
     let mut writer = Writer::create(&args.output, &header)?;
     let mut cut = 0_u64;
+    let poll = |_| interrupt::go_on();
+    let execution = Execution::on(&device).within(args.budget.budget()).polling(&poll);
     args.read.input(&args.input).read(|sequences| -> Result<()> {
         cut += sequences.iter().filter(|sequence| sequence.first.len() > windows.length).count() as u64;
-        for found in embedder.embed(&sequences, windows, args.pool.pooling(), args.budget.budget(), &device) {
+        for found in embedder.embed(&sequences, windows, args.pool.pooling(), execution) {
+            let found = found?;
             let bases = found.bases.start as u64..found.bases.end as u64;
             writer.write(&sequences[found.sequence].id, bases, &found.vector)?;
         }

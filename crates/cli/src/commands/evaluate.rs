@@ -4,8 +4,8 @@ use anyhow::Result;
 use clap::Args as ClapArgs;
 use std::path::{Path, PathBuf};
 use vqdna::folder::Finetuned;
-use vqdna::infer::Sequence;
 use vqdna::infer::predict::{Merge, predict};
+use vqdna::infer::{Execution, Sequence};
 use vqdna::objective::supervised::prediction::Prediction;
 use vqdna_data::labelled::{ColumnRequest, Labelling, Parts, Rows, Set, Targets, read};
 use vqdna_data::metric::{Bootstrap, Confusion, Scores};
@@ -56,9 +56,11 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let (set, _) = read(&file(&args.data)?, None, &columns, labelling)?;
     let sequences = sequences(&set.rows);
     let merge: Merge = args.merge.into();
-    let values = predict(&model, &sequences, windows, merge, args.budget.budget(), &device)
-        .flat_map(|found| found.values)
-        .collect();
+    crate::interrupt::listen()?;
+    let poll = |_| crate::interrupt::go_on();
+    let execution = Execution::on(&device).within(args.budget.budget()).polling(&poll);
+    let found: Vec<_> = predict(&model, &sequences, windows, merge, execution).collect::<Result<_, _>>()?;
+    let values = found.into_iter().flat_map(|found| found.values).collect();
     let prediction = Prediction::merged(labelling, values);
     let bootstrap = Bootstrap { resamples: args.resamples, ..Bootstrap::default() };
     print_scores(&prediction.scores(&set.targets, Some(bootstrap)))?;
@@ -79,10 +81,9 @@ fn file(data: &Path) -> Result<PathBuf> {
 }
 
 fn sequences(rows: &Rows) -> Vec<Sequence> {
-    let sequence = |row: vqdna_data::labelled::Row| Sequence {
-        id: row.id.to_owned(),
-        first: row.sequence.to_vec(),
-        second: row.second.map(<[u8]>::to_vec),
+    let sequence = |row: vqdna_data::labelled::Row| match row.second {
+        None => Sequence::new(row.id, row.sequence),
+        Some(second) => Sequence::pair(row.id, row.sequence, second),
     };
     rows.iter().map(sequence).collect()
 }

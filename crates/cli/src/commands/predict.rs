@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use vqdna::folder::Finetuned;
 use vqdna::infer::input::Input;
 use vqdna::infer::predict::{Merge, predict};
-use vqdna::infer::{Budget, Windows};
+use vqdna::infer::{Budget, Execution, Windows};
 use vqdna::objective::supervised::prediction::Prediction;
 use vqdna_data::labelled::{ColumnRequest, Labelling};
 
@@ -143,8 +143,11 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let mut output = Output::create(&args.output)?;
     writeln!(output, "{}", header(labelling))?;
     let mut cut = 0_u64;
+    let poll = |_| crate::interrupt::go_on();
+    let execution = Execution::on(&device).within(args.budget.budget()).polling(&poll);
     args.read.input(&args.input).read(|sequences| -> Result<()> {
-        for found in predict(&model, &sequences, windows, args.merge.into(), args.budget.budget(), &device) {
+        for found in predict(&model, &sequences, windows, args.merge.into(), execution) {
+            let found = found?;
             cut += u64::from(found.windows > 1);
             let prediction = Prediction::merged(labelling, found.values.clone());
             let values: Vec<String> = found.values.iter().map(|value| format!("{value:.6}")).collect();

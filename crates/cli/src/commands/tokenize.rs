@@ -8,7 +8,7 @@ use std::time::Instant;
 use vqdna::folder::{ModelConfig, Vocabulary};
 use vqdna::infer::input::Input;
 use vqdna::infer::units::{Cutter, Unit};
-use vqdna::infer::{Budget, Sequence, Windows};
+use vqdna::infer::{Execution, Sequence, Windows};
 use vqdna::ops;
 use vqdna::tokenizer::mxdna::UnitSpan;
 use vqdna::transcode::encode::{Tokenize, Tokenized};
@@ -139,10 +139,13 @@ fn cut(args: &Args, device: &burn::prelude::Device) -> Result<Verdict> {
     writeln!(output, "# vqdna {}, model {}", env!("CARGO_PKG_VERSION"), cutter.digest)?;
     let progress = Progress::new("cutting", "bases", sample::bases(&args.inputs));
     let (mut bases, mut count) = (0, 0_u64);
+    let poll = |_| interrupt::go_on();
+    let execution = Execution::on(device).polling(&poll);
     for input in &args.inputs {
         Input::Genome(input.clone()).read(|sequences| -> Result<()> {
             ops::with_precision(precision, || {
-                for Unit { sequence, span } in cutter.cut(&sequences, windows, Budget::default(), device) {
+                for unit in cutter.cut(&sequences, windows, execution) {
+                    let Unit { sequence, span } = unit?;
                     let Sequence { id, first, .. } = &sequences[sequence];
                     writeln!(output, "{}", bed_line(id, first, &span, cutter.sizes()))?;
                     count += 1;

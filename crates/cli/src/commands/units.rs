@@ -5,7 +5,7 @@ use clap::Args as ClapArgs;
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use vqdna::infer::Budget;
+use vqdna::infer::Execution;
 use vqdna::infer::units::Cutter;
 
 use super::Verdict;
@@ -106,7 +106,8 @@ pub fn run(args: &Args) -> Result<Verdict> {
     interrupt::listen()?;
     let mut output = Output::create(&args.output)?;
     let mut classes = Classes { all: Vec::new(), known: HashMap::new(), experts: cutter.sizes().len() };
-    let budget: Budget = args.budget.budget();
+    let poll = |_| interrupt::go_on();
+    let execution = Execution::on(&device).within(args.budget.budget()).polling(&poll);
     for (path, name) in args.inputs.iter().zip(&names) {
         let by_id = args.read.fasta.is_some();
         args.read.input(path).read(|sequences| -> Result<()> {
@@ -116,7 +117,8 @@ pub fn run(args: &Args) -> Result<Verdict> {
                 class.sequences += 1;
                 class.bases += sequence.first.len() as u64;
             }
-            for unit in cutter.cut(&sequences, windows, budget, &device) {
+            for unit in cutter.cut(&sequences, windows, execution) {
+                let unit = unit?;
                 classes.of(&class(unit.sequence)).units[unit.span.expert] += 1;
             }
             interrupt::check()
@@ -173,7 +175,7 @@ fn draw(path: &Path, classes: &[Class], sizes: &[usize]) -> Result<()> {
     );
     let line = |class: &Class| Line {
         name: class.name.clone(),
-        points: lengths(class, sizes).iter().map(|&(size, share, ..)| (size as f64, 100.0 * share)).collect(),
+        points: lengths(class, sizes).iter().map(|&(size, share, ..)| (size as u32, 100.0 * share)).collect(),
     };
     let lines: Vec<Line> = classes.iter().map(line).collect();
     let svg = plot::lines("Lengths of units", "bases of a unit", "% of the units", &lines)?;

@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::budget::{floats_of_codes, floats_of_letters, groups};
+use super::execution::{computed, with_empty};
 use super::windows::{Place, in_batches, without_overlaps};
-use super::{Budget, Sequence, Windows};
+use super::{Execution, Interrupted, Sequence, Windows};
 use crate::backbone::transformer::Transformer;
 use crate::folder::{self, Finetuned, FolderError, ModelConfig, Pretrained, PretrainedMxdna, Vocabulary};
 use crate::head::sequence::{Pooling, pool};
@@ -131,8 +132,9 @@ impl Embedder {
         self.window
     }
 
-    /// One vector for each sequence in order, pooled over its bases and those of its windows; or with no pooling one for each
-    /// position, from the window in whose middle it is nearest. They are computed as they are asked for, some windows at a time.
+    /// One vector for each sequence in order, pooled over its bases and those of its windows; NaN where there is nothing to see. Or with
+    /// no pooling one for each position that is seen, from the window in whose middle it is nearest. They are computed as they are
+    /// asked for, some windows at a time.
     ///
     /// The second sequences of pairs are not looked at.
     pub fn embed<'a>(
@@ -140,18 +142,23 @@ impl Embedder {
         sequences: &'a [Sequence],
         windows: Windows,
         pooling: Option<Pooling>,
-        budget: Budget,
-        device: &'a Device,
-    ) -> Box<dyn Iterator<Item = Embedded> + 'a> {
+        execution: Execution<'a>,
+    ) -> Box<dyn Iterator<Item = Result<Embedded, Interrupted>> + 'a> {
+        let budget = execution.budget;
         let width = if pooling.is_none() { self.width() } else { 0 };
-        let together = groups(Place::all(sequences, windows), budget.bases(width), |place| place.bases.len());
+        let together = groups(Place::all(sequences, windows, false), budget.bases(width), Place::size);
         let positions = budget.batch(match &self.network {
             Network::Codes(vocabulary, backbone) => floats_of_codes(vocabulary.tokenizer.d_code, backbone.as_deref()),
             Network::Letters(encoder) => floats_of_letters(encoder),
         });
-        let each = together.flat_map(move |places| self.places(sequences, &places, pooling, positions, device));
+        let each = computed(together, move |places| self.places(sequences, &places, pooling, positions, execution));
         match (pooling, &self.network) {
-            (Some(pooling), _) => Box::new(Merged { parts: each, pooling, waiting: None }),
+            (Some(pooling), _) => {
+                let merged = Merged { parts: each, pooling, waiting: None };
+                let empty = |sequence| Embedded { sequence, bases: 0..0, vector: vec![f32::NAN; self.width()] };
+                let is_empty = |sequence: usize| sequences[sequence].is_empty();
+                Box::new(with_empty(merged, sequences.len(), |found| found.sequence, is_empty, empty))
+            }
             (None, Network::Codes(..)) => Box::new(each),
             (None, Network::Letters(_)) => {
                 Box::new(without_overlaps(each, |found| (found.sequence, found.bases.clone())))
@@ -166,14 +173,16 @@ impl Embedder {
         places: &[Place],
         pooling: Option<Pooling>,
         positions: usize,
-        device: &Device,
-    ) -> Vec<Embedded> {
+        execution: Execution,
+    ) -> Result<Vec<Embedded>, Interrupted> {
         let vocabulary = match &self.network {
             Network::Codes(vocabulary, _) => Some(&vocabulary.model),
             Network::Letters(_) => None,
         };
-        let rows = SequenceRows::new(vocabulary, Place::letters(places, sequences), None, device);
-        in_batches(&rows.lengths(), positions, |batch| {
+        let device = execution.device;
+        let letters = Place::letters(places, sequences);
+        let rows = SequenceRows::polled(vocabulary, letters, None, device, &|| execution.poll()).ok_or(Interrupted)?;
+        in_batches(places, &rows.lengths(), positions, execution, |batch| {
             let here: Vec<_> = batch.iter().map(|&row| &places[row as usize]).collect();
             self.batch(&rows, batch, &here, pooling, device)
         })
@@ -248,16 +257,24 @@ struct Merged<I> {
     waiting: Option<(f32, Embedded)>,
 }
 
-impl<I: Iterator<Item = Embedded>> Iterator for Merged<I> {
-    type Item = Embedded;
+impl<I: Iterator<Item = Result<Embedded, Interrupted>>> Iterator for Merged<I> {
+    type Item = Result<Embedded, Interrupted>;
 
-    fn next(&mut self) -> Option<Embedded> {
+    fn next(&mut self) -> Option<Self::Item> {
         for part in self.parts.by_ref() {
+            let part = match part {
+                Ok(part) => part,
+                // The windows so far are not the whole of their sequence.
+                Err(interrupted) => {
+                    self.waiting = None;
+                    return Some(Err(interrupted));
+                }
+            };
             let weight = part.bases.len() as f32;
             match self.waiting.as_mut().filter(|(_, last)| last.sequence == part.sequence) {
                 None => {
                     if let Some((_, whole)) = self.waiting.replace((weight, part)) {
-                        return Some(whole);
+                        return Some(Ok(whole));
                     }
                 }
                 Some((sum, last)) => {
@@ -273,7 +290,7 @@ impl<I: Iterator<Item = Embedded>> Iterator for Merged<I> {
                 }
             }
         }
-        self.waiting.take().map(|(_, whole)| whole)
+        self.waiting.take().map(|(_, whole)| Ok(whole))
     }
 }
 
@@ -284,16 +301,17 @@ mod tests {
     #[test]
     fn windows_count_as_their_bases_do() {
         let parts = || {
-            [(0, 0..6, 1.0), (0, 6..8, 5.0), (1, 0..2, 7.0)].into_iter().map(|(sequence, bases, value)| Embedded {
-                sequence,
-                bases,
-                vector: vec![value],
-            })
+            [(0, 0..6, 1.0), (0, 6..8, 5.0), (1, 0..2, 7.0)]
+                .into_iter()
+                .map(|(sequence, bases, value)| Ok(Embedded { sequence, bases, vector: vec![value] }))
         };
         let of = |pooling| {
             let merged = Merged { parts: parts(), pooling, waiting: None };
-            merged.map(|e| (e.bases, e.vector)).collect::<Vec<_>>()
+            merged.map(|e| e.map(|e| (e.bases, e.vector)).expect("no end")).collect::<Vec<_>>()
         };
+        let stopped =
+            Merged { parts: parts().take(2).chain([Err(Interrupted)]), pooling: Pooling::Mean, waiting: None };
+        assert_eq!(stopped.collect::<Vec<_>>(), [Err(Interrupted)], "half a sequence is no sequence");
         assert_eq!(of(Pooling::Mean), [(0..8, vec![2.0]), (0..2, vec![7.0])]);
         assert_eq!(of(Pooling::Max), [(0..8, vec![5.0]), (0..2, vec![7.0])]);
         assert_eq!(of(Pooling::First), [(0..8, vec![1.0]), (0..2, vec![7.0])]);

@@ -6,16 +6,7 @@ use vqdna_data::bed::{self, BedError};
 use vqdna_data::fasta::{self, FastaError};
 use vqdna_data::labelled::{ColumnRequest, Format, LabelledError, unlabelled};
 
-/// A sequence, or a pair.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sequence {
-    /// Its name.
-    pub id: String,
-    /// Its letters as read.
-    pub first: Vec<u8>,
-    /// The other sequence of a pair.
-    pub second: Option<Vec<u8>>,
-}
+use super::Sequence;
 
 /// Where sequences come from.
 #[derive(Clone, Debug)]
@@ -97,8 +88,7 @@ impl Input {
         let mut waiting = Vec::new();
         let mut letters = 0;
         let mut push = |sequence: Option<Sequence>| {
-            letters +=
-                sequence.as_ref().map_or(TOGETHER, |s| s.first.len() + s.second.as_ref().map_or(0, Vec::len) + 64);
+            letters += sequence.as_ref().map_or(TOGETHER, |sequence| sequence.letters() + 64);
             waiting.extend(sequence);
             if letters >= TOGETHER && !waiting.is_empty() {
                 letters = 0;
@@ -110,8 +100,10 @@ impl Input {
             Self::Table { path, format, columns } => {
                 for rows in unlabelled(path, *format, columns, TOGETHER).map_err(InputError::from)? {
                     for row in rows.map_err(InputError::from)?.iter() {
-                        let (id, first) = (row.id.to_owned(), row.sequence.to_vec());
-                        push(Some(Sequence { id, first, second: row.second.map(<[u8]>::to_vec) }))?;
+                        push(Some(match row.second {
+                            None => Sequence::new(row.id, row.sequence),
+                            Some(second) => Sequence::pair(row.id, row.sequence, second),
+                        }))?;
                     }
                 }
             }
@@ -127,7 +119,8 @@ impl Input {
             Self::Bed { bed, genome } => {
                 for found in bed::sequences(bed, genome).map_err(InputError::from)? {
                     let (place, letters) = found.map_err(InputError::from)?;
-                    push(Some(checked(bed, place.id(), letters)?))?;
+                    let sequence = checked(bed, place.id(), letters)?;
+                    push(Some(Sequence { place: Some(place), ..sequence }))?;
                 }
             }
         }
@@ -142,5 +135,5 @@ fn checked(path: &Path, id: String, first: Vec<u8>) -> Result<Sequence, InputErr
     if let Some((place, &letter)) = first.iter().enumerate().find(|(_, letter)| classify(**letter) == Letter::Invalid) {
         return Err(InputError::Letter { path: path.to_owned(), id, position: place + 1, letter });
     }
-    Ok(Sequence { id, first, second: None })
+    Ok(Sequence::new(id, first))
 }

@@ -3,11 +3,15 @@
 
 mod budget;
 pub mod embed;
+mod execution;
 pub mod input;
 pub mod predict;
+mod sequence;
 pub mod units;
 pub mod windows;
 
 pub use budget::Budget;
-pub use input::{InputError, Sequence};
+pub use execution::{Execution, Interrupted};
+pub use input::InputError;
+pub use sequence::Sequence;
 pub use windows::Windows;

@@ -1,14 +1,16 @@
 //! What a fine-tuned model says of sequences.
 
-use burn::prelude::*;
 use std::ops::Range;
 
 use super::budget::{floats_of_codes, floats_of_letters, groups};
-use super::{Budget, Sequence, Windows};
+use super::execution::{computed, with_empty};
+use super::windows::{Place, in_batches};
+use super::{Execution, Interrupted, Sequence, Windows};
 use crate::folder::Finetuned;
 use crate::objective::supervised::prediction::Prediction;
 use crate::tokenizer::coded::bases_of;
 use crate::tokenizer::sequences::SequenceRows;
+use crate::weights::to_array;
 use vqdna_data::alphabet::{BaseId, reverse_complement};
 
 /// What becomes of the windows of a long sequence.
@@ -30,73 +32,83 @@ pub struct Predicted {
     pub sequence: usize,
     /// The bases that were seen.
     pub bases: Range<usize>,
-    /// Number of windows.
+    /// Number of windows; 0 where there is nothing to see.
     pub windows: usize,
-    /// Probabilities of classes or labels, or values.
+    /// Probabilities of classes or labels, or values; NaN where there is nothing to see.
     pub values: Vec<f64>,
 }
 
-/// A window of a sequence, by its place among those given.
-type Place = (usize, Range<usize>);
-
 /// Predictions for sequences, in their order, computed as they are asked for, some windows at a time. The two sequences of a pair are
-/// always seen whole.
+/// always seen whole. Where there is nothing to see, there are 0 windows, and all values are NaN.
 pub fn predict<'a>(
     model: &'a Finetuned,
     sequences: &'a [Sequence],
     windows: Windows,
     merge: Merge,
-    budget: Budget,
-    device: &'a Device,
-) -> impl Iterator<Item = Predicted> + 'a {
-    let places = sequences.iter().enumerate().flat_map(move |(n, sequence)| {
-        let bases = sequence.first.len();
-        let length = if sequence.second.is_some() { bases } else { windows.length };
-        Windows { length, ..windows }.of(bases).into_iter().map(move |part| (n, part))
-    });
-    let together = groups(places, budget.bases(0), |(n, part): &Place| {
-        part.len() + sequences[*n].second.as_ref().map_or(0, Vec::len)
+    execution: Execution<'a>,
+) -> impl Iterator<Item = Result<Predicted, Interrupted>> + 'a {
+    let budget = execution.budget;
+    let together = groups(Place::all(sequences, windows, true), budget.bases(0), |place| {
+        place.size() + sequences[place.sequence].second.as_ref().map_or(0, Vec::len)
     });
     let floats = match (&model.vocabulary, &model.model.encoder) {
         (Some(vocabulary), _) => floats_of_codes(vocabulary.tokenizer.d_code, model.model.backbone.as_ref()),
         (None, encoder) => encoder.as_ref().map_or(0, floats_of_letters),
     };
     let positions = budget.batch(floats);
-    let parts = together.flat_map(move |places| {
-        let outputs = |reverse| outputs(model, sequences, &places, reverse, positions, device);
-        let mut values = outputs(false);
+    let labelling = &model.finetuned.labelling;
+    let parts = computed(together, move |places| {
+        let outputs = |reverse| outputs(model, sequences, &places, reverse, positions, execution);
+        let mut values = outputs(false)?;
         if model.finetuned.both_strands {
-            values.iter_mut().zip(outputs(true)).for_each(|(forward, reverse)| *forward = 0.5 * (*forward + reverse));
+            values.iter_mut().zip(outputs(true)?).for_each(|(forward, reverse)| *forward = 0.5 * (*forward + reverse));
         }
-        let prediction = Prediction::new(&model.finetuned.labelling, &values);
+        let prediction = Prediction::new(labelling, &values);
         let each = places.into_iter().zip(prediction.rows());
-        let each =
-            each.map(|((sequence, bases), values)| Predicted { sequence, bases, windows: 1, values: values.to_vec() });
-        each.collect::<Vec<_>>()
+        let each = each.map(|(Place { sequence, bases, .. }, values)| Predicted {
+            sequence,
+            bases,
+            windows: 1,
+            values: values.to_vec(),
+        });
+        Ok(each.collect())
     });
-    Merged { parts, merge, waiting: None }
+    let merged = Merged { parts, merge, waiting: None };
+    let empty = |sequence| {
+        let values = vec![f64::NAN; labelling.outputs().len()];
+        Predicted { sequence, bases: 0..0, windows: 0, values }
+    };
+    with_empty(merged, sequences.len(), |found| found.sequence, |sequence| sequences[sequence].is_empty(), empty)
 }
 
+/// `[places, outputs]`, on one strand.
 fn outputs(
     model: &Finetuned,
     sequences: &[Sequence],
     places: &[Place],
     reverse: bool,
     positions: usize,
-    device: &Device,
-) -> Vec<f32> {
-    let bases = |letters: &[u8]| -> Vec<BaseId> {
-        let mut bases = bases_of(letters);
+    execution: Execution,
+) -> Result<Vec<f32>, Interrupted> {
+    let turned = |mut bases: Vec<BaseId>| {
         if reverse {
             reverse_complement(&mut bases);
         }
         bases
     };
-    let first: Vec<_> = places.iter().map(|(n, part)| bases(&sequences[*n].first[part.clone()])).collect();
-    let second: Option<Vec<_>> = places.iter().map(|(n, _)| sequences[*n].second.as_deref().map(bases)).collect();
+    let first = Place::letters(places, sequences).into_iter().map(turned).collect();
+    let second = |place: &Place| sequences[place.sequence].second.as_deref().map(|letters| turned(bases_of(letters)));
+    let second: Option<Vec<_>> = places.iter().map(second).collect();
     let vocabulary = model.vocabulary.as_ref().map(|vocabulary| &vocabulary.model);
-    let rows = SequenceRows::new(vocabulary, first, second.filter(|second| !second.is_empty()), device);
-    model.model.outputs_of(&rows, positions, device)
+    let (second, device) = (second.filter(|second| !second.is_empty()), execution.device);
+    let rows = SequenceRows::polled(vocabulary, first, second, device, &|| execution.poll()).ok_or(Interrupted)?;
+    // Both strands are seen before anything is finished.
+    let execution = if reverse == model.finetuned.both_strands { execution } else { execution.silent() };
+    in_batches(places, &rows.lengths(), positions, execution, |batch| {
+        let outputs = model.model.outputs(&rows.batch(batch, device));
+        let [_, width] = outputs.dims();
+        to_array(outputs).values.chunks(width).map(<[f32]>::to_vec).collect()
+    })
 }
 
 /// The predictions of windows as one for each sequence, unless they stay apart.
@@ -107,7 +119,7 @@ struct Merged<I> {
     waiting: Option<Predicted>,
 }
 
-impl<I: Iterator<Item = Predicted>> Merged<I> {
+impl<I> Merged<I> {
     fn whole(&self, mut sequence: Predicted) -> Predicted {
         if self.merge == Merge::Mean {
             sequence.values.iter_mut().for_each(|value| *value /= sequence.windows as f64);
@@ -116,16 +128,24 @@ impl<I: Iterator<Item = Predicted>> Merged<I> {
     }
 }
 
-impl<I: Iterator<Item = Predicted>> Iterator for Merged<I> {
-    type Item = Predicted;
+impl<I: Iterator<Item = Result<Predicted, Interrupted>>> Iterator for Merged<I> {
+    type Item = Result<Predicted, Interrupted>;
 
-    fn next(&mut self) -> Option<Predicted> {
+    fn next(&mut self) -> Option<Self::Item> {
         while let Some(part) = self.parts.next() {
+            let part = match part {
+                Ok(part) => part,
+                // The windows so far are not the whole of their sequence.
+                Err(interrupted) => {
+                    self.waiting = None;
+                    return Some(Err(interrupted));
+                }
+            };
             let merge = self.merge;
             match self.waiting.as_mut().filter(|last| merge != Merge::None && last.sequence == part.sequence) {
                 None => {
                     if let Some(last) = self.waiting.replace(part) {
-                        return Some(self.whole(last));
+                        return Some(Ok(self.whole(last)));
                     }
                 }
                 Some(last) => {
@@ -137,7 +157,7 @@ impl<I: Iterator<Item = Predicted>> Iterator for Merged<I> {
                 }
             }
         }
-        self.waiting.take().map(|last| self.whole(last))
+        self.waiting.take().map(|last| Ok(self.whole(last)))
     }
 }
 
@@ -148,17 +168,16 @@ mod tests {
     #[test]
     fn windows_are_merged_as_said() {
         let parts = || {
-            [(0, 0..4, 0.2), (0, 2..6, 0.8), (1, 0..3, 0.5)].into_iter().map(|(sequence, bases, value)| Predicted {
-                sequence,
-                bases,
-                windows: 1,
-                values: vec![value, 1.0 - value],
+            [(0, 0..4, 0.2), (0, 2..6, 0.8), (1, 0..3, 0.5)].into_iter().map(|(sequence, bases, value)| {
+                Ok(Predicted { sequence, bases, windows: 1, values: vec![value, 1.0 - value] })
             })
         };
         let of = |merge| {
             let merged = Merged { parts: parts(), merge, waiting: None };
-            merged.map(|p| (p.bases, p.windows, p.values)).collect::<Vec<_>>()
+            merged.map(|p| p.map(|p| (p.bases, p.windows, p.values)).expect("no end")).collect::<Vec<_>>()
         };
+        let stopped = Merged { parts: parts().take(1).chain([Err(Interrupted)]), merge: Merge::Mean, waiting: None };
+        assert_eq!(stopped.collect::<Vec<_>>(), [Err(Interrupted)], "half a sequence is no sequence");
         assert_eq!(of(Merge::Mean), [(0..6, 2, vec![0.5, 0.5]), (0..3, 1, vec![0.5, 0.5])]);
         assert_eq!(of(Merge::Max), [(0..6, 2, vec![0.8, 0.8]), (0..3, 1, vec![0.5, 0.5])]);
         assert_eq!(of(Merge::None).len(), 3);

@@ -4,8 +4,9 @@ use burn::prelude::*;
 use std::path::Path;
 
 use super::budget::{floats_of_letters, groups};
+use super::execution::computed;
 use super::windows::{Place, in_batches, without_overlaps};
-use super::{Budget, Sequence, Windows};
+use super::{Execution, Interrupted, Sequence, Windows};
 use crate::folder::{Finetuned, FolderError, Kind, ModelConfig, PretrainedMxdna};
 use crate::tokenizer::mxdna::{LetterRows, Mxdna, UnitSpan};
 
@@ -68,21 +69,27 @@ impl Cutter {
         &'a self,
         sequences: &'a [Sequence],
         windows: Windows,
-        budget: Budget,
-        device: &'a Device,
-    ) -> impl Iterator<Item = Unit> + 'a {
+        execution: Execution<'a>,
+    ) -> impl Iterator<Item = Result<Unit, Interrupted>> + 'a {
+        let budget = execution.budget;
         let floats = size_of::<UnitSpan>() / size_of::<f32>();
-        let together = groups(Place::all(sequences, windows), budget.bases(floats), |place| place.bases.len());
+        let together = groups(Place::all(sequences, windows, false), budget.bases(floats), Place::size);
         let positions = budget.batch(floats_of_letters(&self.encoder));
-        let units = together.flat_map(move |places| self.places(sequences, &places, positions, device));
+        let units = computed(together, move |places| self.places(sequences, &places, positions, execution));
         without_overlaps(units, |unit| (unit.sequence, unit.span.bases.clone()))
     }
 
     /// The units of windows, in their order.
-    fn places(&self, sequences: &[Sequence], places: &[Place], positions: usize, device: &Device) -> Vec<Unit> {
+    fn places(
+        &self,
+        sequences: &[Sequence],
+        places: &[Place],
+        positions: usize,
+        execution: Execution,
+    ) -> Result<Vec<Unit>, Interrupted> {
         let rows = LetterRows::new(Place::letters(places, sequences), None);
-        in_batches(&rows.lengths(), positions, |batch| {
-            let units = self.encoder.cut_into_units(&rows.batch(batch, device).view());
+        in_batches(places, &rows.lengths(), positions, execution, |batch| {
+            let units = self.encoder.cut_into_units(&rows.batch(batch, execution.device).view());
             let of = |(&row, units): (&u32, Vec<UnitSpan>)| {
                 let Place { sequence, bases, own } = &places[row as usize];
                 let all = units.into_iter().map(|span| Unit { sequence: *sequence, span: span.moved_by(bases.start) });

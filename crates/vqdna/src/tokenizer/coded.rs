@@ -1,7 +1,7 @@
 //! Many sequences as codes on the host, computed once, and batches of them.
 
 use burn::prelude::*;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use vqdna_data::alphabet::{self, BaseId, Letter};
 use vqdna_data::bucket::by_budget;
 
@@ -39,6 +39,18 @@ impl Coded {
     /// Codes of sequences, each on its own: none sees beyond its ends. `model` is without autodiff; `device` is its device.
     #[must_use]
     pub fn new(model: &Vqdna, sequences: &[Vec<BaseId>], device: &Device) -> Self {
+        let never = || ControlFlow::Continue(());
+        Self::polled(model, sequences, device, &never).expect("nobody stops it")
+    }
+
+    /// The same, where `poll` is asked before each batch whether to go on; none if not.
+    #[must_use]
+    pub fn polled(
+        model: &Vqdna,
+        sequences: &[Vec<BaseId>],
+        device: &Device,
+        poll: &dyn Fn() -> ControlFlow<()>,
+    ) -> Option<Self> {
         let lengths: Vec<usize> = sequences.iter().map(Vec::len).collect();
         let ends = lengths.iter().scan(0, |end, length| {
             *end += length;
@@ -48,6 +60,9 @@ impl Coded {
         let mut levels: Vec<Vec<u16>> = Vec::new();
         ops::with_frozen_weights(|| {
             for batch in by_budget(&lengths, BASES_TOGETHER) {
+                if poll().is_break() {
+                    return None;
+                }
                 let windows: Vec<HostWindow> = batch
                     .iter()
                     .map(|&row| HostWindow { bases: sequences[row as usize].clone(), soft_masked: Vec::new() })
@@ -66,8 +81,9 @@ impl Coded {
                     }
                 }
             }
-        });
-        Self { levels, ends }
+            Some(())
+        })?;
+        Some(Self { levels, ends })
     }
 
     /// Number of sequences.

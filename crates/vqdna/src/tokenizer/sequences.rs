@@ -2,6 +2,7 @@
 //! codes and which take letters.
 
 use burn::prelude::*;
+use std::ops::ControlFlow;
 use vqdna_data::alphabet::BaseId;
 
 use super::coded::{Coded, CodedRows};
@@ -45,9 +46,30 @@ impl SequenceRows {
         second: Option<Vec<Vec<BaseId>>>,
         device: &Device,
     ) -> Self {
-        let Some(vocabulary) = vocabulary else { return Self::Letters(LetterRows::new(first, second)) };
-        let coded = |sequences: Vec<Vec<BaseId>>| Coded::new(vocabulary, &sequences, device);
-        Self::Codes(CodedRows::new(coded(first), second.map(coded)), Box::new(vocabulary.quantizer.clone()))
+        let never = || ControlFlow::Continue(());
+        Self::polled(vocabulary, first, second, device, &never).expect("nobody stops it")
+    }
+
+    /// The same, where `poll` is asked now and then whether to go on; none if not.
+    ///
+    /// # Panics
+    /// If there are not as many second sequences as first ones.
+    #[must_use]
+    pub fn polled(
+        vocabulary: Option<&Vqdna>,
+        first: Vec<Vec<BaseId>>,
+        second: Option<Vec<Vec<BaseId>>>,
+        device: &Device,
+        poll: &dyn Fn() -> ControlFlow<()>,
+    ) -> Option<Self> {
+        let Some(vocabulary) = vocabulary else { return Some(Self::Letters(LetterRows::new(first, second))) };
+        let coded = |sequences: Vec<Vec<BaseId>>| Coded::polled(vocabulary, &sequences, device, poll);
+        let (first, second) = (coded(first)?, second.map(coded));
+        let rows = match second {
+            Some(second) => CodedRows::new(first, Some(second?)),
+            None => CodedRows::new(first, None),
+        };
+        Some(Self::Codes(rows, Box::new(vocabulary.quantizer.clone())))
     }
 
     /// Positions of each row: bases, one more between those of a pair, and of letters one before and one after them.
