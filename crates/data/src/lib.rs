@@ -10,7 +10,7 @@
 //! | 2 | [`fasta`], [`codes`], [`synthetic`], [`shuffle`], [`vectors`] |
 //! | 3 | [`segment`], [`window`], [`split`], [`bed`] |
 //! | 4 | [`corpus`], [`labelled`] |
-//! | 5 | [`sampler`] |
+//! | 5 | [`sampler`], [`sequences`] |
 //!
 //! Coordinates are 0-based and half-open everywhere; region strings (`chr1:1,000-2,000`) are 1-based and inclusive and are
 //! converted where they are parsed and printed, in [`span`].
@@ -52,6 +52,7 @@ pub mod random;
 pub mod random_access;
 pub mod sampler;
 pub mod segment;
+pub mod sequences;
 pub mod shuffle;
 pub mod span;
 pub mod split;

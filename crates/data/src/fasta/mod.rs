@@ -35,6 +35,7 @@ use std::sync::Arc;
 pub use crate::input::{Compression, InputDigest};
 pub use contigs::Contigs;
 pub use error::{FastaError, LetterFault, RecordFault};
+pub(crate) use reader::read_text;
 pub use reader::{Records, read, read_all};
 pub use region::{Fetched, fetch, fetch_padded};
 

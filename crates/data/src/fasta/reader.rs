@@ -15,7 +15,7 @@ use super::{
     FastaError, Record, RecordFault,
     source::{Format, Source},
 };
-use crate::input::{InputDigest, check_exists};
+use crate::input::{InputDigest, Text, Watch, check_exists};
 
 /// The records of one or several inputs, in order, one in memory at a time.
 ///
@@ -54,6 +54,17 @@ pub fn read_all<P: AsRef<Path>>(paths: &[P]) -> Result<Records, FastaError> {
     let waiting = paths.iter().map(|path| path.as_ref().to_owned()).collect();
     let mut records = Records { waiting, current: None, names: HashMap::new(), digests: Vec::new() };
     records.open_next()?;
+    Ok(records)
+}
+
+/// The records of an input that was opened and not read from; see [`read`].
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_text(text: Text, watch: Watch) -> Result<Records, FastaError> {
+    let source = Source::start(text, watch)?;
+    let mut records = read_all::<&Path>(&[])?;
+    records.current = Some(Current { source, records: 0, bases: 0 });
     Ok(records)
 }
 

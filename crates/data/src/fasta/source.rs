@@ -34,7 +34,8 @@ impl Source {
         Self::start(text, watch)
     }
 
-    fn start(mut text: Text, watch: Watch) -> Result<Self, FastaError> {
+    /// The same of an input that was opened.
+    pub(super) fn start(mut text: Text, watch: Watch) -> Result<Self, FastaError> {
         let file = watch.file.clone();
         let (lines_skipped, first) = skip_blank_lines(&mut text).map_err(|error| watch.explain(error))?;
         let (format, parser): (_, Box<dyn FastxReader>) = match first {

@@ -23,13 +23,14 @@ impl Text {
         Ok(Self { head: if mark == BYTE_ORDER_MARK { Vec::new() } else { mark }, read: 0, rest })
     }
 
-    /// The text up to the end of its first line, but no more than `most` bytes, without taking it off; for a text that has not
-    /// been read.
+    /// The first line that is not blank, without its end and what is blank before it, of no more than the first `most` bytes of the
+    /// text, which all stay in it; for a text that has not been read.
     ///
     /// # Errors
     /// If the input cannot be read.
     pub fn first_line(&mut self, most: usize) -> io::Result<&[u8]> {
-        while self.head.len() < most && !self.head.contains(&b'\n') {
+        let blank = |head: &[u8]| head.iter().position(|byte| !byte.is_ascii_whitespace()).unwrap_or(head.len());
+        while self.head.len() < most && !self.head[blank(&self.head)..].contains(&b'\n') {
             let bytes = self.rest.fill_buf()?;
             if bytes.is_empty() {
                 break;
@@ -38,8 +39,10 @@ impl Text {
             self.head.extend_from_slice(&bytes[..count]);
             self.rest.consume(count);
         }
-        let end = self.head.iter().position(|&byte| byte == b'\n').unwrap_or(self.head.len());
-        Ok(&self.head[..end.min(most)])
+        let head = &self.head[..most.min(self.head.len())];
+        let line = &head[blank(head)..];
+        let end = line.iter().position(|&byte| byte == b'\n').unwrap_or(line.len());
+        Ok(&line[..end])
     }
 }
 
@@ -119,5 +122,10 @@ mod tests {
             text.read_until(b'\n', &mut line).unwrap();
             assert_eq!(line.trim_ascii_end(), b"sequence,label");
         }
+        let (mut text, _) = start(Path::new("-"), Box::new(Trickle(b"\n \r\n>a\nACGT\n"))).unwrap();
+        assert_eq!(text.first_line(100).unwrap(), b">a");
+        let mut all = String::new();
+        text.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "\n \r\n>a\nACGT\n");
     }
 }

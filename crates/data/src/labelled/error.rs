@@ -37,6 +37,14 @@ pub enum LabelledError {
         /// The file.
         file: Arc<str>,
     },
+    /// The file holds records, and no table.
+    #[error("{file}: is {found}, which has no labels; labelled sequences are CSV, TSV, JSON Lines or Parquet")]
+    NoTable {
+        /// The file.
+        file: Arc<str>,
+        /// What it is.
+        found: String,
+    },
     /// The file has no rows.
     #[error("{file}: has no rows")]
     Empty {
@@ -201,6 +209,9 @@ pub enum CellFault {
         /// Why it cannot be used.
         fault: LetterFault,
     },
+    /// A letter policy would cut a sequence of a pair.
+    #[error("holds letters that a policy cuts out, and a pair cannot be cut; use --ambiguous n and --soft-mask keep")]
+    CutPair,
     /// The value of a target is no number.
     #[error("`{}` is not a finite number", shown(found))]
     Number {

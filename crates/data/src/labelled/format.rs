@@ -1,6 +1,6 @@
 //! The formats of labelled sequences.
 
-use std::path::Path;
+use std::{fmt, path::Path};
 
 use crate::words::words;
 
@@ -19,15 +19,15 @@ pub enum Format {
 
 words!(Format, "a format of labelled sequences", { Csv => "csv", Tsv => "tsv", Jsonl => "jsonl", Parquet => "parquet" });
 
-/// Endings of compressed files, which are told by content.
-const COMPRESSED: [&str; 5] = [".gz", ".bgz", ".bz2", ".xz", ".zst"];
-
 impl Format {
+    /// Endings of compressed files, which are told by content.
+    pub(crate) const COMPRESSED: [&str; 5] = [".gz", ".bgz", ".bz2", ".xz", ".zst"];
+
     /// The format that the name of a file ends in, before the ending of a compression; `None` if it ends in no format.
     #[must_use]
     pub fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
-        let plain = COMPRESSED.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name);
+        let plain = Self::COMPRESSED.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name);
         match plain.rsplit_once('.')?.1 {
             "csv" => Some(Self::Csv),
             "tsv" | "tab" => Some(Self::Tsv),
@@ -36,16 +36,60 @@ impl Format {
             _ => None,
         }
     }
+}
 
-    /// The format that a text begins like; `None` for a JSON array, which is none of them.
-    pub(super) fn of_text(first_line: &[u8]) -> Option<Self> {
+/// What a text is, by how it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Records that begin with `>`.
+    Fasta,
+    /// Records that begin with `@`.
+    Fastq,
+    /// A JSON array, which is no format of rows.
+    JsonArray,
+    /// Rows.
+    Table(Format),
+}
+
+impl Content {
+    /// What begins with `first_line`, which is the first line that is not blank; `path` is asked only where that line leaves open what
+    /// it is.
+    pub(crate) fn detect(first_line: &[u8], path: &Path) -> Self {
+        let named = Format::of(path);
+        let delimited = |header: &[u8]| {
+            let is_binary = str::from_utf8(header).is_err_and(|error| error.error_len().is_some());
+            match (header.contains(&b'\t'), header.contains(&b','), named) {
+                // A damaged file is told by the reader that knows what it should be.
+                (_, _, Some(Format::Parquet)) if is_binary || header.is_empty() => Format::Parquet,
+                (true, false, _) => Format::Tsv,
+                (false, true, _) => Format::Csv,
+                (_, _, Some(named @ (Format::Csv | Format::Tsv))) => named,
+                (true, true, _) => Format::Tsv,
+                (false, false, _) => Format::Csv,
+            }
+        };
         match first_line.trim_ascii_start() {
-            [b'P', b'A', b'R', b'1', ..] => Some(Self::Parquet),
-            [b'{', ..] => Some(Self::Jsonl),
-            [b'[', ..] => None,
-            header if header.contains(&b'\t') => Some(Self::Tsv),
-            _ => Some(Self::Csv),
+            [b'P', b'A', b'R', b'1', ..] => Self::Table(Format::Parquet),
+            [b'>', ..] => Self::Fasta,
+            [b'@', ..] => Self::Fastq,
+            [b'{', ..] => Self::Table(Format::Jsonl),
+            [b'[', ..] => Self::JsonArray,
+            header => Self::Table(delimited(header)),
         }
+    }
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fasta => "FASTA",
+            Self::Fastq => "FASTQ",
+            Self::JsonArray => "a JSON array",
+            Self::Table(Format::Csv) => "CSV",
+            Self::Table(Format::Tsv) => "TSV",
+            Self::Table(Format::Jsonl) => "JSON Lines",
+            Self::Table(Format::Parquet) => "Parquet",
+        })
     }
 }
 
@@ -73,12 +117,31 @@ mod tests {
 
     #[test]
     fn texts_are_told_by_how_they_begin() {
-        assert_eq!(Format::of_text(b"sequence,label"), Some(Format::Csv));
-        assert_eq!(Format::of_text(b"sequence"), Some(Format::Csv));
-        assert_eq!(Format::of_text(b""), Some(Format::Csv));
-        assert_eq!(Format::of_text(b"sequence\tlabel"), Some(Format::Tsv));
-        assert_eq!(Format::of_text(b" {\"sequence\":\t\"A\"}"), Some(Format::Jsonl));
-        assert_eq!(Format::of_text(b"[{\"sequence\": \"A\"}]"), None);
-        assert_eq!(Format::of_text(b"PAR1\x15\x04"), Some(Format::Parquet));
+        let of = |text: &[u8], name: &str| Content::detect(text, Path::new(name));
+        let table = Content::Table;
+        for (text, name, expected) in [
+            (&b"sequence,label"[..], "-", table(Format::Csv)),
+            (b"sequence", "-", table(Format::Csv)),
+            (b"", "-", table(Format::Csv)),
+            (b"sequence\tlabel", "-", table(Format::Tsv)),
+            (b" {\"sequence\":\t\"A\"}", "-", table(Format::Jsonl)),
+            (b"[{\"sequence\": \"A\"}]", "x.jsonl", Content::JsonArray),
+            (b"PAR1\x15\x04", "-", table(Format::Parquet)),
+            (b">chr1 the first, of two", "-", Content::Fasta),
+            (b"@read/1\tx", "-", Content::Fastq),
+            // The name decides where the text does not.
+            (b"sequence", "x.tsv", table(Format::Tsv)),
+            (b"a,b\tc", "x.tsv", table(Format::Tsv)),
+            (b"a,b\tc", "x.csv", table(Format::Csv)),
+            (b"", "x.parquet", table(Format::Parquet)),
+            (b"\x00\xff\xfe", "x.parquet", table(Format::Parquet)),
+            // Where it does, a name does not.
+            (b"sequence\tlabel", "x.csv", table(Format::Tsv)),
+            (b"sequence,label", "x.fa", table(Format::Csv)),
+            (b"sequence,label", "x.parquet", table(Format::Csv)),
+            (b">chr1", "x.csv", Content::Fasta),
+        ] {
+            assert_eq!(of(text, name), expected, "{} in {name}", String::from_utf8_lossy(text));
+        }
     }
 }

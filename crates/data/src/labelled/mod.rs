@@ -40,6 +40,7 @@ mod table;
 mod unlabelled;
 
 pub use error::{CellFault, ColumnFault, LabelFault, LabelledError, PartFault};
+pub(crate) use format::Content;
 pub use format::Format;
 pub use labelling::{Labelling, Standardization, Task};
 pub use overlap::{Overlap, Repeats, Shared};
@@ -47,5 +48,6 @@ pub use parts::Parts;
 pub use request::{ColumnNames, ColumnRequest, TakenColumns};
 pub use rows::{Place, Row, Rows, Unit};
 pub use set::{Set, Target, Targets, class_weights, read};
+pub(crate) use source::FIRST_LINE;
 pub use splits::{Options, Splits};
 pub use unlabelled::{Chunks, unlabelled};

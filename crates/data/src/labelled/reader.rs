@@ -8,7 +8,7 @@ use super::{
     rows::{Texts, check_letters},
     source::{Cells, Source},
 };
-use crate::input::InputDigest;
+use crate::input::{self, InputDigest, Text, Watch};
 
 /// Reads the rows of one file.
 pub(super) struct Reader {
@@ -29,8 +29,21 @@ impl Reader {
         request: &ColumnRequest,
         wants_labels: bool,
     ) -> Result<Self, LabelledError> {
+        let (text, watch) = input::open(path)?;
+        Self::start(path, text, watch, format, request, wants_labels)
+    }
+
+    /// The same of an input that was opened.
+    pub(super) fn start(
+        path: &Path,
+        text: Text,
+        watch: Watch,
+        format: Option<Format>,
+        request: &ColumnRequest,
+        wants_labels: bool,
+    ) -> Result<Self, LabelledError> {
         let mut found = None;
-        let source = Source::open(path, format, |file, header| {
+        let source = Source::start(path, text, watch, format, |file, header| {
             let columns = Columns::find(file, header, request, wants_labels)?;
             let wanted = columns.wanted();
             let names = wanted.iter().map(|&column| header[column].clone()).collect();

@@ -1,11 +1,12 @@
 //! Sequences with their names, held compactly: a data set may have hundreds of thousands.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
-use super::{CellFault, TakenColumns};
+use super::{CellFault, LabelledError, TakenColumns};
 use crate::{
     alphabet::{Letter, classify},
     fasta::LetterFault,
+    segment::{self, Counts, Policy, Unusable},
 };
 
 /// What a file is counted in.
@@ -140,6 +141,45 @@ impl Rows {
         }
     }
 
+    /// What letter policies keep of a row's sequence, as sorted parts of it, none of a row without letters; adds what they saw to
+    /// `counts`. A pair is kept whole or not at all.
+    ///
+    /// # Errors
+    /// If a letter is ambiguous where the policy forbids it, or a pair would be cut.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn kept(&self, row: usize, letters: Policy, counts: &mut Counts) -> Result<Vec<Range<usize>>, LabelledError> {
+        let at_cell = |index: usize, fault| LabelledError::Cell {
+            file: self.file.clone(),
+            place: self.place(row),
+            column: self.columns.sequence.get(index).cloned().unwrap_or_default(),
+            fault,
+        };
+        let seen = |index, sequence: &[u8], counts: &mut Counts| {
+            segment::kept(sequence, letters, counts).map_err(|Unusable { position, letter, fault }| {
+                at_cell(index, CellFault::Letter { position: position + 1, letter, fault })
+            })
+        };
+        let Row { sequence, second, .. } = self.get(row);
+        let mut found = Counts::default();
+        let mut parts = seen(0, sequence, &mut found)?;
+        if let Some(second) = second {
+            let other = seen(1, second, &mut found)?;
+            for (index, (parts, sequence)) in [(&parts, sequence), (&other, second)].into_iter().enumerate() {
+                if parts.iter().map(Range::len).sum::<usize>() != sequence.len() {
+                    return Err(at_cell(index, CellFault::CutPair));
+                }
+            }
+            if other.is_empty() {
+                parts.clear();
+            }
+            (found.records, found.empty_records) = (1, found.empty_records.min(1));
+        }
+        *counts += found;
+        Ok(parts)
+    }
+
     /// Adds a row; its sequences must have been [checked](check_letters).
     pub(super) fn push(&mut self, number: u64, id: &str, sequence: &str, second: Option<&str>) {
         self.places.push(number);
@@ -216,6 +256,40 @@ mod tests {
         assert_eq!(some.iter().map(|row| row.id).collect::<Vec<_>>(), ["c", "a"]);
         assert_eq!((some.place(0).number, some.get(1)), (5, rows.get(0)));
         assert!(rows.select(&[]).is_empty());
+    }
+
+    #[test]
+    fn policies_keep_parts_of_rows_and_never_of_pairs() {
+        use crate::alphabet::{AmbiguousPolicy, SoftMaskPolicy};
+        let rows = |pairs: &[(&str, &str)]| {
+            let names = ["first", "second"].map(str::to_owned).to_vec();
+            let columns = TakenColumns { sequence: names, ..TakenColumns::default() };
+            let mut rows = Rows::new("x.csv".into(), Unit::Line, columns.into());
+            (2..).zip(pairs).for_each(|(line, (first, second))| rows.push(line, "a", first, Some(second)));
+            rows
+        };
+        let split = Policy { ambiguous: AmbiguousPolicy::Split, soft_mask: SoftMaskPolicy::Keep };
+        let (mut counts, all) = (Counts::default(), rows(&[("ACNGT", "TT"), ("AC", "nGn"), ("", "A"), ("A", "C")]));
+        let message = |row, letters| all.kept(row, letters, &mut Counts::default()).unwrap_err().to_string();
+        assert!(message(0, split).starts_with("x.csv, line 2, column `first`: holds letters that a policy cuts out"));
+        assert!(message(1, split).starts_with("x.csv, line 3, column `second`: holds letters"));
+        let error = Policy { ambiguous: AmbiguousPolicy::Error, ..split };
+        assert!(message(1, error).starts_with("x.csv, line 3, column `second`: letter 1: `n` is ambiguous"));
+        for (row, expected) in [(0, vec![0..5]), (1, vec![0..2]), (2, vec![]), (3, vec![0..1])] {
+            assert_eq!(all.kept(row, Policy::default(), &mut counts).unwrap(), expected);
+        }
+        let expected = Counts {
+            records: 4,
+            empty_records: 1,
+            bases: 15,
+            ambiguous: 3,
+            soft_masked: 2,
+            segments: 7,
+            ..Counts::default()
+        };
+        assert_eq!(counts, expected);
+        let single = Rows { columns: TakenColumns::default().into(), seconds: None, ..all };
+        assert_eq!(single.kept(0, split, &mut counts).unwrap(), [0..2, 3..5]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use super::{ColumnRequest, Format, LabelledError, Rows, TakenColumns, reader::Reader, rows::Texts};
-use crate::input::InputDigest;
+use crate::input::{InputDigest, Text, Watch};
 
 /// The rows of a file in chunks, in order; ends after the first error.
 pub struct Chunks {
@@ -27,11 +27,26 @@ pub fn unlabelled(
     request: &ColumnRequest,
     bases: usize,
 ) -> Result<Chunks, LabelledError> {
-    let reader = Reader::open(path, format, request, false)?;
-    Ok(Chunks { columns: reader.taken().clone(), reader: Some(reader), bases, digest: None })
+    Ok(Chunks::of(Reader::open(path, format, request, false)?, bases))
 }
 
 impl Chunks {
+    fn of(reader: Reader, bases: usize) -> Self {
+        Self { columns: reader.taken().clone(), reader: Some(reader), bases, digest: None }
+    }
+
+    /// The rows of an input that was opened, in the format that is given; see [`unlabelled`].
+    pub(crate) fn start(
+        path: &Path,
+        text: Text,
+        watch: Watch,
+        format: Format,
+        request: &ColumnRequest,
+        bases: usize,
+    ) -> Result<Self, LabelledError> {
+        Ok(Self::of(Reader::start(path, text, watch, Some(format), request, false)?, bases))
+    }
+
     /// The columns that are read; of labels none.
     #[must_use]
     pub fn columns(&self) -> &Arc<TakenColumns> {

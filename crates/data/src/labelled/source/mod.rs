@@ -6,8 +6,8 @@ mod parquet;
 
 use std::{path::Path, sync::Arc};
 
-use super::{Format, LabelledError, Unit};
-use crate::input::{self, InputDigest, InputError, Lines, Watch};
+use super::{Format, LabelledError, Unit, format::Content};
+use crate::input::{InputDigest, InputError, Lines, Text, Watch};
 use delimited::Delimited;
 use jsonl::Jsonl;
 use parquet::Parquet;
@@ -47,31 +47,38 @@ enum RowReader {
 }
 
 /// Longest first line that is looked at to tell a format.
-const FIRST_LINE: usize = 1 << 16;
+pub(crate) const FIRST_LINE: usize = 1 << 16;
 
 impl Source {
-    /// Opens a file, or standard input for `-`, in the format that is given, or that its name ends in, or that it begins like.
+    /// Begins to read rows in the format that is given, or else in that which the text begins like.
     ///
     /// `choose` is told the names of all columns, and says which of them are read.
-    pub(super) fn open(
+    pub(super) fn start(
         path: &Path,
+        mut text: Text,
+        watch: Watch,
         format: Option<Format>,
         choose: impl FnOnce(&Arc<str>, &[String]) -> Result<Vec<usize>, LabelledError>,
     ) -> Result<Self, LabelledError> {
-        let (mut text, watch) = input::open(path)?;
         let file = &watch.file;
         let first_line = text.first_line(FIRST_LINE).map_err(|error| watch.explain(error))?;
-        let format = format.or_else(|| Format::of(path)).or_else(|| Format::of_text(first_line));
+        let content = format.map_or_else(|| Content::detect(first_line, path), Content::Table);
         let choose = |names: &[String]| match names {
             [] => Err(LabelledError::Empty { file: file.clone() }),
             names => choose(file, names),
         };
+        let format = match content {
+            Content::JsonArray => return Err(LabelledError::JsonArray { file: file.clone() }),
+            Content::Fasta | Content::Fastq => {
+                return Err(LabelledError::NoTable { file: file.clone(), found: content.to_string() });
+            }
+            Content::Table(format) => format,
+        };
         let rows = match format {
-            None => return Err(LabelledError::JsonArray { file: file.clone() }),
-            Some(Format::Csv) => RowReader::Delimited(Box::new(Delimited::open(text, &watch, b',', choose)?)),
-            Some(Format::Tsv) => RowReader::Delimited(Box::new(Delimited::open(text, &watch, b'\t', choose)?)),
-            Some(Format::Jsonl) => RowReader::Jsonl(Box::new(Jsonl::open(Lines::new(text), &watch, choose)?)),
-            Some(Format::Parquet) => RowReader::Parquet(Box::new(Parquet::open(path, text, &watch, choose)?)),
+            Format::Csv => RowReader::Delimited(Box::new(Delimited::open(text, &watch, b',', choose)?)),
+            Format::Tsv => RowReader::Delimited(Box::new(Delimited::open(text, &watch, b'\t', choose)?)),
+            Format::Jsonl => RowReader::Jsonl(Box::new(Jsonl::open(Lines::new(text), &watch, choose)?)),
+            Format::Parquet => RowReader::Parquet(Box::new(Parquet::open(path, text, &watch, choose)?)),
         };
         Ok(Self { watch, rows })
     }
