@@ -5,9 +5,9 @@
 //!
 //! | floor | rooms |
 //! | --- | --- |
-//! | 0 | [`aside`], [`random`], [`random_access`], [`words`], [`nearest`] |
-//! | 1 | [`alphabet`], [`span`], [`input`], [`metric`], [`bucket`] |
-//! | 2 | [`fasta`], [`codes`], [`synthetic`], [`shuffle`], [`vectors`] |
+//! | 0 | [`aside`], [`random`], [`random_access`], [`words`], [`nearest`], [`number`] |
+//! | 1 | [`alphabet`], [`span`], [`input`], [`output`], [`metric`], [`bucket`] |
+//! | 2 | [`fasta`], [`codes`], [`synthetic`], [`shuffle`], [`vectors`], [`tabular`] |
 //! | 3 | [`segment`], [`window`], [`split`], [`bed`] |
 //! | 4 | [`corpus`], [`labelled`] |
 //! | 5 | [`sampler`], [`sequences`] |
@@ -48,6 +48,8 @@ pub mod input;
 pub mod labelled;
 pub mod metric;
 pub mod nearest;
+pub mod number;
+pub mod output;
 pub mod random;
 pub mod random_access;
 pub mod sampler;
@@ -57,6 +59,7 @@ pub mod shuffle;
 pub mod span;
 pub mod split;
 pub mod synthetic;
+pub mod tabular;
 pub mod vectors;
 pub mod window;
 pub mod words;
