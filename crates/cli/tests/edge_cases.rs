@@ -24,7 +24,7 @@ fn every_file_gives_codes_or_one_clear_error() {
         let outcome = folder.run(&format!("tokenize model {path} -o -"));
         let errors: Vec<&str> = outcome.stderr.lines().filter(|line| line.starts_with("error:")).collect();
         match (outcome.code, errors.as_slice()) {
-            (Some(0), []) if outcome.stdout.starts_with(b"#vqdna codes") => tokenized += 1,
+            (Some(0), []) if outcome.stdout.starts_with(b"# vqdna codes") => tokenized += 1,
             (Some(2), [error]) if error.contains(&path.to_string()) && outcome.stderr.trim_end().ends_with(error) => {
                 refused += 1;
             }

@@ -41,7 +41,9 @@ impl Lines {
     /// depend on it.
     pub(super) fn begin(&mut self, column_names: impl FnOnce(&Header) -> String) -> Result<Header, CodesError> {
         let header = preamble::parse(self.next()?.unwrap_or_default()).map_err(|fault| self.fail(fault))?;
-        if self.next()? != Some(column_names(&header).as_bytes()) {
+        // Older programs wrote a `#` before the names.
+        let names = self.next()?.map(|line| line.strip_prefix(b"#").unwrap_or(line));
+        if names != Some(column_names(&header).as_bytes()) {
             return Err(self.fail(Fault::NotCodes { missing: "the line of column names" }));
         }
         Ok(header)

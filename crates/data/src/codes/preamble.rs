@@ -1,9 +1,12 @@
 //! The first line of the text files: what the codes are and where they come from.
+//!
+//! It is a note, `# vqdna codes v1 model=… codebook_sizes=…`. Files of older programs have no blank after the `#`.
 
 use super::error::Fault;
 use super::{FORMAT_VERSION, Header};
 
-const MARK: &str = "#vqdna codes v";
+const MARK: &str = "# vqdna codes v";
+const OLD_MARK: &str = "#vqdna codes v";
 /// Begins the last word, which whole files do not have.
 const SHARD_KEY: &str = "shard=";
 
@@ -16,9 +19,10 @@ pub(super) fn format(header: &Header) -> String {
 
 /// The header that a first line states.
 pub(super) fn parse(line: &[u8]) -> Result<Header, Fault> {
-    let damaged = || Fault::NotCodes { missing: "the first line, `#vqdna codes v1 model=… codebook_sizes=…`," };
+    let damaged = || Fault::NotCodes { missing: "the first line, `# vqdna codes v1 model=… codebook_sizes=…`," };
     let text = str::from_utf8(line).map_err(|_| damaged())?;
-    let mut words = text.strip_prefix(MARK).ok_or_else(damaged)?.split(' ');
+    let rest = text.strip_prefix(MARK).or_else(|| text.strip_prefix(OLD_MARK));
+    let mut words = rest.ok_or_else(damaged)?.split(' ');
     let version = words.next().ok_or_else(damaged)?;
     if version != FORMAT_VERSION {
         return Err(Fault::Version { found: version.into() });
@@ -44,11 +48,13 @@ mod tests {
     #[test]
     fn a_header_survives_its_line() {
         let whole = Header { model: "6f1e".into(), codebook_sizes: vec![256, 512], shard: None };
-        assert_eq!(format(&whole), "#vqdna codes v1 model=6f1e codebook_sizes=256,512");
+        assert_eq!(format(&whole), "# vqdna codes v1 model=6f1e codebook_sizes=256,512");
         let shard = Header { shard: Some(ShardNumber { index: 2, count: 3 }), ..whole.clone() };
-        assert_eq!(format(&shard), "#vqdna codes v1 model=6f1e codebook_sizes=256,512 shard=2/3");
+        assert_eq!(format(&shard), "# vqdna codes v1 model=6f1e codebook_sizes=256,512 shard=2/3");
         for header in [whole, shard] {
-            assert_eq!(parse(format(&header).as_bytes()), Ok(header));
+            let line = format(&header);
+            assert_eq!(parse(line.replacen("# ", "#", 1).as_bytes()), Ok(header.clone()), "of an older program");
+            assert_eq!(parse(line.as_bytes()), Ok(header));
         }
     }
 

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `.parquet` | columns `id`, `start`, `end`, `vector` (a list of floats); notes in the footer say what was embedded how |
 //! | `.npy` | an array `[rows, width]` of little-endian `f32`; `NAME.rows.tsv` beside it has `id`, `start`, `end` of each row, under lines of notes |
-//! | `.tsv`, or `-` for standard output | lines of notes, then `id`, `start`, `end`, `v1` … |
+//! | `.tsv`, with or without `.gz`, `.bgz` or `.zst`, or `-` for standard output | lines of notes, then `id`, `start`, `end`, `v1` … |
 //!
 //! `start` and `end` are the bases of the sequence that a vector stands for, counted from 0.
 
@@ -17,6 +17,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use ::parquet::errors::ParquetError;
+
+use crate::output::Compression;
 
 /// What vectors are of; kept in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +33,7 @@ pub struct Header {
 #[derive(Debug, thiserror::Error)]
 pub enum VectorsError {
     /// The name does not tell the format.
-    #[error("{}: cannot tell the format; name it .parquet, .npy or .tsv, or `-` for text on standard output", path.display())]
+    #[error("{}: cannot tell the format; name it .parquet, .npy or .tsv (also .tsv.gz or .tsv.zst), or `-` for text on standard output", path.display())]
     Format {
         /// The file.
         path: PathBuf,
@@ -84,7 +86,7 @@ impl Writer {
             _ if path == Path::new("-") => Inner::Text(text::Writer::create(path, header)?),
             Some("parquet") => Inner::Parquet(parquet::Writer::create(path, header)?),
             Some("npy") => Inner::Npy(npy::Writer::create(path, header)?),
-            Some("tsv") => Inner::Text(text::Writer::create(path, header)?),
+            Some(_) if Compression::of(path).1.ends_with(".tsv") => Inner::Text(text::Writer::create(path, header)?),
             _ => return Err(VectorsError::Format { path: path.to_owned() }),
         };
         Ok(Self { inner, width: header.width })
@@ -152,12 +154,14 @@ mod tests {
         write(&path).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(
-            lines[..4],
-            ["# model\tabc", "# layer\t2", "id\tstart\tend\tv1\tv2\tv3", "a\t0\t5\t1\t-0.5\t0.000000001"]
-        );
+        assert_eq!(lines[..4], ["# model\tabc", "# layer\t2", "id\tstart\tend\tv1\tv2\tv3", "a\t0\t5\t1\t-0.5\t1e-9"]);
         let numbers: Vec<f32> = lines[4].split('\t').skip(3).map(|number| number.parse().unwrap()).collect();
         assert_eq!(numbers, [f32::MIN, 0.0, 3.25]);
+        assert!(lines[4].contains("\t-3.4028235e38\t0\t3.25"), "{}", lines[4]);
+
+        let packed = folder.path().join("x.tsv.zst");
+        write(&packed).unwrap();
+        assert_eq!(zstd::decode_all(&fs::read(packed).unwrap()[..]).unwrap(), text.as_bytes());
     }
 
     #[test]

@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn errors_name_file_and_line() {
-        const HEAD: &str = "#vqdna codes v1 model=m codebook_sizes=4\nrecord\tstart\tend\tstrand\tfirst_row\n";
+        const HEAD: &str = "# vqdna codes v1 model=m codebook_sizes=4\nrecord\tstart\tend\tstrand\tfirst_row\n";
         for (lines, place) in [
             ("a\t5\t5\t+\t0\n", "x:3: expected a start before the end"),
             ("a\t5\t6\t+\t1\n", "x:3: expected the first row"),

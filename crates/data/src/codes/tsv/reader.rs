@@ -143,7 +143,7 @@ fn push_codes<'line>(
 mod tests {
     use super::*;
 
-    const HEAD: &str = "#vqdna codes v1 model=m codebook_sizes=8,4\n#record\tstart\tend\tstrand\tcode_1\tcode_2\n";
+    const HEAD: &str = "# vqdna codes v1 model=m codebook_sizes=8,4\nrecord\tstart\tend\tstrand\tcode_1\tcode_2\n";
 
     /// The spans of the rows of a text, or its error, with the path left out.
     fn read(text: &str) -> Result<Vec<(u64, u64)>, String> {
@@ -164,6 +164,8 @@ mod tests {
         let lines = "a\t3\t4\t+\t7\t0\na\t4\t5\t+\t7\t3\na\t4\t5\t-\t0\t0\na\t3\t4\t-\t0\t0\nb\t0\t1\t+\t1\t1\nb\t9\t10\t+\t1\t1\n";
         assert_eq!(read_lines(lines), Ok(vec![(3, 5), (3, 5), (0, 1), (9, 10)]));
         assert_eq!(read_lines(""), Ok(vec![]));
+        let old = HEAD.replace("# vqdna", "#vqdna").replace("record", "#record");
+        assert_eq!(read(&format!("{old}{lines}")), read_lines(lines), "a file of an older program");
     }
 
     #[test]

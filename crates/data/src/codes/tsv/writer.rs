@@ -11,8 +11,9 @@ use crate::aside::AsideFile;
 /// Writes one line per base to a file or to standard output.
 pub(in super::super) struct Writer {
     out: Out,
-    /// Lines of one row, formatted before they are written; kept for its memory.
+    /// Lines that are about to be written: those above the rows, until there is one, then those of a row.
     lines: Vec<u8>,
+    has_begun: bool,
     bytes: u64,
 }
 
@@ -30,12 +31,11 @@ impl Writer {
             Out::File(CodesError::creating(path)?)
         };
         let lines = format!("{}\n{}\n", preamble::format(header), column_names(header.levels()));
-        let mut writer = Self { out, lines: lines.into(), bytes: 0 };
-        writer.write_lines()?;
-        Ok(writer)
+        Ok(Self { out, lines: lines.into(), has_begun: false, bytes: 0 })
     }
 
     pub(in super::super) fn write(&mut self, row: &Row) -> Result<(), CodesError> {
+        self.begin()?;
         self.lines.clear();
         let strand = row.strand.to_string();
         for offset in 0..row.codes.first().map_or(0, Vec::len) {
@@ -53,6 +53,11 @@ impl Writer {
         self.write_lines()
     }
 
+    /// Writes what stands above the rows, once: standard output stays empty where the input turns out to have none.
+    fn begin(&mut self) -> Result<(), CodesError> {
+        if std::mem::replace(&mut self.has_begun, true) { Ok(()) } else { self.write_lines() }
+    }
+
     fn write_lines(&mut self) -> Result<(), CodesError> {
         self.bytes += self.lines.len() as u64;
         match &mut self.out {
@@ -61,7 +66,8 @@ impl Writer {
         }
     }
 
-    pub(in super::super) fn finish(self) -> Result<u64, CodesError> {
+    pub(in super::super) fn finish(mut self) -> Result<u64, CodesError> {
+        self.begin()?;
         match self.out {
             Out::File(file) => CodesError::keeping(file),
             Out::Pipe(mut pipe) => pipe.flush().map(|()| self.bytes).map_err(standard_output),
