@@ -70,6 +70,19 @@ impl Span {
         self.start <= position && position < self.end
     }
 
+    /// The place of some of its bases, counted from 0 in the direction in which it is read: on the reverse strand from its end.
+    ///
+    /// # Panics
+    /// If they are not among its bases.
+    #[must_use]
+    pub fn part(&self, bases: Range<u64>) -> Range<u64> {
+        assert!(bases.start <= bases.end && bases.end <= self.len(), "bases {bases:?} of {}", self.len());
+        match self.strand {
+            Strand::Forward => self.start + bases.start..self.start + bases.end,
+            Strand::Reverse => self.end - bases.end..self.end - bases.start,
+        }
+    }
+
     /// The bases both spans hold, on this span's strand; none if the contigs differ or nothing is shared.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Option<Self> {
@@ -298,6 +311,11 @@ mod tests {
         assert_eq!(span("a", 0, 10).intersect(&span("a", 5, 20)), Some(span("a", 5, 10)));
         assert_eq!(span("a", 0, 10).intersect(&span("a", 10, 20)), None);
         assert_eq!(span("a", 0, 10).intersect(&span("b", 5, 20)), None);
+        let reverse = Span { strand: Strand::Reverse, ..span("a", 100, 110) };
+        assert_eq!(
+            [span("a", 100, 110).part(0..4), reverse.part(0..4), reverse.part(0..10)],
+            [100..104, 106..110, 100..110]
+        );
         assert_eq!((span("a", 3, 10).len(), span("a", 3, 10).contains(10)), (7, false));
         assert_eq!(span("chr1", 1000, 2000).to_string(), "chr1:1001-2000(+)");
     }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::BedFault;
+use super::{BedFault, Interval};
 use crate::span::{Span, Strand};
 
-/// The place and name of a line; `None` if the line is a comment or for a browser. `contig` is the last contig, to be shared.
-pub(super) fn parse(line: &[u8], contig: &Arc<str>) -> Result<Option<(Span, Option<String>)>, BedFault> {
+/// The place of a line, without its number; `None` if the line is a comment or for a browser. `contig` is the last contig, to be shared.
+pub(super) fn parse(line: &[u8], contig: &Arc<str>) -> Result<Option<Interval>, BedFault> {
     let line = str::from_utf8(line).map_err(|_| BedFault::NotText)?;
     // Names may hold blanks where tabs separate the fields.
     let fields: Vec<&str> =
@@ -21,13 +21,16 @@ pub(super) fn parse(line: &[u8], contig: &Arc<str>) -> Result<Option<(Span, Opti
         return Err(BedFault::Empty { start, end });
     }
     let strand = match fields.get(5).copied() {
-        None | Some("+" | ".") => Strand::Forward,
-        Some("-") => Strand::Reverse,
+        None | Some(".") => None,
+        Some("+") => Some(Strand::Forward),
+        Some("-") => Some(Strand::Reverse),
         Some(found) => return Err(BedFault::Strand { found: found.to_owned() }),
     };
     let contig = if **contig == *name { contig.clone() } else { name.into() };
-    let name = fields.get(3).filter(|name| !matches!(**name, "" | ".")).map(|name| (*name).to_owned());
-    Ok(Some((Span { contig, start, end, strand }, name)))
+    let text =
+        |field: usize| fields.get(field).filter(|text| !matches!(**text, "" | ".")).map(|text| (*text).to_owned());
+    let span = Span { contig, start, end, strand: strand.unwrap_or_default() };
+    Ok(Some(Interval { span, name: text(3), score: text(4), is_stranded: strand.is_some(), line: 0 }))
 }
 
 fn number(field: &'static str, text: &str) -> Result<u64, BedFault> {

@@ -1,6 +1,6 @@
 //! Reads BED: places on a genome, with their names, and the letters there.
 //!
-//! Three to twelve fields, separated by tabs or else by blanks; only contig, start, end, name and strand are used. Lines of
+//! Three to twelve fields, separated by tabs or else by blanks; only contig, start, end, name, score and strand are used. Lines of
 //! `#`, `track` and `browser` are passed over. Files may be compressed.
 //!
 //! ```
@@ -24,7 +24,7 @@ use std::{path::Path, sync::Arc};
 use crate::{
     fasta::{Contigs, FastaError},
     input::{self, InputDigest, InputError, Lines, Watch},
-    span::Span,
+    span::{Span, Strand},
 };
 
 pub use error::{BedError, BedFault};
@@ -36,6 +36,10 @@ pub struct Interval {
     pub span: Span,
     /// Its name; absent if the file has none or `.`.
     pub name: Option<String>,
+    /// Its score as written; absent if the file has none or `.`.
+    pub score: Option<String>,
+    /// Whether the file names its strand.
+    pub is_stranded: bool,
     /// The line it was read from, counted from 1.
     pub line: u64,
 }
@@ -45,6 +49,16 @@ impl Interval {
     #[must_use]
     pub fn id(&self) -> String {
         self.name.clone().unwrap_or_else(|| self.span.to_string())
+    }
+
+    /// Its strand as BED writes it; `.` if the file names none.
+    #[must_use]
+    pub const fn strand(&self) -> &'static str {
+        match (self.is_stranded, self.span.strand) {
+            (false, _) => ".",
+            (true, Strand::Forward) => "+",
+            (true, Strand::Reverse) => "-",
+        }
     }
 }
 
@@ -82,11 +96,11 @@ impl Intervals {
         while let Some((line, text)) = self.lines.next_filled().map_err(|error| watch.explain(error))? {
             let parsed = line::parse(text, &self.contig);
             let at_line = |fault| BedError::Line { file: self.file.clone(), line, fault };
-            if let Some((span, name)) = parsed.map_err(at_line)? {
-                self.contig = span.contig.clone();
+            if let Some(interval) = parsed.map_err(at_line)? {
+                self.contig = interval.span.contig.clone();
                 self.found += 1;
-                self.bases += span.len();
-                return Ok(Some(Interval { span, name, line }));
+                self.bases += interval.span.len();
+                return Ok(Some(Interval { line, ..interval }));
             }
         }
         Ok(None)
@@ -192,6 +206,17 @@ mod tests {
         gzip.write_all(text).unwrap();
         assert_eq!(intervals(&gzip.finish().unwrap()), Ok(expected.to_vec()));
         assert_eq!(intervals(b""), Ok(vec![]));
+    }
+
+    #[test]
+    fn fields_are_kept_as_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.bed");
+        fs::write(&path, "a\t0\t5\na\t0\t5\tx\t7.5\t-\na\t0\t5\t.\t.\t.\na\t0\t5\tx\t0\t+\n").unwrap();
+        let all: Vec<Interval> = read(&path).unwrap().map(Result::unwrap).collect();
+        let fields = all.iter().map(|interval| (interval.score.as_deref(), interval.strand())).collect::<Vec<_>>();
+        assert_eq!(fields, [(None, "."), (Some("7.5"), "-"), (None, "."), (Some("0"), "+")]);
+        assert_eq!(all[1].span.part(0..2), 3..5);
     }
 
     #[test]
