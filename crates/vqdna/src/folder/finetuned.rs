@@ -7,7 +7,7 @@
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use vqdna_data::labelled::Labelling;
+use vqdna_data::labelled::{Labelling, Standardization, TakenColumns};
 
 use super::pretrained::TOKENIZER;
 use super::{FolderError, Kind, ModelConfig, Vocabulary, digest, misfit, read_weights};
@@ -36,10 +36,51 @@ pub struct FinetunedConfig {
     pub head: SequenceHeadConfig,
     /// What the outputs stand for.
     pub labelling: Labelling,
+    /// The columns that it learned from, by which it knows whether it takes pairs; none in a folder of an older program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<TakenColumns>,
     /// Positions of the longest sequence that it learned from: longer ones are predicted window by window.
     pub window: usize,
     /// Whether outputs are the mean over both strands.
     pub both_strands: bool,
+}
+
+impl FinetunedConfig {
+    /// Whether it takes pairs of sequences; none if it does not remember.
+    #[must_use]
+    pub fn takes_pairs(&self) -> Option<bool> {
+        let columns = self.columns.as_ref().filter(|columns| !columns.sequence.is_empty());
+        columns.map(TakenColumns::are_pairs)
+    }
+
+    /// Checks what no type does; says what is wrong.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let outputs = self.labelling.outputs();
+        if outputs.is_empty() {
+            return Err("`finetuned.labelling` has no outputs".to_owned());
+        }
+        let columns =
+            self.columns.iter().flat_map(|columns| columns.sequence.iter().chain(&columns.label).chain(&columns.id));
+        let broken = |name: &&String| name.contains(char::is_control);
+        if let Some(name) = outputs.iter().chain(self.labelling.columns()).chain(columns).find(broken) {
+            let name = name.escape_debug();
+            return Err(format!(
+                "the name `{name}` in `finetuned` holds a tab, a line end or another control character"
+            ));
+        }
+        if let Some((_, name)) = outputs.iter().enumerate().find(|(place, name)| outputs[..*place].contains(name)) {
+            return Err(format!("`finetuned.labelling` names `{name}` twice"));
+        }
+        let Labelling::Values { columns, standardization } = &self.labelling else { return Ok(()) };
+        let is_sound = |scale: &Standardization| scale.mean.is_finite() && scale.sd.is_finite() && scale.sd > 0.0;
+        if columns.len() != standardization.len() || !standardization.iter().all(is_sound) {
+            return Err(
+                "`finetuned.labelling.standardization` has not a finite mean and a spread above 0 for each column"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
 }
 
 /// A fine-tuned model, ready for use.

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use vqdna_data::aside::write_aside;
 use vqdna_data::segment::Policy;
 
-use crate::backbone::transformer::TransformerConfigError;
+use crate::backbone::transformer::{TransformerConfig, TransformerConfigError};
 use crate::tokenizer::mxdna::{MxdnaConfig, MxdnaConfigError};
 use crate::tokenizer::vqdna::{VqdnaConfig, VqdnaConfigError};
 use crate::weights::{self, Arrays, WeightError};
@@ -300,11 +300,16 @@ impl ModelConfig {
             if finetuned.vocabulary.is_some() != config.tokenizer.is_some() {
                 return Err(wrong("there must be both `finetuned.vocabulary` and `tokenizer`, or none".to_owned()));
             }
-            if finetuned.labelling.outputs().is_empty() {
-                return Err(wrong("`finetuned.labelling` has no outputs".to_owned()));
-            }
+            finetuned.check().map_err(wrong)?;
         }
         Ok(config)
+    }
+
+    /// The encoder over codes of a model that was pre-trained or fine-tuned; none in others.
+    #[must_use]
+    pub fn backbone(&self) -> Option<&TransformerConfig> {
+        let pretrained = self.pretrained.as_ref().map(|pretrained| &pretrained.backbone);
+        pretrained.or(self.finetuned.as_ref().and_then(|finetuned| finetuned.backbone.as_ref()))
     }
 
     /// What a folder with this config holds.

@@ -108,7 +108,7 @@ pub enum StageError {
     },
     /// An encoder is wanted where there is only a vocabulary.
     #[error(
-        "the model is a vocabulary, which has no encoder to fine-tune: pre-train one, or use --from-scratch with --mode full, or \
+        "the model is a vocabulary, or a probe of one, and has no encoder to fine-tune: pre-train one, or use --from-scratch with --mode full, or \
          --mode probe"
     )]
     NoEncoder,

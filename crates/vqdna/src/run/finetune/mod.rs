@@ -15,7 +15,7 @@ use super::config::StageConfig;
 use super::labelled::{Features, Inputs, Labelled, LabelledSource, sequences};
 use super::stage::{Finished, Job, StageError, StageObserver, fingerprint};
 use crate::backbone::transformer::{Transformer, TransformerConfig};
-use crate::folder::{self, FinetunedConfig, ModelConfig, Pretrained, PretrainedMxdna, Vocabulary};
+use crate::folder::{self, Finetuned, FinetunedConfig, ModelConfig, Pretrained, PretrainedMxdna, Vocabulary};
 use crate::head::sequence::SequenceHead;
 use crate::layers::Linear;
 use crate::objective::Measures;
@@ -46,10 +46,10 @@ pub struct Base {
 }
 
 impl Base {
-    /// Loads a vocabulary or a pre-trained model.
+    /// Loads a vocabulary, a pre-trained model, or one that was fine-tuned before, whose head is left behind.
     ///
     /// # Errors
-    /// If the folder holds neither.
+    /// If the folder holds none of them.
     pub fn load(folder: &Path, device: &Device) -> Result<Self, StageError> {
         let config = ModelConfig::load(folder)?;
         match (config.kind(), config.mxdna.is_some()) {
@@ -67,7 +67,11 @@ impl Base {
                 let PretrainedMxdna { config, model, digest, .. } = PretrainedMxdna::load(folder, device)?;
                 Ok(Self { config, vocabulary: None, backbone: None, encoder: Some(model.encoder), digest })
             }
-            (folder::Kind::Finetuned, _) => Err(config.other_than(folder::Kind::Pretrained, folder).into()),
+            // What it learned stays, but its head, which is of another task.
+            (folder::Kind::Finetuned, _) => {
+                let Finetuned { config, vocabulary, model, digest, .. } = Finetuned::load(folder, device)?;
+                Ok(Self { config, vocabulary, backbone: model.backbone, encoder: model.encoder, digest })
+            }
         }
     }
 
@@ -277,8 +281,7 @@ impl Finetune<'_> {
 
     /// The config of the encoder over codes, if there is one.
     fn network(&self) -> Option<&TransformerConfig> {
-        let pretrained = self.base.config.pretrained.as_ref().map(|pretrained| &pretrained.backbone);
-        self.config.backbone.as_ref().or(pretrained)
+        self.config.backbone.as_ref().or(self.base.config.backbone())
     }
 
     /// The config of the encoder that cuts sequences itself, if there is one.
@@ -335,6 +338,7 @@ impl Finetune<'_> {
             lora: keeps.then(|| config.lora.clone()),
             head: config.head.clone(),
             labelling: splits.labelling.clone(),
+            columns: Some((*splits.train.rows.columns).clone()),
             window: splits.train.rows.lengths().into_iter().max().unwrap_or_default(),
             both_strands: config.reverse_complement == ReverseComplement::Average,
         };

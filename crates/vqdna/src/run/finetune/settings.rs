@@ -158,7 +158,7 @@ impl FinetuneConfig {
         if self.mxdna.is_some() {
             return Err(StageError::NotLetters);
         }
-        let fits = base.pretrained.is_some() || self.backbone.is_some() || self.mode == Mode::Probe;
+        let fits = base.backbone().is_some() || self.backbone.is_some() || self.mode == Mode::Probe;
         if fits { Ok(()) } else { Err(StageError::NoEncoder) }
     }
 
