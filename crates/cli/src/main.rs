@@ -30,8 +30,10 @@ mod measures;
 mod memory;
 mod output;
 mod plot;
+mod predictions;
 mod progress;
 mod sample;
+mod words;
 
 use clap::Parser;
 use std::process::ExitCode;

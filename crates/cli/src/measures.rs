@@ -4,31 +4,28 @@ use anyhow::Result;
 use vqdna::objective::Measures;
 use vqdna::run::stage::Finished;
 use vqdna::train::Ending;
+use vqdna_data::number::Shortest;
 
 use crate::interrupt::Stopped;
 
-/// Prints the final measures as a table.
+/// Prints the final measures as a table; `held_out` is the field of the config that says what they are taken on.
 ///
 /// # Errors
 /// [`Stopped`] if the run was; it says how to go on.
-pub fn print_finished(finished: &Finished) -> Result<()> {
+pub fn print_finished(finished: &Finished, held_out: &str) -> Result<()> {
     if let Ending::Interrupted(steps) = finished.ending {
         let steps = if steps == 1 { "1 step".to_owned() } else { format!("{steps} steps") };
         return Err(Stopped(format!("stopped after {steps}; go on with the same command and --resume")).into());
     }
     if finished.measures.is_empty() {
-        message!("note: no window is held out, so nothing was measured; see `data.split` of the config");
+        message!("note: nothing is held out, so nothing was measured; see `{held_out}` of the config");
     }
     data!("measure\t{}", finished.evaluated_on);
     for (name, value) in &finished.measures {
-        data!("{name}\t{}", number(*value));
+        data!("{name}\t{}", Shortest(*value));
     }
     data!("wall_s\t{:.1}", finished.wall_s);
     Ok(())
-}
-
-fn number(value: f64) -> String {
-    if value.fract() == 0.0 { format!("{value}") } else { format!("{value:.6}") }
 }
 
 /// A measure by name.

@@ -1,37 +1,28 @@
-//! Where a table goes: standard output, or a file that is there only once it is whole.
+//! Where lines go: standard output, or a file that is there only once it is whole.
 
 use anyhow::{Context, Result};
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use vqdna_data::aside::AsideFile;
+use vqdna_data::output::{self, TextOutput};
 
-/// A table in the making.
-pub enum Output {
-    /// Standard output.
-    Stdout(BufWriter<StdoutLock<'static>>),
-    /// A file.
-    File(AsideFile, PathBuf),
+/// A text in the making, compressed as its name says.
+pub struct Output {
+    text: TextOutput,
+    path: PathBuf,
 }
 
 impl Output {
-    /// Begins a file, or for `-` standard output.
-    pub fn create(path: &Path) -> Result<Self> {
+    /// Begins a file whose name has one of these endings, or for `-` standard output.
+    pub fn create(path: &Path, endings: &[&'static str]) -> Result<Self> {
+        output::ending(path, endings)?;
         note_stream(path);
-        if path == Path::new("-") {
-            return Ok(Self::Stdout(BufWriter::new(io::stdout().lock())));
-        }
-        let file = AsideFile::create(path).with_context(|| format!("cannot write to {}", path.display()))?;
-        Ok(Self::File(file, path.to_owned()))
+        let text = TextOutput::create(path).with_context(|| format!("cannot write to {}", path.display()))?;
+        Ok(Self { text, path: path.to_owned() })
     }
 
     /// Makes it whole.
     pub fn finish(self) -> Result<()> {
-        match self {
-            Self::Stdout(mut out) => out.flush().map_err(Into::into),
-            Self::File(file, path) => {
-                file.keep().map(drop).with_context(|| format!("cannot write to {}", path.display()))
-            }
-        }
+        self.text.finish().with_context(|| format!("cannot write to {}", self.path.display()))
     }
 }
 
@@ -45,16 +36,10 @@ pub fn note_stream(path: &Path) {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Stdout(out) => out.write(bytes),
-            Self::File(out, _) => out.write(bytes),
-        }
+        self.text.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Stdout(out) => out.flush(),
-            Self::File(out, _) => out.flush(),
-        }
+        self.text.flush()
     }
 }

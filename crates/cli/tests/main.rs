@@ -5,6 +5,7 @@ mod errors;
 mod finetune;
 mod mxdna;
 mod pipeline;
+mod predictions;
 mod program;
 mod quickstart;
 mod reports;

@@ -44,7 +44,7 @@ fn it_is_pretrained_tuned_moved_and_predicts_the_same() {
     fs::rename(folder.path("tuned"), folder.path("moved")).expect("moved");
     fs::remove_dir_all(folder.path("mxdna")).expect("removed");
     assert_eq!(folder.ok("predict moved data/test.csv").stdout, predicted.stdout);
-    assert!(folder.ok("evaluate moved data").text().contains("true \\ predicted"));
+    assert!(folder.ok("evaluate moved data").text().contains("\nconfusion\t"));
     assert_eq!(folder.ok("inspect moved").value("holds"), "a fine-tuned model");
 }
 

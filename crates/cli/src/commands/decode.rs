@@ -2,11 +2,12 @@
 
 use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use vqdna::folder::Vocabulary;
 use vqdna::transcode::decode::{Decode, Decoded};
 use vqdna_data::corpus::Corpus;
+use vqdna_data::number::Shortest;
+use vqdna_data::output::{self, TextOutput};
 use vqdna_data::segment::Policy;
 
 use super::Verdict;
@@ -27,7 +28,7 @@ pub struct Args {
     /// Codes: .parquet, .npy or .tsv as written by `vqdna tokenize`.
     #[arg(value_name = "CODES")]
     pub codes: PathBuf,
-    /// Where the FASTA goes; `-` is standard output.
+    /// Where the FASTA goes; `-` is standard output. With .gz or .bgz after its ending it is compressed by bgzip, with .zst by Zstandard.
     #[arg(long, short, value_name = "FASTA")]
     pub output: PathBuf,
     /// The genome the codes were made from: prints the share of bases decoded right. May be repeated for several files.
@@ -39,6 +40,9 @@ pub struct Args {
     #[command(flatten)]
     pub compute: Compute,
 }
+
+/// Endings of FASTA files.
+const FASTA: [&str; 8] = [".fa", ".fasta", ".fna", ".ffn", ".frn", ".fas", ".fsa", ".txt"];
 
 /// Bases of an original kept in memory, in bytes; beyond, they go to a temporary file.
 const ORIGINAL_MEMORY: u64 = 1_000_000_000;
@@ -53,7 +57,8 @@ pub fn run(args: &Args) -> Result<Verdict> {
         message!("note: the original knows none of these bases (N), so there is nothing to compare");
     }
     if let Some(accuracy) = decoded.accuracy() {
-        let text = format!("reconstruction\t{accuracy:.6}\ncompared\t{}\nright\t{}", decoded.compared, decoded.right);
+        let text =
+            format!("reconstruction\t{}\ncompared\t{}\nright\t{}", Shortest(accuracy), decoded.compared, decoded.right);
         if args.output == Path::new("-") { message!("{text}") } else { data!("{text}") }
     }
     Ok(Verdict::Passed)
@@ -61,6 +66,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
 
 /// Decodes into the output file.
 pub fn decode(args: &Args, vocabulary: &Vocabulary, device: &burn::prelude::Device) -> Result<Decoded> {
+    output::ending(&args.output, &FASTA)?;
     check_output(&args.output, args.original.iter().chain([&args.codes]))?;
     let original = match args.original.as_slice() {
         [] => None,
@@ -74,16 +80,10 @@ pub fn decode(args: &Args, vocabulary: &Vocabulary, device: &burn::prelude::Devi
         shown.set(bases);
         interrupt::go_on()
     };
-    let mut decode_to = |output: &mut dyn Write| job.run(&args.codes, original.as_ref(), output, progress);
-    let decoded = if args.output == Path::new("-") {
-        decode_to(&mut std::io::stdout().lock())?
-    } else {
-        let place = || format!("writing {}", args.output.display());
-        let mut file = vqdna_data::aside::AsideFile::create(&args.output).with_context(place)?;
-        let decoded = decode_to(&mut file)?;
-        file.keep().with_context(place)?;
-        decoded
-    };
+    let place = || format!("writing {}", args.output.display());
+    let mut output = TextOutput::create(&args.output).with_context(place)?;
+    let decoded = job.run(&args.codes, original.as_ref(), &mut output, progress)?;
+    output.finish().with_context(place)?;
     drop(shown);
     Ok(decoded)
 }

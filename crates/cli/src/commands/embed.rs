@@ -9,7 +9,7 @@ use vqdna::infer::embed::Embedder;
 use vqdna_data::vectors::{Header, Writer};
 
 use super::Verdict;
-use super::predict::{BudgetArgs, ReadArgs, WindowArgs};
+use super::predict::{BudgetArgs, ReadArgs, WindowArgs, windows_seen};
 use crate::arguments::{Compute, check_output};
 use crate::interrupt;
 
@@ -27,7 +27,7 @@ pub struct Args {
     /// Sequences.
     #[arg(value_name = "INPUT")]
     pub input: PathBuf,
-    /// Where vectors go: .parquet, .npy (with a sidecar of rows), .tsv, or `-` for text on standard output.
+    /// Where vectors go: .parquet, .npy (with a sidecar of rows), .tsv (also .tsv.gz or .tsv.zst), or `-` for text on standard output.
     #[arg(long, short, value_name = "OUT")]
     pub output: PathBuf,
     /// Layer of the encoder; 0 are the vectors of codes or letters. Default: the last.
@@ -98,7 +98,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let mut cut = 0_u64;
     let poll = |_| interrupt::go_on();
     let execution = Execution::on(&device).within(args.budget.budget()).polling(&poll);
-    args.read.input(&args.input).read(|sequences| -> Result<()> {
+    args.read.input(&args.input, None).read(|sequences| -> Result<()> {
         cut += sequences.iter().filter(|sequence| sequence.first.len() > windows.length).count() as u64;
         for found in embedder.embed(&sequences, windows, args.pool.pooling(), execution) {
             let found = found?;
@@ -109,11 +109,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     })?;
     writer.finish()?;
     if cut > 0 {
-        message!(
-            "{cut} sequences are longer than a window of {} bases and were seen in several, {} bases apart",
-            windows.length,
-            windows.stride
-        );
+        windows_seen(cut, windows);
     }
     Ok(Verdict::Passed)
 }

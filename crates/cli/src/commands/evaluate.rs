@@ -1,18 +1,23 @@
 //! `vqdna evaluate`: how good a fine-tuned model is on labelled sequences.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
+use serde_json::{Value as JsonValue, json};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use vqdna::folder::Finetuned;
 use vqdna::infer::predict::{Merge, predict};
 use vqdna::infer::{Execution, Sequence};
 use vqdna::objective::supervised::prediction::Prediction;
 use vqdna_data::labelled::{ColumnRequest, Labelling, Parts, Rows, Set, Targets, read};
-use vqdna_data::metric::{Bootstrap, Confusion, Scores};
+use vqdna_data::metric::{Bootstrap, Confusion, Interval, Part, Score, Scores};
+use vqdna_data::output::{self, TextOutput};
+use vqdna_data::tabular::{self, Column, Header, Kind, Value, Writer};
 
 use super::Verdict;
 use super::predict::{BudgetArgs, MergeName, WindowArgs};
-use crate::arguments::Compute;
+use crate::arguments::{Compute, check_output};
+use crate::words::are;
 
 /// Measure a fine-tuned model on labelled sequences: all measures of its task with bootstrap intervals, and the confusion matrix.
 #[derive(ClapArgs, Clone, Debug)]
@@ -36,6 +41,13 @@ pub struct Args {
     /// Resamples of the intervals.
     #[arg(long, default_value_t = 1000)]
     pub resamples: u32,
+    /// Print one JSON object: task, model, data, measures with their intervals, those of each class, and the confusion matrix.
+    #[arg(long)]
+    pub json: bool,
+    /// Where the table (or with --json the object) goes; `-` is standard output. The ending names the format of a table: .tsv, .csv,
+    /// .jsonl or .parquet; texts also with .gz, .bgz or .zst.
+    #[arg(long, short, default_value = "-")]
+    pub output: PathBuf,
     #[command(flatten)]
     pub budget: BudgetArgs,
     #[command(flatten)]
@@ -48,12 +60,16 @@ pub fn run(args: &Args) -> Result<Verdict> {
         args.merge != MergeName::None,
         "--merge none leaves no single prediction to measure; use mean or max"
     );
+    let format = if args.json { json_ending(&args.output)? } else { tabular::Format::of(&args.output)? };
+    let file = file(&args.data)?;
+    check_output(&args.output, [&file])?;
     let device = args.compute.open()?;
     let model = Finetuned::load(&args.model, &device)?;
     let windows = args.windows.windows(model.finetuned.window, |length| length.div_ceil(2))?;
-    let columns = ColumnRequest::of_model(&args.sequence, None);
+    let columns = ColumnRequest::of_model(&args.sequence, model.finetuned.columns.clone());
     let labelling = &model.finetuned.labelling;
-    let (set, _) = read(&file(&args.data)?, None, &columns, labelling)?;
+    let (set, digest) = read(&file, None, &columns, labelling)?;
+    message!("{}", set.rows.columns);
     let sequences = sequences(&set.rows);
     let merge: Merge = args.merge.into();
     crate::interrupt::listen()?;
@@ -63,9 +79,33 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let values = found.into_iter().flat_map(|found| found.values).collect();
     let prediction = Prediction::merged(labelling, values);
     let bootstrap = Bootstrap { resamples: args.resamples, ..Bootstrap::default() };
-    print_scores(&prediction.scores(&set.targets, Some(bootstrap)))?;
-    print_confusion(labelling, &prediction, &set)?;
+    let scores = prediction.scores(&set.targets, Some(bootstrap));
+    let confusion = confusion(labelling, &prediction, &set);
+    if args.json {
+        let windows = json!({ "length": windows.length, "stride": windows.stride, "merge": args.merge.word() });
+        let evaluated = json!({
+            "task": labelling.task().to_string(),
+            "model": { "folder": args.model.to_string_lossy(), "digest": model.digest },
+            "data": digest,
+            "columns": *set.rows.columns,
+            "windows": windows,
+            "rows": scores.rows,
+            "measures": measures_json(&scores.scores),
+            "outputs": scores.parts.iter().map(part_json).collect::<Vec<_>>(),
+            "confusion": confusion.as_ref().map(|confusion| confusion_json(labelling.outputs(), confusion)),
+        });
+        write_text(&args.output, &format!("{evaluated:#}\n"))?;
+    } else {
+        write_table(&args.output, format, labelling.outputs(), &scores, confusion.as_ref())?;
+    }
+    remark(&scores);
     Ok(Verdict::Passed)
+}
+
+/// Refuses a name that JSON does not have.
+fn json_ending(path: &Path) -> Result<tabular::Format> {
+    output::ending(path, &[".json"])?;
+    Ok(tabular::Format::Jsonl)
 }
 
 /// The file to read: of a folder its `test`.
@@ -88,49 +128,101 @@ fn sequences(rows: &Rows) -> Vec<Sequence> {
     rows.iter().map(sequence).collect()
 }
 
-fn print_scores(scores: &Scores) -> Result<()> {
-    data!("measure\tvalue\tlow\thigh");
-    data!("rows\t{}\t\t", scores.rows);
-    let number = |value: Option<f64>| value.map_or_else(|| "NA".to_owned(), |value| format!("{value:.4}"));
+/// A row for each measure, then for each of each class, label or target, then for each pair of a true and a predicted class.
+fn write_table(
+    path: &Path,
+    format: tabular::Format,
+    outputs: &[String],
+    scores: &Scores,
+    confusion: Option<&Confusion>,
+) -> Result<()> {
+    let text = |name: &str| Column::new(name, Kind::Text);
+    let numbers = ["value", "low", "high"].map(|name| Column::new(name, Kind::Number));
+    let columns = [text("measure")].into_iter().chain(numbers).chain(["class", "predicted"].map(text)).collect();
+    let mut writer = Writer::create(path, format, Header { columns, notes: Vec::new() })?;
+    let mut write = |name: &str, numbers: [Option<f64>; 3], class: Option<&str>, predicted: Option<&str>| {
+        let [value, low, high] = numbers.map(|number| number.map_or(Value::Missing, Value::Number));
+        let [class, predicted] = [class, predicted].map(|text| text.map_or(Value::Missing, Value::Text));
+        writer.write(&[Value::Text(name), value, low, high, class, predicted])
+    };
+    write("rows", [Some(scores.rows as f64), None, None], None, None)?;
     for score in &scores.scores {
-        let interval = |bound: fn(&vqdna_data::metric::Interval) -> f64| number(score.interval.as_ref().map(bound));
-        data!("{}\t{}\t{}\t{}", score.name, number(score.value), interval(|i| i.low), interval(|i| i.high));
+        let interval = score.interval.as_ref();
+        let numbers = [score.value, interval.map(|interval| interval.low), interval.map(|interval| interval.high)];
+        write(&score.name, numbers, None, None)?;
     }
     for part in &scores.parts {
+        write("rows", [Some(part.rows as f64), None, None], Some(&part.name), None)?;
         for score in &part.scores {
-            data!("{}[{}] of {}\t{}\t\t", score.name, part.name, part.rows, number(score.value));
+            write(&score.name, [score.value, None, None], Some(&part.name), None)?;
         }
+    }
+    if let Some(confusion) = confusion {
+        for (number, class) in (0..).zip(outputs) {
+            for (said, predicted) in (0..).zip(outputs) {
+                let count = confusion.count(said, number) as f64;
+                write("confusion", [Some(count), None, None], Some(class), Some(predicted))?;
+            }
+        }
+    }
+    Ok(writer.finish()?)
+}
+
+fn measures_json(scores: &[Score]) -> JsonValue {
+    let interval = |interval: &Interval| json!([interval.low, interval.high]);
+    let of = |score: &Score| {
+        (score.name.clone(), json!({ "value": score.value, "interval": score.interval.as_ref().map(interval) }))
+    };
+    JsonValue::Object(scores.iter().map(of).collect())
+}
+
+fn part_json(part: &Part) -> JsonValue {
+    let measures = part.scores.iter().map(|score| (score.name.clone(), json!(score.value)));
+    let measures = JsonValue::Object(measures.collect());
+    json!({ "name": part.name, "rows": part.rows, "measures": measures })
+}
+
+/// Rows are what is true, columns what is predicted.
+fn confusion_json(outputs: &[String], confusion: &Confusion) -> JsonValue {
+    let classes = 0..outputs.len() as u32;
+    let row = |class| classes.clone().map(|said| confusion.count(said, class)).collect::<Vec<_>>();
+    json!({ "classes": outputs, "counts": classes.clone().map(row).collect::<Vec<_>>() })
+}
+
+fn write_text(path: &Path, text: &str) -> Result<()> {
+    let place = || format!("cannot write to {}", path.display());
+    let mut output = TextOutput::create(path).with_context(place)?;
+    output.write_all(text.as_bytes()).with_context(place)?;
+    output.finish().with_context(place)
+}
+
+/// Says which numbers are missing or mean little.
+fn remark(scores: &Scores) {
+    let undefined = scores.scores.iter().filter(|score| score.value.is_none()).map(|score| score.name.as_str());
+    let undefined: Vec<&str> = undefined.collect();
+    if !undefined.is_empty() {
+        message!("note: not defined for these rows: {}", undefined.join(", "));
     }
     if scores.without_area > 0 {
         message!(
-            "note: {} classes or labels are always or never true and have no area under a curve",
-            scores.without_area
+            "note: {} always or never true, without an area under a curve",
+            are(scores.without_area as u64, "class or label")
         );
     }
     if scores.constant > 0 {
         message!(
-            "warning: {} targets are constant, in truth or prediction; their correlation is given as 0",
-            scores.constant
+            "warning: {} constant, in truth or prediction; the correlation is given as 0",
+            are(scores.constant as u64, "target")
         );
     }
-    Ok(())
 }
 
-/// Rows are what is true, columns what is predicted.
-fn print_confusion(labelling: &Labelling, prediction: &Prediction, set: &Set) -> Result<()> {
+/// Counts of true and predicted classes, if the task has classes.
+fn confusion(labelling: &Labelling, prediction: &Prediction, set: &Set) -> Option<Confusion> {
     let (Labelling::Classes { classes, .. }, Targets::Classes(truth)) = (labelling, &set.targets) else {
-        return Ok(());
+        return None;
     };
-    let said: Vec<u32> = prediction
-        .rows()
-        .map(|row| classes.iter().position(|class| *class == prediction.said(row)).unwrap_or_default() as u32)
-        .collect();
-    let confusion = Confusion::new(&said, truth, classes.len());
-    data!("\ntrue \\ predicted\t{}", classes.join("\t"));
-    for (number, class) in (0..).zip(classes) {
-        let counts: Vec<String> =
-            (0..classes.len() as u32).map(|said| confusion.count(said, number).to_string()).collect();
-        data!("{class}\t{}", counts.join("\t"));
-    }
-    Ok(())
+    let place = |row: &[f64]| classes.iter().position(|class| *class == prediction.said(row)).unwrap_or_default();
+    let said: Vec<u32> = prediction.rows().map(|row| place(row) as u32).collect();
+    Some(Confusion::new(&said, truth, classes.len()))
 }

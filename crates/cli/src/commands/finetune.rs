@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use vqdna::backbone::transformer::TransformerConfig;
 use vqdna::estimate;
-use vqdna::folder::{Kind, ModelConfig};
+use vqdna::folder::ModelConfig;
 use vqdna::run::finetune::{Base, Finetune, FinetuneConfig, Finetuning, Mode, Task};
 use vqdna::run::kmers::{self, Baseline};
 use vqdna::run::recipe::Recipe;
@@ -17,12 +17,14 @@ use vqdna::tokenizer::mxdna::MxdnaConfig;
 use vqdna::tokenizer::vqdna::Preset;
 use vqdna::train::Ending;
 use vqdna_data::aside::write_aside;
-use vqdna_data::labelled::{Labelling, Rows, Shared, Splits};
+use vqdna_data::labelled::{Labelling, Rows, Set, Shared, Splits};
+use vqdna_data::number::Shortest;
 
 use super::Verdict;
 use crate::arguments::{Configure, RunArgs};
 use crate::measures::print_finished;
 use crate::memory::print_memory;
+use crate::words::{are, counted};
 
 /// Fine-tune a model on labelled sequences, and measure it on those held out.
 ///
@@ -34,7 +36,7 @@ use crate::memory::print_memory;
     \x20 vqdna finetune runs/encoder examples/data/prom_core_tata -o runs/promoters --epochs 1\n\
     \x20 vqdna finetune runs/encoder guides.csv -o runs/guides --label efficiency --seeds 3")]
 pub struct Args {
-    /// Folder of the model: of `pretrain`, or of `learn` with --from-scratch or --mode probe.
+    /// Folder of the model: of `pretrain`, of an earlier `finetune` (without its head), or of `learn` with --from-scratch or --mode probe.
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
     /// Folder or file of labelled sequences; `-` is standard input.
@@ -83,6 +85,9 @@ pub struct Args {
     pub run: RunArgs,
 }
 
+/// The field of the config that says what is held out of a lone file.
+const HELD_OUT: &str = "data.held_out";
+
 /// Fine-tunes with each seed and prints the measures.
 pub fn run(args: &Args) -> Result<Verdict> {
     let made = ModelConfig::load(&args.model)?;
@@ -95,7 +100,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let kmers = if args.kmers { Some(kmers(&task, &device)?) } else { None };
     if args.seeds == 1 {
         let done = finetune(args, &args.run.output, &config, &base, &task, &device)?;
-        print_finished(&done.finished)?;
+        print_finished(&done.finished, HELD_OUT)?;
         if let (Some(kmers), Ending::Finished) = (&kmers, done.finished.ending) {
             print_kmers(&args.run.output, kmers, &done.finished)?;
         }
@@ -108,7 +113,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
         message!("seed {seed}, into {}", folder.display());
         let done = finetune(args, &folder, &config, &base, &task, &device)?;
         if let Ending::Interrupted(_) = done.finished.ending {
-            return print_finished(&done.finished).map(|()| Verdict::Passed);
+            return print_finished(&done.finished, HELD_OUT).map(|()| Verdict::Passed);
         }
         warn_of_nothing(&done, seed);
         all.push((seed, done));
@@ -172,13 +177,10 @@ fn config(args: &Args, base: &ModelConfig) -> Result<FinetuneConfig> {
 
 /// Prints the memory that a run will take, from the model's config and the table.
 fn estimate(args: &Args, config: &FinetuneConfig, made: &ModelConfig) -> Result<()> {
-    if made.kind() == Kind::Finetuned {
-        made.require(Kind::Pretrained, &args.model)?;
-    }
     config.fits(made)?;
     let Some(tokenizer) = &made.tokenizer else { bail!("--dry-run has no estimate for MxDNA models yet") };
     let splits = Splits::read(&args.data, &config.data)?;
-    describe(&splits);
+    describe(&splits, config.data.task);
     let rows = [Some(&splits.train), splits.dev.as_ref(), splits.test.as_ref()].map(|set| set.map(|set| &set.rows));
     let rows = rows.into_iter().flatten();
     let data = estimate::Labelled {
@@ -187,10 +189,9 @@ fn estimate(args: &Args, config: &FinetuneConfig, made: &ModelConfig) -> Result<
         longest: rows.flat_map(Rows::lengths).max().unwrap_or_default(),
         outputs: splits.labelling.outputs().len(),
     };
-    let pretrained = made.pretrained.as_ref().map(|pretrained| &pretrained.backbone);
-    let network = config.backbone.as_ref().or(pretrained);
+    let network = config.backbone.as_ref().or(made.backbone());
     let threads = args.run.compute.threads()?;
-    let memory = estimate::finetune(config, network, pretrained.is_some(), tokenizer, &data, threads);
+    let memory = estimate::finetune(config, network, made.backbone().is_some(), tokenizer, &data, threads);
     print_memory(&memory, &args.run.compute)
 }
 
@@ -198,7 +199,7 @@ fn load(args: &Args, config: &FinetuneConfig, device: &Device) -> Result<(Base, 
     let base = Base::load(&args.model, device)?;
     config.fits(&base.config)?;
     let splits = Splits::read(&args.data, &config.data)?;
-    describe(&splits);
+    describe(&splits, config.data.task);
     let task = Task::new(splits, &base, config.reverse_complement, device);
     Ok((base, task))
 }
@@ -218,37 +219,39 @@ fn finetune(
     })
 }
 
-/// What was read, and what the parts share.
-fn describe(splits: &Splits) {
-    let size = |set: &Option<vqdna_data::labelled::Set>| set.as_ref().map_or(0, vqdna_data::labelled::Set::len);
+/// What was read, what was inferred from it and how to say otherwise, and what the parts share.
+fn describe(splits: &Splits, task: Option<vqdna_data::labelled::Task>) {
+    let size = |set: &Option<Set>| set.as_ref().map_or(0, Set::len);
     let labelling = &splits.labelling;
     let outputs = match labelling {
         Labelling::Classes { classes, .. } => format!("classes {}", classes.join(", ")),
         Labelling::Labels { columns } => format!("labels {}", columns.join(", ")),
         Labelling::Values { columns, .. } => format!("values of {}", columns.join(", ")),
     };
-    message!("{} task: {outputs}", labelling.task());
-    message!("{} rows to train on, {} in dev, {} in test", splits.train.len(), size(&splits.dev), size(&splits.test));
+    let inferred = if task.is_some() { "as asked" } else { "inferred from the labels; --task says otherwise" };
+    message!("{} task: {outputs} ({inferred})", labelling.task());
+    message!("{} (--sequence and --label choose others)", splits.train.rows.columns);
+    let train = counted(splits.train.len() as u64, "row");
+    message!("{train} to train on, {} in dev, {} in test", size(&splits.dev), size(&splits.test));
     let overlap = &splits.overlap;
     if overlap.train.rows > 0 {
         message!(
-            "note: {} rows of train repeat earlier ones, {} with another label",
-            overlap.train.rows,
+            "note: in train, {} the same as an earlier one, {} of them with another label",
+            are(overlap.train.rows as u64, "row"),
             overlap.train.conflicting
         );
     }
-    for (names, shared) in [
-        ("train stand in dev", overlap.train_dev),
-        ("train stand in test", overlap.train_test),
-        ("dev stand in test", overlap.dev_test),
-    ] {
+    for (from, into, shared) in
+        [("train", "dev", overlap.train_dev), ("train", "test", overlap.train_test), ("dev", "test", overlap.dev_test)]
+    {
         if shared.rows + shared.reverse_complements > 0 {
             let Shared { rows, reverse_complements, .. } = shared;
-            message!("note: {rows} rows of {names}, and {reverse_complements} as their reverse complement");
+            let rows = are(rows as u64, "row");
+            message!("note: of {from}, {rows} in {into}, too, and {reverse_complements} as the reverse complement");
         }
     }
     if splits.removed > 0 {
-        message!("left out {} rows of train that stand in dev or test", splits.removed);
+        message!("left out {} of train, since dev or test have the same", counted(splits.removed as u64, "row"));
     }
 }
 
@@ -265,7 +268,7 @@ fn print_kmers(output: &Path, kmers: &Baseline, finished: &Finished) -> Result<(
     let mut measures = serde_json::Map::new();
     for (name, _) in &finished.measures {
         if let Some(value) = kmers.scores.get(name) {
-            data!("{name}\t{value:.6}");
+            data!("{name}\t{}", Shortest(value));
             measures.insert(name.clone(), json!(value));
         }
     }
@@ -289,38 +292,53 @@ fn warn_of_nothing(done: &Finetuning, seed: u64) {
 }
 
 /// Prints mean and standard deviation of each measure over seeds, and makes the folder that of the seed with the best evaluation on
-/// dev.
+/// dev; without dev, of the first.
 fn summarize(output: &Path, config: &FinetuneConfig, all: &[(u64, Finetuning)]) -> Result<()> {
-    let (_, first) = &all[0];
-    let best = all
-        .iter()
-        .max_by(|(_, a), (_, b)| {
-            let value = |done: &Finetuning| done.finished.best.map_or(f64::NAN, |best| best.value);
-            let (a, b) = (value(a), value(b));
-            if config.selection.is_better(a, b) { std::cmp::Ordering::Greater } else { std::cmp::Ordering::Less }
-        })
-        .map_or(config.seed, |(seed, _)| *seed);
+    let (first_seed, first) = &all[0];
+    let value = |done: &Finetuning| done.finished.best.map(|best| best.value);
+    let mut best: Option<(u64, f64)> = None;
+    for (seed, done) in all {
+        if let Some(found) = value(done)
+            && best.is_none_or(|(_, known)| config.selection.is_better(found, known))
+        {
+            best = Some((*seed, found));
+        }
+    }
+    let best = best.map(|(seed, _)| seed);
     data!(
         "measure on {}\tmean\tsd\t{}",
         first.finished.evaluated_on,
         all.iter().map(|(seed, _)| format!("seed {seed}")).collect::<Vec<_>>().join("\t")
     );
     let mut table = Vec::new();
-    for (name, _) in &first.finished.measures {
-        let values: Vec<f64> =
-            all.iter().filter_map(|(_, done)| crate::measures::measure(&done.finished.measures, name)).collect();
-        let (mean, sd) = mean_and_deviation(&values);
-        let each: Vec<String> = values.iter().map(|value| format!("{value:.4}")).collect();
-        data!("{name}\t{mean:.4}\t{sd:.4}\t{}", each.join("\t"));
-        table.push(json!({ "measure": name, "mean": mean, "sd": sd, "values": values }));
+    let mut names: Vec<&String> = Vec::new();
+    for (name, _) in all.iter().flat_map(|(_, done)| &done.finished.measures) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
     }
-    data!("best on dev\tseed {best}");
+    for name in names {
+        // A measure may be defined for some seeds only.
+        let of_seeds = all.iter().map(|(_, done)| crate::measures::measure(&done.finished.measures, name));
+        let of_seeds: Vec<Option<f64>> = of_seeds.collect();
+        let defined: Vec<f64> = of_seeds.iter().flatten().copied().collect();
+        let (mean, sd) = mean_and_deviation(&defined);
+        let text = |value: &Option<f64>| value.map_or_else(String::new, |value| Shortest(value).to_string());
+        let each: Vec<String> = of_seeds.iter().map(text).collect();
+        data!("{name}\t{}\t{}\t{}", Shortest(mean), Shortest(sd), each.join("\t"));
+        table.push(json!({ "measure": name, "mean": mean, "sd": sd, "values": of_seeds }));
+    }
+    match best {
+        Some(seed) => data!("best on dev\tseed {seed}"),
+        None => message!("note: no dev set says which seed is best; the folder holds the model of seed {first_seed}"),
+    }
     let seeds: Vec<u64> = all.iter().map(|(seed, _)| *seed).collect();
     let summary =
         json!({ "evaluated_on": first.finished.evaluated_on, "seeds": seeds, "best_on_dev": best, "measures": table });
     write_json(output, "seeds.json", &summary)?;
+    let chosen = best.unwrap_or(*first_seed);
     for name in ["config.json", "run.json", "README.md", "model.safetensors"] {
-        let from = folder_of(output, best).join(name);
+        let from = folder_of(output, chosen).join(name);
         let bytes = std::fs::read(&from).with_context(|| format!("{}", from.display()))?;
         write_aside(&output.join(name), &bytes).with_context(|| format!("cannot write to {}", output.display()))?;
     }

@@ -37,7 +37,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
         let (config, threads) = (config(args)?, args.run.compute.threads()?);
         print_memory(&estimate::learn(&config, guess_bases(&args.inputs)?, threads), &args.run.compute)?;
     } else {
-        print_finished(&learn(args)?)?;
+        print_finished(&learn(args)?, "data.split")?;
     }
     Ok(Verdict::Passed)
 }

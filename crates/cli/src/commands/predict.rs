@@ -2,18 +2,17 @@
 
 use anyhow::Result;
 use clap::{Args as ClapArgs, ValueEnum};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use vqdna::folder::Finetuned;
 use vqdna::infer::input::Input;
 use vqdna::infer::predict::{Merge, predict};
-use vqdna::infer::{Budget, Execution, Windows};
-use vqdna::objective::supervised::prediction::Prediction;
-use vqdna_data::labelled::{ColumnRequest, Labelling};
+use vqdna::infer::{Budget, Execution, Sequence, Windows};
+use vqdna_data::labelled::{ColumnRequest, TakenColumns};
 
 use super::Verdict;
 use crate::arguments::{Compute, check_output};
-use crate::output::Output;
+use crate::predictions::{Format, Predictions};
+use crate::words::are;
 
 /// Predict for sequences: a row for each, in their order, with the class (or labels, or values) and the probabilities.
 ///
@@ -37,9 +36,20 @@ pub struct Args {
     /// What becomes of the windows of a long sequence.
     #[arg(long, value_enum, default_value_t = MergeName::Mean)]
     pub merge: MergeName,
-    /// Where the table goes, tab-separated; `-` is standard output.
+    /// Where predictions go; `-` is standard output. The ending names the format: .tsv, .csv, .jsonl (or .json), .parquet, .bed or
+    /// .bedgraph; texts also with .gz, .bgz or .zst.
     #[arg(long, short, default_value = "-")]
     pub output: PathBuf,
+    /// Format, where the name of the output has no ending. BED and bedGraph want a BED file as INPUT, or records that are contigs.
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// Print a JSON object a line, as --format jsonl does.
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+    /// Class, label or target that the score of BED (a probability in thousandths) or the value of bedGraph is of. Default: the second
+    /// of two classes; in BED of more, the one that is predicted.
+    #[arg(long, value_name = "NAME")]
+    pub class: Option<String>,
     #[command(flatten)]
     pub budget: BudgetArgs,
     #[command(flatten)]
@@ -58,13 +68,13 @@ pub struct ReadArgs {
 }
 
 impl ReadArgs {
-    /// What `path` is.
-    pub fn input(&self, path: &Path) -> Input {
+    /// What `path` is; `model` are the columns that a model learned from, which are looked for in tables.
+    pub fn input(&self, path: &Path, model: Option<&TakenColumns>) -> Input {
         match &self.fasta {
             Some(genome) => Input::Bed { bed: path.to_owned(), genome: genome.clone() },
             None if Input::is_fasta(path) => Input::Fasta(path.to_owned()),
             None => {
-                let columns = ColumnRequest::of_model(&self.sequence, None);
+                let columns = ColumnRequest::of_model(&self.sequence, model.cloned());
                 Input::Table { path: path.to_owned(), format: None, columns }
             }
         }
@@ -122,6 +132,13 @@ pub enum MergeName {
     None,
 }
 
+impl MergeName {
+    /// As it is written on the command line.
+    pub fn word(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
 impl From<MergeName> for Merge {
     fn from(name: MergeName) -> Self {
         match name {
@@ -132,55 +149,59 @@ impl From<MergeName> for Merge {
     }
 }
 
-/// Predicts into a table.
+/// Predicts into a table, or onto a genome.
 pub fn run(args: &Args) -> Result<Verdict> {
+    let format = Format::of(&args.output, if args.json { Some(Format::Jsonl) } else { args.format })?;
+    check_output(&args.output, args.read.fasta.iter().chain([&args.input]))?;
     let device = args.compute.open()?;
     let model = Finetuned::load(&args.model, &device)?;
-    check_output(&args.output, args.read.fasta.iter().chain([&args.input]))?;
     let windows = args.windows.windows(model.finetuned.window, |length| length.div_ceil(2))?;
     let labelling = &model.finetuned.labelling;
     crate::interrupt::listen()?;
-    let mut output = Output::create(&args.output)?;
-    writeln!(output, "{}", header(labelling))?;
+    let of_bed = args.read.fasta.is_some();
+    let mut output = Predictions::create(&args.output, format, labelling, args.class.as_deref(), of_bed)?;
     let mut cut = 0_u64;
     let poll = |_| crate::interrupt::go_on();
     let execution = Execution::on(&device).within(args.budget.budget()).polling(&poll);
-    args.read.input(&args.input).read(|sequences| -> Result<()> {
+    let taken = |columns: &TakenColumns| message!("{columns}");
+    args.read.input(&args.input, model.finetuned.columns.as_ref()).read_from(taken, |sequences| -> Result<()> {
+        check_arity(&model, &args.input, &sequences)?;
         for found in predict(&model, &sequences, windows, args.merge.into(), execution) {
             let found = found?;
             cut += u64::from(found.windows > 1);
-            let prediction = Prediction::merged(labelling, found.values.clone());
-            let values: Vec<String> = found.values.iter().map(|value| format!("{value:.6}")).collect();
-            let said = match labelling {
-                Labelling::Values { .. } => Vec::new(),
-                _ => vec![prediction.said(&found.values)],
-            };
-            let place = [found.bases.start.to_string(), found.bases.end.to_string(), found.windows.to_string()];
-            let id = sequences[found.sequence].id.clone();
-            let fields: Vec<String> = [id].into_iter().chain(place).chain(said).chain(values).collect();
-            writeln!(output, "{}", fields.join("\t"))?;
+            output.write(&sequences[found.sequence], &found)?;
         }
         crate::interrupt::check()
     })?;
     output.finish()?;
     if cut > 0 {
-        message!(
-            "{cut} sequences are longer than a window of {} bases and were seen in several, {} bases apart",
-            windows.length,
-            windows.stride
-        );
+        windows_seen(cut, windows);
     }
     Ok(Verdict::Passed)
 }
 
-/// Names of the columns; probabilities carry the name of their class or label.
-fn header(labelling: &Labelling) -> String {
-    let (said, prefix) = match labelling {
-        Labelling::Classes { .. } => (Some("class"), "p_"),
-        Labelling::Labels { .. } => (Some("labels"), "p_"),
-        Labelling::Values { .. } => (None, ""),
-    };
-    let names = labelling.outputs().iter().map(|name| format!("{prefix}{name}"));
-    let place = ["id", "start", "end", "windows"].map(str::to_owned);
-    place.into_iter().chain(said.map(str::to_owned)).chain(names).collect::<Vec<_>>().join("\t")
+/// Refuses single sequences for a model of pairs, and pairs for one of single sequences: the model would answer, and be wrong.
+fn check_arity(model: &Finetuned, input: &Path, sequences: &[Sequence]) -> Result<()> {
+    let Some(pairs) = model.finetuned.takes_pairs() else { return Ok(()) };
+    let words = |pairs| if pairs { "pairs of sequences" } else { "single sequences" };
+    match sequences.iter().find(|sequence| sequence.second.is_some() != pairs) {
+        Some(other) => anyhow::bail!(
+            "{}: the model was fine-tuned on {}, but `{}` is one of {}{}",
+            input.display(),
+            words(pairs),
+            other.id,
+            words(!pairs),
+            if pairs { "; pairs are read from a table with two columns of sequences" } else { "" }
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Says that sequences were seen in several windows.
+pub fn windows_seen(sequences: u64, windows: Windows) {
+    let Windows { length, stride } = windows;
+    let are = are(sequences, "sequence");
+    message!(
+        "{are} longer than a window of {length} bases, and seen in several windows that begin {stride} bases apart"
+    );
 }

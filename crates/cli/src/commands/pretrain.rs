@@ -73,7 +73,7 @@ fn over_codes(args: &Args, vocabulary: &Path, inputs: &[PathBuf]) -> Result<Verd
     let finished = args.run.start("pre-training", inputs, &device, config.train.steps, |job, progress| {
         Ok(Pretrain { job, config: &config, vocabulary: &vocabulary }.run(progress)?)
     })?;
-    print_finished(&finished)?;
+    print_finished(&finished, "data.split")?;
     Ok(Verdict::Passed)
 }
 
@@ -91,6 +91,6 @@ fn over_letters(args: &Args, inputs: &[PathBuf]) -> Result<Verdict> {
     let finished = args.run.start("pre-training", inputs, &device, config.train.steps, |job, progress| {
         Ok(PretrainMxdna { job, config: &config }.run(progress)?)
     })?;
-    print_finished(&finished)?;
+    print_finished(&finished, "data.split")?;
     Ok(Verdict::Passed)
 }

@@ -14,6 +14,7 @@ use vqdna::tokenizer::mxdna::UnitSpan;
 use vqdna::transcode::encode::{Tokenize, Tokenized};
 use vqdna_data::alphabet::{AmbiguousPolicy, SoftMaskPolicy};
 use vqdna_data::codes::{ShardNumber, Writer};
+use vqdna_data::number::Shortest;
 use vqdna_data::segment::Policy;
 
 use super::{Verdict, units};
@@ -133,7 +134,7 @@ fn cut(args: &Args, device: &burn::prelude::Device) -> Result<Verdict> {
     let precision = args.precision.on(device)?;
     interrupt::listen()?;
     let begun = Instant::now();
-    let mut output = Output::create(&args.output)?;
+    let mut output = Output::create(&args.output, &[".bed"])?;
     // With this line, IGV shows the parts of a name as fields.
     writeln!(output, "#gffTags")?;
     writeln!(output, "# vqdna {}, model {}", env!("CARGO_PKG_VERSION"), cutter.digest)?;
@@ -175,7 +176,7 @@ fn cut(args: &Args, device: &burn::prelude::Device) -> Result<Verdict> {
 fn bed_line(contig: &str, letters: &[u8], span: &UnitSpan, sizes: &[usize]) -> String {
     let UnitSpan { bases, expert, gate, .. } = span;
     let unit = String::from_utf8_lossy(&letters[bases.clone()]);
-    let name = format!("Name={unit};size={};expert={expert};gate={gate:.4}", bases.len());
+    let name = format!("Name={unit};size={};expert={expert};gate={}", bases.len(), Shortest(*gate));
     let score = (gate * 1000.0).round() as u32;
     let (start, end) = (bases.start, bases.end);
     let [red, green, blue] = colour(bases.len(), sizes.iter().copied().max().unwrap_or(1));

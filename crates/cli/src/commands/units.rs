@@ -3,16 +3,15 @@
 use anyhow::{Context, Result, ensure};
 use clap::Args as ClapArgs;
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use vqdna::infer::Execution;
 use vqdna::infer::units::Cutter;
+use vqdna_data::tabular::{Column, Format, Header, Kind, Value, Writer};
 
 use super::Verdict;
 use super::predict::{BudgetArgs, ReadArgs, WindowArgs};
 use crate::arguments::{Compute, check_output};
 use crate::interrupt;
-use crate::output::Output;
 use crate::plot::{self, Line};
 
 /// Count the units of each length that an MxDNA model cuts sequences into: a table with the lengths of each class of sequences.
@@ -30,7 +29,8 @@ pub struct Args {
     /// Sequences.
     #[arg(required = true, value_name = "INPUT")]
     pub inputs: Vec<PathBuf>,
-    /// Where the table goes, tab-separated; `-` is standard output.
+    /// Where the table goes: .tsv, .csv, .jsonl or .parquet, texts also with .gz, .bgz or .zst; `-` is tab-separated text on standard
+    /// output.
     #[arg(long, short, default_value = "-")]
     pub output: PathBuf,
     /// Draw the shares of the lengths, too, a line for each class, into this SVG file.
@@ -86,6 +86,7 @@ impl Classes {
 
 /// Counts into a table, and a plot.
 pub fn run(args: &Args) -> Result<Verdict> {
+    let format = Format::of(&args.output)?;
     let device = args.compute.open()?;
     let cutter = Cutter::load(&args.model, &device)?;
     for output in [Some(&args.output), args.plot.as_ref()].into_iter().flatten() {
@@ -104,13 +105,13 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let windows = args.windows.windows(cutter.window().unwrap_or(WINDOW).max(WINDOW), |length| length.div_ceil(2))?;
     let names = if args.names.is_empty() { short_names(&args.inputs) } else { args.names.clone() };
     interrupt::listen()?;
-    let mut output = Output::create(&args.output)?;
+    let mut writer = Writer::create(&args.output, format, Header { columns: columns(), notes: Vec::new() })?;
     let mut classes = Classes { all: Vec::new(), known: HashMap::new(), experts: cutter.sizes().len() };
     let poll = |_| interrupt::go_on();
     let execution = Execution::on(&device).within(args.budget.budget()).polling(&poll);
     for (path, name) in args.inputs.iter().zip(&names) {
         let by_id = args.read.fasta.is_some();
-        args.read.input(path).read(|sequences| -> Result<()> {
+        args.read.input(path, None).read(|sequences| -> Result<()> {
             let class = |n: usize| if by_id { sequences[n].id.clone() } else { name.clone() };
             for (n, sequence) in sequences.iter().enumerate() {
                 let class = classes.of(&class(n));
@@ -124,29 +125,41 @@ pub fn run(args: &Args) -> Result<Verdict> {
             interrupt::check()
         })?;
     }
-    write(&mut output, &classes.all, cutter.sizes())?;
-    output.finish()?;
+    write(&mut writer, &classes.all, cutter.sizes())?;
+    writer.finish()?;
     if let Some(path) = &args.plot {
         draw(path, &classes.all, cutter.sizes())?;
     }
     Ok(Verdict::Passed)
 }
 
-/// A line for each class and length.
-fn write(output: &mut Output, classes: &[Class], sizes: &[usize]) -> Result<()> {
-    writeln!(
-        output,
-        "class\tsequences\tbases\tunits\tbases_per_unit\tsize\tunits_of_size\tshare_of_units\tshare_of_bases"
-    )?;
+fn columns() -> Vec<Column> {
+    let integers = ["sequences", "bases", "units"].map(|name| Column::new(name, Kind::Integer));
+    let [size, count] = ["size", "units_of_size"].map(|name| Column::new(name, Kind::Integer));
+    let [mean, of_units, of_bases] =
+        ["bases_per_unit", "share_of_units", "share_of_bases"].map(|name| Column::new(name, Kind::Number));
+    let class = Column::new("class", Kind::Text);
+    [class].into_iter().chain(integers).chain([mean, size, count, of_units, of_bases]).collect()
+}
+
+/// A row for each class and length.
+fn write(writer: &mut Writer, classes: &[Class], sizes: &[usize]) -> Result<()> {
     for class in classes {
         let units: u64 = class.units.iter().sum();
-        let mean = class.bases as f64 / units.max(1) as f64;
+        // Without units there is no mean, and of nothing no share.
+        let number = |value: f64, of: u64| if of > 0 { Value::Number(value) } else { Value::Missing };
         for (size, share, of_bases, count) in lengths(class, sizes) {
-            writeln!(
-                output,
-                "{}\t{}\t{}\t{units}\t{mean:.4}\t{size}\t{count}\t{share:.6}\t{of_bases:.6}",
-                class.name, class.sequences, class.bases
-            )?;
+            writer.write(&[
+                Value::Text(&class.name),
+                Value::Integer(class.sequences),
+                Value::Integer(class.bases),
+                Value::Integer(units),
+                number(class.bases as f64 / units.max(1) as f64, units),
+                Value::Integer(size as u64),
+                Value::Integer(count),
+                number(share, units),
+                number(of_bases, class.bases),
+            ])?;
         }
     }
     Ok(())

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use ::parquet::errors::ParquetError;
 
-use crate::output::Compression;
+use crate::output;
 
 /// What vectors are of; kept in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Writer {
             _ if path == Path::new("-") => Inner::Text(text::Writer::create(path, header)?),
             Some("parquet") => Inner::Parquet(parquet::Writer::create(path, header)?),
             Some("npy") => Inner::Npy(npy::Writer::create(path, header)?),
-            Some(_) if Compression::of(path).1.ends_with(".tsv") => Inner::Text(text::Writer::create(path, header)?),
+            Some(_) if output::ending(path, &[".tsv"]).is_ok() => Inner::Text(text::Writer::create(path, header)?),
             _ => return Err(VectorsError::Format { path: path.to_owned() }),
         };
         Ok(Self { inner, width: header.width })

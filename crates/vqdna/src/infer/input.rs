@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use vqdna_data::alphabet::{Letter, classify};
 use vqdna_data::bed::{self, BedError};
 use vqdna_data::fasta::{self, FastaError};
-use vqdna_data::labelled::{ColumnRequest, Format, LabelledError, unlabelled};
+use vqdna_data::labelled::{ColumnRequest, Format, LabelledError, TakenColumns, unlabelled};
 
 use super::Sequence;
 
@@ -84,7 +84,19 @@ impl Input {
     ///
     /// # Errors
     /// If the input cannot be read, or `work` fails.
-    pub fn read<E: From<InputError>>(&self, mut work: impl FnMut(Vec<Sequence>) -> Result<(), E>) -> Result<(), E> {
+    pub fn read<E: From<InputError>>(&self, work: impl FnMut(Vec<Sequence>) -> Result<(), E>) -> Result<(), E> {
+        self.read_from(|_| {}, work)
+    }
+
+    /// As [`read`](Self::read), where `taken` is told first which columns of a table are read.
+    ///
+    /// # Errors
+    /// If the input cannot be read, or `work` fails.
+    pub fn read_from<E: From<InputError>>(
+        &self,
+        taken: impl FnOnce(&TakenColumns),
+        mut work: impl FnMut(Vec<Sequence>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut waiting = Vec::new();
         let mut letters = 0;
         let mut push = |sequence: Option<Sequence>| {
@@ -98,7 +110,9 @@ impl Input {
         };
         match self {
             Self::Table { path, format, columns } => {
-                for rows in unlabelled(path, *format, columns, TOGETHER).map_err(InputError::from)? {
+                let chunks = unlabelled(path, *format, columns, TOGETHER).map_err(InputError::from)?;
+                taken(chunks.columns());
+                for rows in chunks {
                     for row in rows.map_err(InputError::from)?.iter() {
                         push(Some(match row.second {
                             None => Sequence::new(row.id, row.sequence),
