@@ -299,8 +299,8 @@ impl StageObserver for StageProgress {
         message!("codes of these inputs are in the folder, and are used again");
     }
 
-    fn evaluating(&mut self, windows: usize) {
-        self.note(format!("; evaluating {windows} held-out windows"));
+    fn evaluating(&mut self, count: usize) {
+        self.note(format!("; evaluating, {count} held out"));
     }
 }
 
