@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vqdna_data::labelled::{ColumnNames, Format, Options, Splits, unlabelled};
+use vqdna_data::labelled::{ColumnRequest, Format, Options, Splits, unlabelled};
 use vqdna_data::{bed, codes, fasta};
 
 /// Ends a file within an input.
@@ -95,7 +95,7 @@ fn rows(name: &str, data: &[u8]) {
         let path = folder.join(name);
         let format = Format::of(&path);
         drop(Splits::read(&path, &Options::default()));
-        if let Ok(chunks) = unlabelled(&path, format, &ColumnNames::default(), 1000) {
+        if let Ok(chunks) = unlabelled(&path, format, &ColumnRequest::default(), 1000) {
             chunks.take_while(Result::is_ok).for_each(drop);
         }
     });

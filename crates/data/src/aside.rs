@@ -357,7 +357,7 @@ mod tests {
     fn child() {
         let Some(folder) = std::env::var_os(CHILD).map(PathBuf::from) else { return };
         let mut files = ["a.npy", "b.npy"].map(|name| AsideFile::create(&folder.join(name)).unwrap());
-        files[0].write_all(&[7; 1 << 20]).unwrap();
+        files[0].write_all(&vec![7; 1 << 20]).unwrap();
         std::fs::write(folder.join("ready"), "").unwrap();
         let mut order = String::new();
         io::stdin().read_line(&mut order).unwrap();

@@ -128,8 +128,15 @@ fn several_label_columns_and_numbers_are_understood() {
     assert_eq!(values.train.targets.get(1), Target::Values(&[0.01, 1.0]));
 
     for (text, message) in [
-        ("sequence,label\nAC,0.5\nGG,\n", "train.csv, line 3, column `label`: has no value"),
-        ("sequence,label\nAC,0.5\nGG,NaN\n", "train.csv, line 3, column `label`: has no value"),
+        (
+            "sequence,label\nAC,0.5\nGG,\n",
+            "train.csv, line 3, column `label`: has no label; correct it, remove the row, or say --missing-labels drop to leave such rows out",
+        ),
+        (
+            "sequence,label\nAC,0.5\nGG,NaN\n",
+            "train.csv, line 3, column `label`: `NaN` is no label; correct it, remove the row, or say --missing-labels drop to leave such \
+             rows out",
+        ),
         (
             "sequence,label\nAC,0.5\nGG,1.5\nTT,-inf\n",
             "train.csv, line 4, column `label`: `-inf` is not a finite number",
@@ -193,29 +200,29 @@ proptest! {
 
     #[test]
     fn labels_are_read_as_they_were_written(
-        rows in vec(("[ACGTNacgtu]{1,30}", "x[a-z\",\t\n {}é]{0,5}[!-~]"), 2..20), delimiter in prop::sample::select(&b",\t"[..]),
+        rows in vec(("[ACGTNacgtu]{1,30}", "x[a-z\", {}é]{0,5}[!-~]", "[a-z\",\t\n ]{0,5}"), 2..20), delimiter in prop::sample::select(&b",\t"[..]),
     ) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(if delimiter == b',' { "x.csv" } else { "x.tsv" });
         let mut writer = csv::WriterBuilder::new().delimiter(delimiter).from_path(&path).unwrap();
-        writer.write_record(["sequence", "label"]).unwrap();
-        for (sequence, label) in &rows {
-            writer.write_record([sequence, label]).unwrap();
+        writer.write_record(["sequence", "label", "note"]).unwrap();
+        for (sequence, label, note) in &rows {
+            writer.write_record([sequence, label, note]).unwrap();
         }
         writer.flush().unwrap();
-        let labels: Vec<&str> = rows.iter().map(|(_, label)| label.trim_ascii()).collect();
+        let labels: Vec<&str> = rows.iter().map(|(_, label, _)| label.trim_ascii()).collect();
         let mut classes: Vec<String> = labels.iter().map(ToString::to_string).collect();
         classes.sort_unstable();
         classes.dedup();
         let labelling = Labelling::Classes { column: "label".into(), classes: classes.clone() };
         let (set, _) = read(&path, None, &ColumnRequest::default(), &labelling).unwrap();
         let mut line = 2;
-        for (number, (sequence, label)) in rows.iter().enumerate() {
+        for (number, (sequence, _, note)) in rows.iter().enumerate() {
             prop_assert_eq!(set.rows.get(number).sequence, sequence.as_bytes());
             let Target::Class(class) = set.targets.get(number) else { panic!("classes") };
             prop_assert_eq!(&classes[class as usize], labels[number]);
             prop_assert_eq!(set.rows.place(number).number, line);
-            line += 1 + label.matches('\n').count() as u64;
+            line += 1 + note.matches('\n').count() as u64;
         }
     }
 }

@@ -9,7 +9,7 @@ use vqdna::folder::Finetuned;
 use vqdna::infer::predict::{Merge, predict};
 use vqdna::infer::{Execution, Sequence};
 use vqdna::objective::supervised::prediction::Prediction;
-use vqdna_data::labelled::{ColumnRequest, Labelling, Parts, Rows, Set, Targets, read};
+use vqdna_data::labelled::{ColumnRequest, Labelling, Missing, Parts, Rows, Set, Targets, read};
 use vqdna_data::metric::{Bootstrap, Confusion, Interval, Part, Score, Scores};
 use vqdna_data::output::{self, TextOutput};
 use vqdna_data::tabular::{self, Column, Header, Kind, Value, Writer};
@@ -33,6 +33,10 @@ pub struct Args {
     /// Column of sequences; twice for pairs.
     #[arg(long, value_name = "COLUMN")]
     pub sequence: Vec<String>,
+    /// What becomes of rows whose label is missing (NA, N/A, None, null, nan, a dot, or nothing): `error`, or `drop` to leave them out, or
+    /// `keep` to take it for a class.
+    #[arg(long, value_name = "WHAT", default_value_t)]
+    pub missing_labels: Missing,
     #[command(flatten)]
     pub windows: WindowArgs,
     /// What becomes of the windows of a long sequence.
@@ -67,9 +71,13 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let model = Finetuned::load(&args.model, &device)?;
     let windows = args.windows.windows(model.finetuned.window, |length| length.div_ceil(2))?;
     let columns = ColumnRequest::of_model(&args.sequence, model.finetuned.columns.clone());
+    let columns = ColumnRequest { missing: args.missing_labels, ..columns };
     let labelling = &model.finetuned.labelling;
     let (set, digest) = read(&file, None, &columns, labelling)?;
     message!("{}", set.rows.columns);
+    if set.rows.left_out.rows() > 0 {
+        message!("left out {}", set.rows.left_out);
+    }
     let sequences = sequences(&set.rows);
     let merge: Merge = args.merge.into();
     crate::interrupt::listen()?;

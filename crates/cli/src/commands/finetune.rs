@@ -70,6 +70,9 @@ pub struct Args {
     /// Leave out training rows whose sequence stands in dev or test.
     #[arg(long)]
     pub dedup: bool,
+    /// What becomes of rows whose label is missing (NA, N/A, None, null, nan, a dot, or nothing): an error, left out, or kept as a class.
+    #[arg(long, value_name = "WHAT", value_parser = PossibleValuesParser::new(["error", "drop", "keep"]))]
+    pub missing_labels: Option<String>,
     /// Make rare classes count as much as frequent ones.
     #[arg(long)]
     pub balanced: bool,
@@ -151,6 +154,7 @@ fn config(args: &Args, base: &ModelConfig) -> Result<FinetuneConfig> {
     assignments.extend(args.task.as_ref().map(|task| format!("data.task=\"{task}\"")));
     assignments.extend(args.rc.as_ref().map(|rc| format!("reverse_complement=\"{rc}\"")));
     assignments.extend(args.dedup.then(|| "data.dedup=true".to_owned()));
+    assignments.extend(args.missing_labels.as_ref().map(|missing| format!("data.missing_labels=\"{missing}\"")));
     assignments.extend(args.balanced.then(|| "class_weights=\"balanced\"".to_owned()));
     let names = |names: &[String]| Value::from(names.to_vec()).to_string();
     assignments.extend((!args.sequence.is_empty()).then(|| format!("data.columns.sequence={}", names(&args.sequence))));
@@ -221,6 +225,7 @@ fn finetune(
 
 /// What was read, what was inferred from it and how to say otherwise, and what the parts share.
 fn describe(splits: &Splits, task: Option<vqdna_data::labelled::Task>) {
+    describe_choices(splits);
     let size = |set: &Option<Set>| set.as_ref().map_or(0, Set::len);
     let labelling = &splits.labelling;
     let outputs = match labelling {
@@ -252,6 +257,16 @@ fn describe(splits: &Splits, task: Option<vqdna_data::labelled::Task>) {
     }
     if splits.removed > 0 {
         message!("left out {} of train, since dev or test have the same", counted(splits.removed as u64, "row"));
+    }
+}
+
+/// What was told from numbers, and rows that are in no part.
+fn describe_choices(splits: &Splits) {
+    if let Some(inferred) = splits.inferred {
+        message!("note: {inferred}");
+    }
+    if splits.left_out.rows() > 0 {
+        message!("left out {}", splits.left_out);
     }
 }
 

@@ -46,10 +46,19 @@ pub enum BedFault {
         found: usize,
     },
     /// A coordinate is no number.
-    #[error("the {field} `{}` is not a whole number", .found.escape_debug())]
+    #[error("the {field} `{}` is not a whole number from 0 on", short(found))]
     Number {
         /// Which coordinate.
         field: &'static str,
+        /// What stands there.
+        found: String,
+    },
+    /// Nothing stands before the first tab.
+    #[error("names no contig: its first field is empty")]
+    NoContig,
+    /// A contig, name or score would break the tables in which it is written.
+    #[error("`{}` holds a control character, which tables cannot hold", short(found))]
+    Control {
         /// What stands there.
         found: String,
     },
@@ -62,12 +71,16 @@ pub enum BedFault {
         end: u64,
     },
     /// The sixth field is no strand.
-    #[error("the strand `{}` is none of `+`, `-` and `.`", .found.escape_debug())]
+    #[error("the strand `{}` is none of `+`, `-` and `.`", short(found))]
     Strand {
         /// What stands there.
         found: String,
     },
-    /// The line is no text.
-    #[error("is not UTF-8 text")]
-    NotText,
+}
+
+/// A text of the file, fit for a message.
+fn short(text: &str) -> String {
+    const SHOWN: usize = 40;
+    let shown: String = text.chars().take(SHOWN).collect::<String>().escape_debug().collect();
+    if text.chars().nth(SHOWN).is_some() { shown + "…" } else { shown }
 }

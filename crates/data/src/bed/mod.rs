@@ -1,7 +1,8 @@
 //! Reads BED: places on a genome, with their names, and the letters there.
 //!
-//! Three to twelve fields, separated by tabs or else by blanks; only contig, start, end, name, score and strand are used. Lines of
-//! `#`, `track` and `browser` are passed over. Files may be compressed.
+//! Three to twelve fields, separated by tabs or else by blanks; only the first six are used. Remarks are passed over and counted: lines
+//! of `#`, `track` and `browser` whose second and third fields are no whole numbers, and so no places on a contig of such a name. Blank
+//! lines are passed over. Files may be compressed.
 //!
 //! ```
 //! use vqdna_data::bed;
@@ -70,6 +71,7 @@ pub struct Intervals {
     watch: Option<Watch>,
     /// The contig of the last interval, since the next is often on the same.
     contig: Arc<str>,
+    remarks: u64,
     found: u64,
     bases: u64,
     digest: Option<InputDigest>,
@@ -82,7 +84,16 @@ pub struct Intervals {
 pub fn read(path: &Path) -> Result<Intervals, BedError> {
     let (text, watch) = input::open(path)?;
     let (file, contig) = (watch.file.clone(), Arc::from(""));
-    Ok(Intervals { file, lines: Lines::new(text), watch: Some(watch), contig, found: 0, bases: 0, digest: None })
+    Ok(Intervals {
+        file,
+        lines: Lines::new(text),
+        watch: Some(watch),
+        contig,
+        remarks: 0,
+        found: 0,
+        bases: 0,
+        digest: None,
+    })
 }
 
 impl Intervals {
@@ -92,18 +103,39 @@ impl Intervals {
         self.digest.as_ref()
     }
 
+    /// Lines that were passed over as remarks so far.
+    #[must_use]
+    pub fn remarks(&self) -> u64 {
+        self.remarks
+    }
+
     fn next_interval(&mut self, watch: &Watch) -> Result<Option<Interval>, BedError> {
         while let Some((line, text)) = self.lines.next_filled().map_err(|error| watch.explain(error))? {
             let parsed = line::parse(text, &self.contig);
             let at_line = |fault| BedError::Line { file: self.file.clone(), line, fault };
-            if let Some(interval) = parsed.map_err(at_line)? {
-                self.contig = interval.span.contig.clone();
-                self.found += 1;
-                self.bases += interval.span.len();
-                return Ok(Some(Interval { line, ..interval }));
+            let Some(interval) = parsed.map_err(at_line)? else {
+                self.remarks += 1;
+                continue;
+            };
+            // Blanks around a line are no part of it, but a tab before it ends an empty field.
+            if self.lines.starts_with_tab() {
+                return Err(at_line(BedFault::NoContig));
             }
+            self.contig = interval.span.contig.clone();
+            self.found += 1;
+            self.bases += interval.span.len();
+            return Ok(Some(Interval { line, ..interval }));
         }
         Ok(None)
+    }
+}
+
+impl Intervals {
+    /// Counts an interval as a remark after all.
+    fn take_back(&mut self, interval: &Interval) {
+        self.found -= 1;
+        self.bases -= interval.span.len();
+        self.remarks += 1;
     }
 }
 
@@ -152,6 +184,19 @@ impl Sequences {
         self.intervals.digest()
     }
 
+    /// Lines of the BED file that were passed over as remarks so far.
+    ///
+    /// Among them are those that begin with `#` and have the shape of an interval, on a contig that the genome does not have.
+    #[must_use]
+    pub fn remarks(&self) -> u64 {
+        self.intervals.remarks
+    }
+
+    /// Whether an interval is rather one that was taken out by a `#` before its line.
+    fn is_remark(&self, interval: &Interval) -> bool {
+        interval.span.contig.starts_with('#') && self.genome.bases(&interval.span.contig).is_none()
+    }
+
     fn letters(&mut self, interval: &Interval) -> Result<Vec<u8>, BedError> {
         let file = || self.intervals.file.clone();
         self.genome.read(&interval.span).map_err(|error| match error {
@@ -169,7 +214,12 @@ impl Iterator for Sequences {
         if self.has_failed {
             return None;
         }
-        let next = self.intervals.next()?;
+        let next = loop {
+            match self.intervals.next()? {
+                Ok(interval) if self.is_remark(&interval) => self.intervals.take_back(&interval),
+                next => break next,
+            }
+        };
         let next = next.and_then(|interval| self.letters(&interval).map(|letters| (interval, letters)));
         self.has_failed = next.is_err();
         Some(next)
@@ -223,8 +273,14 @@ mod tests {
     fn errors_name_file_line_and_field() {
         for (text, message) in [
             ("chr1\t0\t5\nchr1\t7\n", "x.bed, line 2: has 2 fields; BED has at least three: contig, start and end"),
-            ("chr1\tzero\t5\n", "x.bed, line 1: the start `zero` is not a whole number"),
-            ("chr1\t0\t-5\n", "x.bed, line 1: the end `-5` is not a whole number"),
+            ("chr1\tzero\t5\n", "x.bed, line 1: the start `zero` is not a whole number from 0 on"),
+            ("chr1\t0\t-5\n", "x.bed, line 1: the end `-5` is not a whole number from 0 on"),
+            ("\t5\t100\t200\n", "x.bed, line 1: names no contig: its first field is empty"),
+            (
+                "chr1\t5\t100\ta\u{1b}[1mb\n",
+                "x.bed, line 1: `a\\u{1b}[1mb` holds a control character, which tables cannot hold",
+            ),
+            ("chr1\t5.0\t1e2\n", "x.bed, line 1: the start `5.0` is not a whole number from 0 on"),
             (
                 "\nchr1\t5\t5\n",
                 "x.bed, line 2: holds no base, from 5 to 5: BED counts from 0 and the end is not included",
@@ -233,7 +289,39 @@ mod tests {
         ] {
             assert_eq!(intervals(text.as_bytes()), Err(message.to_owned()));
         }
-        assert!(intervals(b"chr\xff\t0\t1\n").unwrap_err().contains("is not UTF-8 text"));
+    }
+
+    #[test]
+    fn contigs_may_be_called_like_remarks() {
+        let folder = tempfile::tempdir().unwrap();
+        let [bed, genome] = ["x.bed", "x.fa"].map(|name| folder.path().join(name));
+        fs::write(&genome, ">track\nACGTA\n>#x\nTTTTT\n>browser\nGGGGG\n").unwrap();
+        let lines = "track name=x\nbrowser position chr1:1-2\n#chrom\tstart\tend\ntrack\t0\t2\n#x\t1\t3\nbrowser 0 1\n#track\t0\t2\n";
+        fs::write(&bed, lines).unwrap();
+        let mut sequences = sequences(&bed, &genome).unwrap();
+        let found: Vec<_> = sequences.by_ref().map(|found| found.unwrap()).collect();
+        let letters: Vec<_> = found.iter().map(|(place, letters)| (place.line, &letters[..])).collect();
+        assert_eq!(letters, [(4, &b"AC"[..]), (5, b"TT"), (6, b"G")]);
+        // Of the interval on `#track`, which is no contig, the `#` makes a remark.
+        assert_eq!((sequences.remarks(), sequences.digest().unwrap().records), (4, 3));
+        // Where no genome tells, a line with the shape of an interval is one.
+        let mut intervals = read(&bed).unwrap();
+        assert_eq!((intervals.by_ref().count(), intervals.remarks()), (4, 3));
+    }
+
+    #[test]
+    fn places_keep_what_the_file_says_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.narrowPeak");
+        let text = b"I\t5\t305\tp1\t100\t.\t1.0\t2.0\t3.0\t50\nII\t300\t370\t.\t0.5\t-\nI\t1\t2\ncaf\xe9\t1\t2\n";
+        fs::write(&path, text).unwrap();
+        let found: Vec<Interval> = read(&path).unwrap().map(|interval| interval.unwrap()).collect();
+        let said: Vec<_> = found.iter().map(|i| (i.name.as_deref(), i.score.as_deref(), i.is_stranded)).collect();
+        assert_eq!(
+            said,
+            [(Some("p1"), Some("100"), false), (None, Some("0.5"), true), (None, None, false), (None, None, false)]
+        );
+        assert_eq!(found[3].id(), "caf\\xE9:2-2(+)");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use super::Compression;
+use super::{Compression, lines, lines::LongLine};
 
 /// Why an input could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,16 @@ pub enum InputError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// A line is too long to be one.
+    #[error("{file}, line {line}: is longer than {most} bytes, which no line is that is read here")]
+    LongLine {
+        /// The file.
+        file: Arc<str>,
+        /// The line, counted from 1.
+        line: u64,
+        /// Bytes that a line may have.
+        most: u64,
+    },
     /// The compressed data ends too early.
     #[error("{file}: the {compression} data is cut off; was it copied or downloaded completely?")]
     Truncated {
@@ -49,6 +59,9 @@ pub enum InputError {
 
 /// Tells a cut or damaged input from a failing disk.
 pub(crate) fn sort(error: io::Error, file: Arc<str>, compression: Compression) -> InputError {
+    if let Some(LongLine { line }) = error.get_ref().and_then(|error| error.downcast_ref()) {
+        return InputError::LongLine { file, line: *line, most: lines::MOST };
+    }
     match error.kind() {
         _ if compression == Compression::Plain || error.raw_os_error().is_some() => {
             InputError::Read { file, source: error }

@@ -19,6 +19,7 @@
 mod compression;
 mod error;
 mod lines;
+mod readable;
 mod text;
 mod watch;
 
@@ -35,6 +36,7 @@ pub use compression::Compression;
 pub use error::InputError;
 pub(crate) use error::sort;
 pub use lines::Lines;
+pub(crate) use readable::readable;
 pub use text::Text;
 pub use watch::Watch;
 

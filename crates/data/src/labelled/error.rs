@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use parquet::errors::ParquetError;
 
-use super::{Place, Task, request::columns as columns_of};
+use super::{LeftOut, Place, Task, request::columns as columns_of, rows::check_letters};
 use crate::{fasta::LetterFault, input::InputError, nearest::did_you_mean, split::SplitError};
 
 /// Why labelled sequences could not be read.
@@ -45,11 +45,66 @@ pub enum LabelledError {
         /// What it is.
         found: String,
     },
+    /// The file is no text.
+    #[error("{file}: is neither text nor Parquet: it holds control characters in its first line")]
+    Binary {
+        /// The file.
+        file: Arc<str>,
+    },
+    /// A page of a Parquet file would take too much memory.
+    #[error("{file}, column `{}`: {fault}; is the file damaged?", shown(column))]
+    Page {
+        /// The file.
+        file: Arc<str>,
+        /// Name of the column.
+        column: String,
+        /// What is too much.
+        fault: String,
+    },
+    /// The rows take far more memory than the file could honestly hold.
+    #[error(
+        "{file}, {place}: the rows so far take {} times the bytes of the file; is it damaged, or made to fill memory?",
+        times
+    )]
+    Swollen {
+        /// The file.
+        file: Arc<str>,
+        /// The last row that was read.
+        place: Place,
+        /// Bytes in memory for each of the file.
+        times: u64,
+    },
+    /// A row of text does not end.
+    #[error("{file}, line {line}: the row has more than {most} bytes; does it have a quote that never closes?")]
+    LongRow {
+        /// The file.
+        file: Arc<str>,
+        /// Line where the row starts, counted from 1.
+        line: u64,
+        /// Bytes that a row may have.
+        most: usize,
+    },
+    /// A quote is open at the end of the file.
+    #[error("{file}, line {line}: a quote opens here and never closes")]
+    OpenQuote {
+        /// The file.
+        file: Arc<str>,
+        /// The line, counted from 1.
+        line: u64,
+    },
     /// The file has no rows.
     #[error("{file}: has no rows")]
     Empty {
         /// The file.
         file: Arc<str>,
+    },
+    /// Every row lacks a label or a sequence.
+    #[error("{file}: has nothing but {left_out}")]
+    AllLeftOut {
+        /// The file.
+        file: Arc<str>,
+        /// The rows by what they lack.
+        left_out: LeftOut,
     },
     /// The columns are not those that were asked for.
     #[error("{file}: {fault}")]
@@ -179,6 +234,14 @@ pub enum ColumnFault {
         /// Those in the training set.
         expected: Vec<String>,
     },
+    /// There are too many columns.
+    #[error("has {found} columns, more than the {most} that are read")]
+    TooMany {
+        /// Columns of the file.
+        found: usize,
+        /// Columns that are read.
+        most: usize,
+    },
     /// More than two columns of sequences were asked for.
     #[error("sequences stand in one column or two, not in {count}")]
     TooManySequences {
@@ -196,9 +259,19 @@ pub enum CellFault {
     /// It holds something else than a text or a number.
     #[error("holds neither text nor a number")]
     Nested,
+    /// The line has it twice.
+    #[error("stands twice in the line")]
+    Twice,
     /// It is no text.
-    #[error("is not UTF-8 text")]
-    NotText,
+    #[error(
+        "is not UTF-8 text: byte {position} is 0x{byte:02X}; if it is Latin-1, `iconv -f LATIN1 -t UTF-8` converts the file"
+    )]
+    NotText {
+        /// Place of the first byte that does not fit, counted from 1.
+        position: usize,
+        /// The byte.
+        byte: u8,
+    },
     /// A letter of a sequence cannot be used.
     #[error("letter {position}: `{}` {fault}", .letter.escape_ascii())]
     Letter {
@@ -212,6 +285,38 @@ pub enum CellFault {
     /// A letter policy would cut a sequence of a pair.
     #[error("holds letters that a policy cuts out, and a pair cannot be cut; use --ambiguous n and --soft-mask keep")]
     CutPair,
+    /// A label says that there is none.
+    #[error(
+        "{}; correct it, remove the row, or say --missing-labels drop to leave such rows out",
+        if found.is_empty() { "has no label".to_owned() } else { format!("`{}` is no label", shown(found)) }
+    )]
+    Missing {
+        /// What stands there.
+        found: String,
+    },
+    /// A name or a label that would break the tables in which it is written.
+    #[error("`{}` holds a tab, a line end or another control character, which tables cannot hold", shown(found))]
+    Control {
+        /// What stands there.
+        found: String,
+    },
+    /// It is longer than any that are read.
+    #[error("has {length} bytes, more than the {most} that a cell of its kind may have")]
+    TooLong {
+        /// Bytes of the cell.
+        length: usize,
+        /// Bytes that a cell may have.
+        most: usize,
+    },
+    /// A label so large that its square is none.
+    #[error(
+        "`{}` is too large for a label: statistics need its squares; at most 1e100, on either side of 0",
+        shown(found)
+    )]
+    TooLarge {
+        /// What stands there.
+        found: String,
+    },
     /// The value of a target is no number.
     #[error("`{}` is not a finite number", shown(found))]
     Number {
@@ -259,6 +364,48 @@ pub enum LabelFault {
     },
 }
 
+/// What is wrong with a [`Labelling`](super::Labelling) that was read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LabellingFault {
+    /// There are too few outputs.
+    #[error("has {found} outputs, but needs at least {least}")]
+    Few {
+        /// Outputs that are there.
+        found: usize,
+        /// Outputs that are needed.
+        least: usize,
+    },
+    /// Two outputs have one name.
+    #[error("two outputs have the name `{}`", shown(name))]
+    Twice {
+        /// The name.
+        name: String,
+    },
+    /// The name of an output or a column would break the tables in which it is written.
+    #[error(
+        "the name `{}` holds a tab, a line end or another control character, which tables cannot hold",
+        shown(name)
+    )]
+    Control {
+        /// The name.
+        name: String,
+    },
+    /// Not every column has a mean and a deviation.
+    #[error("has {columns} columns, but {found} means and deviations")]
+    Lengths {
+        /// Columns.
+        columns: usize,
+        /// Means and deviations.
+        found: usize,
+    },
+    /// A mean or a deviation cannot be calculated with.
+    #[error("mean and standard deviation of `{}` must be finite numbers, and the deviation above 0", shown(column))]
+    Standardization {
+        /// The column.
+        column: String,
+    },
+}
+
 /// What is wrong with a folder of parts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PartFault {
@@ -281,10 +428,21 @@ fn arity(columns: &[String]) -> &'static str {
 
 /// Names of columns, for the end of a message.
 fn listed(columns: &[String]) -> String {
+    let hint = match columns {
+        [one] if one.contains(';') => "; separate cells by commas or tabs instead of semicolons",
+        [one] if one.contains('\t') => "; name a file of tabs .tsv",
+        columns if columns.iter().any(|name| is_sequence(name)) => "; the file seems to lack a line of column names",
+        _ => "",
+    };
     match columns {
-        [one] => format!("the only column is `{}`", shown(one)),
-        columns => format!("the columns are {}", few(columns)),
+        [one] => format!("the only column is `{}`{hint}", shown(one)),
+        columns => format!("the columns are {}{hint}", few(columns)),
     }
+}
+
+/// Whether the name of a column is rather a sequence.
+fn is_sequence(name: &str) -> bool {
+    name.len() >= 20 && check_letters(name.as_bytes()).is_ok()
 }
 
 /// The first of many names.
@@ -297,9 +455,15 @@ fn few(names: &[String]) -> String {
 /// A text from a file, fit for a message: short, and without control characters.
 pub(super) fn shown(text: &str) -> String {
     const SHOWN: usize = 40;
-    let mut shown = text.chars().take(SHOWN).collect::<String>().escape_debug().to_string();
-    if text.chars().nth(SHOWN).is_some() {
-        shown.push('…');
+    let mut shown = String::new();
+    for letter in text.chars() {
+        let escaped = letter.escape_debug().to_string();
+        if shown.chars().count() + escaped.len() > SHOWN {
+            shown.push('…');
+            break;
+        }
+        // Quotes need no escape.
+        if matches!(letter, '\'' | '"') { shown.push(letter) } else { shown.push_str(&escaped) }
     }
     shown
 }

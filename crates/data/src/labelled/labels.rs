@@ -1,30 +1,80 @@
-//! Labels as written: the task they are most likely for, and what each of them says.
+//! The labels of a table: the task they are most likely for, and what each of them says.
 
 use std::{
     cmp::Ordering,
     collections::{HashMap, HashSet},
+    fmt,
 };
 
-use super::{CellFault, LabelledError, Task, table::Table};
+use super::{CellFault, LabelledError, Task, label::plain, table::Table};
 
 /// Most classes that whole numbers are taken for; more of them are counts or measurements.
 const MOST_NUMBERED_CLASSES: usize = 100;
 
-/// The task that labels are most likely for.
-pub(super) fn infer(table: &Table) -> Task {
+/// What numbers were taken for where a reader may have meant another task; to be told to whoever started the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inferred {
+    /// Whole numbers are the names of classes.
+    NumberedClasses {
+        /// How many.
+        classes: usize,
+    },
+    /// Two numbers, not both of them whole, are two classes.
+    TwoNumbers,
+    /// Whole numbers are values.
+    WholeValues {
+        /// Different numbers.
+        different: usize,
+    },
+}
+
+impl fmt::Display for Inferred {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NumberedClasses { classes } => {
+                write!(
+                    f,
+                    "{classes} different whole numbers are taken for {classes} classes; for a regression say --task regression"
+                )
+            }
+            Self::TwoNumbers => {
+                write!(f, "two different numbers are taken for two classes; for a regression say --task regression")
+            }
+            Self::WholeValues { different } => write!(
+                f,
+                "{different} different whole numbers are taken for values of a regression; for classes say --task multi-class"
+            ),
+        }
+    }
+}
+
+/// The task that labels are most likely for, and what is to be told of that.
+pub(super) fn infer(table: &Table) -> (Task, Option<Inferred>) {
     if table.columns.len() > 1 {
         let is_yes_or_no = table.cells().all(|(_, _, label)| as_yes_or_no(label).is_some());
-        return if is_yes_or_no { Task::MultiLabel } else { Task::Regression };
+        return (if is_yes_or_no { Task::MultiLabel } else { Task::Regression }, None);
     }
     let labels: HashSet<&str> = table.cells().map(|(_, _, label)| label).collect();
-    let is_number = |label: &&str| label.parse::<f64>().is_ok();
-    let is_whole = |label: &&str| label.parse::<f64>().is_ok_and(|number| number.fract() == 0.0);
-    match labels.len() {
-        0..=2 => Task::Binary,
-        count if labels.iter().all(is_whole) && count <= MOST_NUMBERED_CLASSES => Task::MultiClass,
-        _ if labels.iter().all(is_number) => Task::Regression,
-        _ => Task::MultiClass,
+    let numbers: Option<Vec<f64>> = labels.iter().map(|label| as_number(label)).collect();
+    let Some(numbers) = numbers else {
+        return (if labels.len() <= 2 { Task::Binary } else { Task::MultiClass }, None);
+    };
+    let are_whole = numbers.iter().all(|number| number.fract() == 0.0);
+    match (numbers.len(), are_whole) {
+        (0..=2, true) => (Task::Binary, None),
+        (0..=2, false) => (Task::Binary, Some(Inferred::TwoNumbers)),
+        (classes, true) if are_codes(&numbers) => (Task::MultiClass, Some(Inferred::NumberedClasses { classes })),
+        (different, true) => (Task::Regression, Some(Inferred::WholeValues { different })),
+        (_, false) => (Task::Regression, None),
     }
+}
+
+/// Whether different whole numbers look like numbers of classes: not many, and most of those between the smallest and the largest.
+fn are_codes(numbers: &[f64]) -> bool {
+    let [least, most] = [f64::min, f64::max].map(|end| numbers.iter().copied().reduce(end).unwrap_or_default());
+    #[expect(clippy::cast_precision_loss, reason = "a number of classes")]
+    let count = numbers.len() as f64;
+    numbers.len() <= MOST_NUMBERED_CLASSES && most - least < 2.0 * count
 }
 
 /// The different labels of a table of one column: numbers by size, words by letter.
@@ -43,9 +93,13 @@ pub(super) fn classes(table: &Table) -> Vec<String> {
     classes.into_iter().map(|(_, label)| label).collect()
 }
 
-/// The class of each row.
+/// The class of each row. Classes may be spelled otherwise than [`plain`] does it.
 pub(super) fn class_numbers(table: &Table, classes: &[String]) -> Result<Vec<u32>, LabelledError> {
-    let numbers: HashMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
+    let mut numbers: HashMap<&str, u32> = HashMap::new();
+    let spelled: Vec<_> = classes.iter().map(|class| plain(class).unwrap_or(class.into())).collect();
+    for (number, class) in (0..).zip(&spelled) {
+        numbers.entry(class).or_insert(number);
+    }
     read_cells(table, |label| {
         let unseen = || CellFault::Unseen { found: label.to_owned(), known: classes.to_vec() };
         numbers.get(label).copied().ok_or_else(unseen)
@@ -75,11 +129,11 @@ fn as_number(label: &str) -> Option<f64> {
     label.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// A label as programs write yes and no.
+/// A [plain] label that says yes or no.
 fn as_yes_or_no(label: &str) -> Option<bool> {
     match label {
-        "0" | "0.0" | "false" | "False" | "FALSE" => Some(false),
-        "1" | "1.0" | "true" | "True" | "TRUE" => Some(true),
+        "0" | "false" => Some(false),
+        "1" | "true" => Some(true),
         _ => None,
     }
 }

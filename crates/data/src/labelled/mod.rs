@@ -4,6 +4,10 @@
 //! without `test`, there is none; a lone file is cut into all three. What is cut goes by a hash of the sequence, so that its copies
 //! and those of its reverse complement stay together.
 //!
+//! Labels are values rather than spellings, alike in every format: `1`, `1.0` and `+1` are one label, and `true`, `True` and `TRUE`
+//! are one. Labels that say that there is none are an error, unless [asked](Missing) otherwise; rows without a sequence are left out of
+//! a labelled set. Both are [counted](LeftOut).
+//!
 //! What the labels mean is learned from `train` alone ([`Labelling`]), is kept with the model, and is applied to whatever is
 //! read later. Everything that is wrong with a file is an error that names file, line (or row) and column.
 //!
@@ -26,6 +30,7 @@
 mod columns;
 mod error;
 mod format;
+mod label;
 mod labelling;
 mod labels;
 mod overlap;
@@ -39,13 +44,14 @@ mod splits;
 mod table;
 mod unlabelled;
 
-pub use error::{CellFault, ColumnFault, LabelFault, LabelledError, PartFault};
+pub use error::{CellFault, ColumnFault, LabelFault, LabelledError, LabellingFault, PartFault};
 pub(crate) use format::Content;
 pub use format::Format;
 pub use labelling::{Labelling, Standardization, Task};
+pub use labels::Inferred;
 pub use overlap::{Overlap, Repeats, Shared};
 pub use parts::Parts;
-pub use request::{ColumnNames, ColumnRequest, TakenColumns};
+pub use request::{ColumnNames, ColumnRequest, LeftOut, Missing, TakenColumns};
 pub use rows::{Place, Row, Rows, Unit};
 pub use set::{Set, Target, Targets, class_weights, read};
 pub(crate) use source::FIRST_LINE;

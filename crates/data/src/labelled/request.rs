@@ -1,8 +1,11 @@
 //! The columns that are asked for, and those that were taken.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Add, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+
+use super::ColumnFault;
+use crate::words::words;
 
 /// The columns that are asked for by name; where none is, they are found.
 ///
@@ -35,6 +38,21 @@ pub struct TakenColumns {
 }
 
 impl TakenColumns {
+    /// Checks columns that were read, as from a model folder.
+    ///
+    /// # Errors
+    /// What is wrong: neither one nor two columns of sequences, or a name with a tab, a line end or another control character.
+    pub fn check(&self) -> Result<(), ColumnFault> {
+        if !matches!(self.sequence.len(), 1 | 2) {
+            return Err(ColumnFault::TooManySequences { count: self.sequence.len() });
+        }
+        let mut names = self.sequence.iter().chain(&self.label).chain(&self.id);
+        match names.find(|name| name.contains(char::is_control)) {
+            Some(name) => Err(ColumnFault::Control { name: name.clone() }),
+            None => Ok(()),
+        }
+    }
+
     /// Whether each row has two sequences.
     #[must_use]
     pub fn are_pairs(&self) -> bool {
@@ -67,6 +85,62 @@ pub(super) fn columns(names: &[String]) -> String {
     }
 }
 
+/// What becomes of rows whose label says that there is none: `NA`, `N/A`, `None`, `null`, `nan`, `.` or no text at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Missing {
+    /// They are an error, which names the row.
+    #[default]
+    Error,
+    /// They are left out, and counted.
+    Drop,
+    /// What stands there is a label like any other, unless nothing does.
+    Keep,
+}
+
+words!(Missing, "what becomes of missing labels", { Error => "error", Drop => "drop", Keep => "keep" });
+
+/// Rows of a file that are not in the set read from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Rows without a label, where those are [dropped](Missing::Drop).
+    pub without_label: u64,
+    /// Rows without a sequence, or without one of a pair.
+    pub without_sequence: u64,
+}
+
+impl LeftOut {
+    /// All rows that were left out.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.without_label + self.without_sequence
+    }
+}
+
+impl Add for LeftOut {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            without_label: self.without_label + other.without_label,
+            without_sequence: self.without_sequence + other.without_sequence,
+        }
+    }
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = |count: u64| if count == 1 { "1 row".to_owned() } else { format!("{count} rows") };
+        match (self.without_label, self.without_sequence) {
+            (labels, 0) => write!(f, "{} without a label", rows(labels)),
+            (0, sequences) => write!(f, "{} without a sequence", rows(sequences)),
+            (labels, sequences) => {
+                write!(f, "{} without a label and {} without a sequence", rows(labels), rows(sequences))
+            }
+        }
+    }
+}
+
 /// What is looked for in a file: the columns that are asked for, and what a model learned from.
 ///
 /// Columns that are asked for by name are taken. Where none of sequences is, those of the model are, if the file has them; or else
@@ -78,19 +152,22 @@ pub struct ColumnRequest {
     pub names: ColumnNames,
     /// The columns that the model, or the training set, has; `None` if there is no such thing, or it remembers none.
     pub model: Option<Arc<TakenColumns>>,
+    /// What becomes of rows without a label, where labels are read.
+    pub missing: Missing,
 }
 
 impl ColumnRequest {
     /// The columns of sequences with these names, or else those of a model.
     #[must_use]
     pub fn of_model(sequence: &[String], model: Option<TakenColumns>) -> Self {
-        Self { names: ColumnNames { sequence: sequence.to_vec(), label: Vec::new() }, model: model.map(Arc::new) }
+        let names = ColumnNames { sequence: sequence.to_vec(), label: Vec::new() };
+        Self { names, model: model.map(Arc::new), missing: Missing::default() }
     }
 }
 
 impl From<ColumnNames> for ColumnRequest {
     fn from(names: ColumnNames) -> Self {
-        Self { names, model: None }
+        Self { names, ..Self::default() }
     }
 }
 
@@ -117,10 +194,26 @@ mod tests {
     }
 
     #[test]
+    fn rows_left_out_are_counted_by_reason() {
+        let left_out = |without_label, without_sequence| LeftOut { without_label, without_sequence };
+        assert_eq!(left_out(1, 0).to_string(), "1 row without a label");
+        assert_eq!(left_out(0, 2).to_string(), "2 rows without a sequence");
+        let both = left_out(1, 0) + left_out(2, 1);
+        assert_eq!(
+            (both.to_string().as_str(), both.rows()),
+            ("3 rows without a label and 1 row without a sequence", 4)
+        );
+    }
+
+    #[test]
     fn what_a_model_remembers_survives_json() {
         let taken = taken(&["a", "b"], &["Label"], None);
         let json = serde_json::to_string(&taken).unwrap();
         assert_eq!(json, r#"{"sequence":["a","b"],"label":["Label"]}"#);
         assert_eq!(serde_json::from_str::<TakenColumns>(&json).unwrap(), taken);
+        taken.check().unwrap();
+        let broken = TakenColumns { label: vec!["a\tb".into()], ..taken.clone() };
+        assert!(broken.check().unwrap_err().to_string().contains("column `a\\tb` holds a tab"));
+        assert!(TakenColumns { sequence: Vec::new(), ..taken }.check().is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range, sync::Arc};
 
-use super::{CellFault, LabelledError, TakenColumns};
+use super::{CellFault, LabelledError, LeftOut, TakenColumns};
 use crate::{
     alphabet::{Letter, classify},
     fasta::LetterFault,
@@ -42,7 +42,7 @@ impl fmt::Display for Place {
 pub struct Row<'a> {
     /// Its name, or else its number among the rows of the file, counted from 1.
     pub id: &'a str,
-    /// The letters as read: case kept, U and IUPAC codes too.
+    /// The letters as read: case kept, U and IUPAC codes too. Never empty in a labelled set; elsewhere a row may have none.
     pub sequence: &'a [u8],
     /// The other sequence of a pair.
     pub second: Option<&'a [u8]>,
@@ -55,6 +55,8 @@ pub struct Rows {
     pub file: Arc<str>,
     /// The columns that they were read from.
     pub columns: Arc<TakenColumns>,
+    /// Rows of the file that were passed over while these were read.
+    pub left_out: LeftOut,
     unit: Unit,
     places: Vec<u64>,
     ids: Texts,
@@ -66,7 +68,7 @@ impl Rows {
     pub(super) fn new(file: Arc<str>, unit: Unit, columns: Arc<TakenColumns>) -> Self {
         let (places, ids, sequences) = (Vec::new(), Texts::default(), Texts::default());
         let seconds = columns.are_pairs().then(Texts::default);
-        Self { file, columns, unit, places, ids, sequences, seconds }
+        Self { file, columns, left_out: LeftOut::default(), unit, places, ids, sequences, seconds }
     }
 
     /// Number of rows.
@@ -133,6 +135,7 @@ impl Rows {
         Self {
             file: self.file.clone(),
             columns: self.columns.clone(),
+            left_out: LeftOut::default(),
             unit: self.unit,
             places: rows.iter().map(|&row| self.places[row]).collect(),
             ids: texts(&self.ids),
@@ -191,11 +194,8 @@ impl Rows {
     }
 }
 
-/// Checks that a sequence is one of nucleotides, and not empty.
+/// Checks that a sequence is one of nucleotides; one without letters is.
 pub(super) fn check_letters(sequence: &[u8]) -> Result<(), CellFault> {
-    if sequence.is_empty() {
-        return Err(CellFault::Empty);
-    }
     match sequence.iter().position(|&letter| classify(letter) == Letter::Invalid) {
         Some(index) => {
             let letter = sequence[index];
@@ -294,11 +294,10 @@ mod tests {
 
     #[test]
     fn only_nucleotides_are_sequences() {
-        for good in ["A", "acgtuACGTU", "NRYSWKMBDHVnryswkmbdhv"] {
+        for good in ["", "A", "acgtuACGTU", "NRYSWKMBDHVnryswkmbdhv"] {
             assert_eq!(check_letters(good.as_bytes()), Ok(()));
         }
         let message = |text: &str| check_letters(text.as_bytes()).unwrap_err().to_string();
-        assert_eq!(message(""), "has no value");
         assert_eq!(message("ACGX"), "letter 4: `X` is no nucleotide; is this a protein?");
         assert_eq!(message("AC-GT"), "letter 3: `-` is a gap; remove gaps from aligned sequences");
         assert_eq!(message("AC GT"), "letter 3: ` ` is no nucleotide; is this a protein?");

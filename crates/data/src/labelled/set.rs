@@ -88,7 +88,7 @@ pub fn read(
     labelling: &Labelling,
 ) -> Result<(Set, InputDigest), LabelledError> {
     let names = ColumnNames { sequence: request.names.sequence.clone(), label: labelling.columns().to_vec() };
-    let request = ColumnRequest { names, model: request.model.clone() };
+    let request = ColumnRequest { names, ..request.clone() };
     let (table, digest) = Table::read(path, format, &request)?;
     Ok((labelling.apply(table)?, digest))
 }

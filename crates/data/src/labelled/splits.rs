@@ -5,7 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ColumnNames, ColumnRequest, Format, LabelledError, Labelling, Overlap, Parts, Set, Task,
+    ColumnNames, ColumnRequest, Format, Inferred, LabelledError, Labelling, LeftOut, Missing, Overlap, Parts, Set,
+    Task,
     overlap::{assign, rows_of_its_own},
     table::Table,
 };
@@ -28,13 +29,15 @@ pub struct Options {
     pub seed: u64,
     /// Whether rows leave the training set whose sequence stands in another part.
     pub dedup: bool,
+    /// What becomes of rows without a label.
+    pub missing_labels: Missing,
 }
 
 impl Default for Options {
     /// A tenth for each part.
     fn default() -> Self {
         let (columns, held_out) = (ColumnNames::default(), Shares { valid: 0.1, test: 0.1 });
-        Self { columns, task: None, held_out, seed: 42, dedup: false }
+        Self { columns, task: None, held_out, seed: 42, dedup: false, missing_labels: Missing::default() }
     }
 }
 
@@ -53,6 +56,10 @@ pub struct Splits {
     pub overlap: Overlap,
     /// Rows that left the training set because another part has their sequence.
     pub removed: usize,
+    /// Rows that are in no part, because they lack a label or a sequence.
+    pub left_out: LeftOut,
+    /// What numbers were taken for, if the task was told from them and another could have been meant.
+    pub inferred: Option<Inferred>,
     /// What was read from each file.
     pub digests: Vec<InputDigest>,
 }
@@ -75,16 +82,16 @@ impl Splits {
     /// shares to hold out are no shares.
     pub fn of(parts: &Parts, format: Option<Format>, options: &Options) -> Result<Self, LabelledError> {
         options.held_out.check()?;
-        let (mut tables, digests) = Tables::read(parts, format, options)?;
+        let (mut tables, left_out, digests) = Tables::read(parts, format, options)?;
         let overlap = Overlap::of(&tables.train, tables.dev.as_ref(), tables.test.as_ref());
         let removed = if options.dedup { tables.dedup() } else { 0 };
         if tables.train.rows.is_empty() {
             return Err(LabelledError::Empty { file: tables.train.rows.file });
         }
-        let labelling = Labelling::learn(&tables.train, options.task)?;
+        let (labelling, inferred) = Labelling::learn(&tables.train, options.task)?;
         let apply = |table: Option<Table>| table.map(|table| labelling.apply(table)).transpose();
         let (train, dev, test) = (labelling.apply(tables.train)?, apply(tables.dev)?, apply(tables.test)?);
-        Ok(Self { labelling, train, dev, test, overlap, removed, digests })
+        Ok(Self { labelling, train, dev, test, overlap, removed, left_out, inferred, digests })
     }
 }
 
@@ -100,14 +107,15 @@ impl Tables {
         parts: &Parts,
         format: Option<Format>,
         options: &Options,
-    ) -> Result<(Self, Vec<InputDigest>), LabelledError> {
-        let mut digests = Vec::new();
+    ) -> Result<(Self, LeftOut, Vec<InputDigest>), LabelledError> {
+        let (mut digests, mut left_out) = (Vec::new(), LeftOut::default());
         let mut read = |path: &Path, request: &ColumnRequest| {
             let (table, digest) = Table::read(path, format, request)?;
             digests.push(digest);
+            left_out = left_out + table.rows.left_out;
             Ok::<_, LabelledError>(table)
         };
-        let mut request = ColumnRequest::from(options.columns.clone());
+        let mut request = ColumnRequest { missing: options.missing_labels, ..options.columns.clone().into() };
         let tables = match parts {
             Parts::One(path) => Self::cut(&read(path, &request)?, options.held_out, options.seed),
             Parts::Files { train, dev, test } => {
@@ -121,7 +129,7 @@ impl Tables {
                 }
             }
         };
-        Ok((tables, digests))
+        Ok((tables, left_out, digests))
     }
 
     /// Cuts a table by the hash of its sequences.

@@ -28,7 +28,11 @@ impl Table {
         while reader.read(&mut table.rows, &mut table.labels)? {}
         let digest = reader.finish()?;
         if table.rows.is_empty() {
-            return Err(LabelledError::Empty { file: table.rows.file });
+            let Rows { file, left_out, .. } = table.rows;
+            return Err(match left_out.rows() {
+                0 => LabelledError::Empty { file },
+                _ => LabelledError::AllLeftOut { file, left_out },
+            });
         }
         Ok((table, digest))
     }

@@ -125,6 +125,21 @@ mod tests {
     }
 
     #[test]
+    fn rows_without_a_sequence_are_rows() {
+        assert_eq!(chunks("x.csv", "sequence,y\n,1\nA,2\n", 1000).unwrap(), [["1 ", "2 A"]]);
+        assert_eq!(chunks("x.jsonl", "{\"sequence\": \"A\"}\n{}\n", 1000).unwrap(), [["1 A", "2 "]]);
+    }
+
+    #[test]
+    fn names_that_are_not_utf8_stay_different() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.csv");
+        fs::write(&path, b"id,sequence\ncaf\xe9,A\ncaf\xe8,A\n").unwrap();
+        let rows = unlabelled(&path, None, &ColumnRequest::default(), 1000).unwrap().next().unwrap().unwrap();
+        assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), ["caf\\xE9", "caf\\xE8"]);
+    }
+
+    #[test]
     fn every_format_and_pairs_are_read() {
         let jsonl = "{\"sequence\": \"AC\", \"id\": 7}\n\n{\"id\": null, \"x\": [1], \"sequence\": \"gt\"}\n";
         assert_eq!(chunks("x.jsonl", jsonl, 1000).unwrap(), [["7 AC", "2 gt"]]);
@@ -139,11 +154,21 @@ mod tests {
             message("x.csv", "sequence\nAC\nAXC\n"),
             "x, line 3, column `sequence`: letter 2: `X` is no nucleotide; is this a protein?"
         );
-        assert_eq!(message("x.csv", "sequence,y\n,1\n"), "x, line 2, column `sequence`: has no value");
-        assert_eq!(message("x.jsonl", "{\"sequence\": \"A\"}\n{}\n"), "x, line 2, column `sequence`: has no value");
+        assert_eq!(
+            message("x.csv", "id,sequence\n\"a\tb\",A\n"),
+            "x, line 2, column `id`: `a\\tb` holds a tab, a line end or another control character, which tables cannot hold"
+        );
         assert_eq!(
             message("x.jsonl", "{\"sequence\": \"A\"}\n{\"sequence\": [1]}\n"),
             "x, line 2, column `sequence`: holds neither text nor a number"
+        );
+        assert_eq!(
+            message("x.jsonl", "{\"sequence\": \"A\"}\n{\"sequence\": \"A\", \"sequence\": \"C\"}\n"),
+            "x, line 2, column `sequence`: stands twice in the line"
+        );
+        assert_eq!(
+            message("x.jsonl", "{\"sequence\": \"A\", \"sequence\": \"C\"}\n").split(": ").nth(1),
+            Some("two columns are named `sequence`")
         );
         assert!(
             message("x.jsonl", "{\"sequence\": \"A\"}\n{\"sequence\"\n").starts_with("x, line 2: is no JSON object")

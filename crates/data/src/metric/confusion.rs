@@ -65,10 +65,11 @@ impl Confusion {
         real(self.correct()) / real(self.total())
     }
 
-    /// Matthews' correlation coefficient for any number of classes (`R_K`), -1 to 1; 0 where it is not defined, as with a single
-    /// class in truth or prediction.
+    /// Matthews' correlation coefficient for any number of classes (`R_K`), -1 to 1; 0 if a single class is predicted.
+    ///
+    /// `None` if a single class is true, or there are no answers: then nothing can be told apart, rightly or wrongly.
     #[must_use]
-    pub fn mcc(&self) -> f64 {
+    pub fn mcc(&self) -> Option<f64> {
         let (correct, total) = (real(self.correct()), real(self.total()));
         let [mut both, mut predicted_squares, mut true_squares] = [0.0; 3];
         for answers in self.answers() {
@@ -77,8 +78,8 @@ impl Confusion {
             predicted_squares += predicted * predicted;
             true_squares += positive * positive;
         }
-        let spread = (total * total - predicted_squares) * (total * total - true_squares);
-        if spread > 0.0 { (correct * total - both) / spread.sqrt() } else { 0.0 }
+        let spreads = [total * total - predicted_squares, total * total - true_squares];
+        correlation(correct * total - both, spreads)
     }
 
     /// The answers to "is it this class?", for every class.
@@ -160,13 +161,12 @@ impl Answers {
         share(2 * self.true_positives, self.predicted() + self.positives())
     }
 
-    /// Matthews' correlation coefficient, -1 to 1; 0 where it is not defined.
+    /// Matthews' correlation coefficient, -1 to 1; 0 if the answer was always the same, `None` if the truth was.
     #[must_use]
-    pub fn mcc(&self) -> f64 {
+    pub fn mcc(&self) -> Option<f64> {
         let [tp, fp, fn_, tn] =
             [self.true_positives, self.false_positives, self.false_negatives, self.true_negatives].map(real);
-        let spread = (tp + fp) * (tp + fn_) * (tn + fp) * (tn + fn_);
-        if spread > 0.0 { (tp * tn - fp * fn_) / spread.sqrt() } else { 0.0 }
+        correlation(tp * tn - fp * fn_, [(tp + fp) * (tn + fn_), (tp + fn_) * (tn + fp)])
     }
 }
 
@@ -211,6 +211,15 @@ pub fn micro_average(answers: &[Answers], measure: fn(&Answers) -> f64) -> Optio
     all.is_seen().then(|| measure(&all))
 }
 
+/// What two series have in common, by the spread of the prediction and that of the truth.
+fn correlation(common: f64, [predicted, truth]: [f64; 2]) -> Option<f64> {
+    match () {
+        () if truth <= 0.0 => None,
+        () if predicted <= 0.0 => Some(0.0),
+        () => Some(common / (predicted * truth).sqrt()),
+    }
+}
+
 fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { real(part) / real(whole) }
 }
@@ -228,17 +237,22 @@ mod tests {
     #[test]
     fn m1_mcc_and_f1() {
         let two = Confusion::new(&[1, 0, 0, 0, 1, 1], &[1, 1, 0, 0, 1, 0], 2);
-        assert_close(two.mcc(), 1.0 / 3.0);
+        assert_close(two.mcc().unwrap(), 1.0 / 3.0);
 
         let three = Confusion::new(&[0, 2, 1, 0, 0, 2], &[0, 1, 2, 0, 1, 2], 3);
-        assert_close(three.mcc(), 0.261_116);
+        assert_close(three.mcc().unwrap(), 0.261_116);
         let answers = three.answers();
         for (answers, f1) in answers.iter().zip([0.8, 0.0, 0.5]) {
             assert_close(answers.f1(), f1);
         }
         assert_close(macro_average(&answers, Answers::f1).unwrap(), 0.433_333);
 
-        assert_eq!(Confusion::new(&[1, 1, 1, 1], &[0, 1, 1, 0], 2).mcc(), 0.0);
+        assert_eq!(Confusion::new(&[1, 1, 1, 1], &[0, 1, 1, 0], 2).mcc(), Some(0.0));
+        // With one class in truth there is nothing to tell apart.
+        for predicted in [[1, 1, 1], [0, 1, 0]] {
+            assert_eq!(Confusion::new(&predicted, &[1, 1, 1], 2).mcc(), None);
+        }
+        assert_eq!((Confusion::empty(2).mcc(), Answers::default().mcc()), (None, None));
     }
 
     #[test]
@@ -277,10 +291,14 @@ mod tests {
                 prop_assert!((micro - accuracy).abs() < 1e-12);
             }
             let swapped = Confusion::new(&truth, &predicted, 4);
-            prop_assert!((confusion.mcc() - swapped.mcc()).abs() < 1e-12);
-            prop_assert!(confusion.mcc().abs() <= 1.0 + 1e-12);
-            if predicted == truth && truth.iter().any(|class| *class != truth[0]) {
-                prop_assert!((confusion.mcc() - 1.0).abs() < 1e-12);
+            let is_mixed = |series: &[u32]| series.iter().any(|class| *class != series[0]);
+            prop_assert_eq!(confusion.mcc().is_some(), is_mixed(&truth));
+            if let (Some(mcc), Some(swapped)) = (confusion.mcc(), swapped.mcc()) {
+                prop_assert!((mcc - swapped).abs() < 1e-12);
+                prop_assert!(mcc.abs() <= 1.0 + 1e-12);
+            }
+            if let (true, Some(mcc)) = (predicted == truth, confusion.mcc()) {
+                prop_assert!((mcc - 1.0).abs() < 1e-12);
             }
         }
 
@@ -293,7 +311,10 @@ mod tests {
                 confusion.record(predicted.into(), truth.into(), 2);
             }
             prop_assert_eq!(confusion.answers()[1], question);
-            prop_assert!((confusion.mcc() - question.mcc()).abs() < 1e-12);
+            match (confusion.mcc(), question.mcc()) {
+                (Some(one), Some(other)) => prop_assert!((one - other).abs() < 1e-12),
+                (one, other) => prop_assert_eq!(one, other),
+            }
         }
     }
 }

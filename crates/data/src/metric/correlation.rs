@@ -11,6 +11,10 @@ pub struct Correlation {
     pub is_constant: bool,
 }
 
+impl Correlation {
+    const CONSTANT: Self = Self { value: 0.0, is_constant: true };
+}
+
 /// Pearson's correlation coefficient.
 ///
 /// # Panics
@@ -68,18 +72,37 @@ pub fn cosine_distance(x: &[f32], y: &[f32]) -> f64 {
 /// As [`pearson`], row `i` counting `times[i]` times.
 pub(super) fn weighted_pearson(x: &[f64], y: &[f64], times: &[u32]) -> Correlation {
     if is_constant(x, times) || is_constant(y, times) {
-        return Correlation { value: 0.0, is_constant: true };
+        return Correlation::CONSTANT;
     }
-    let (mean_x, mean_y) = (mean(x, times), mean(y, times));
-    let [mut xx, mut xy, mut yy] = [0.0; 3];
-    for ((x, y), &times) in x.iter().zip(y).zip(times) {
-        let (x, y, times) = (x - mean_x, y - mean_y, f64::from(times));
-        xx += times * x * x;
-        xy += times * x * y;
-        yy += times * y * y;
+    let products = |scales: [f64; 2]| {
+        let means = [mean(x, times), mean(y, times)];
+        let [mut xx, mut xy, mut yy] = [0.0; 3];
+        for ((x, y), &times) in x.iter().zip(y).zip(times) {
+            let (x, y, times) = ((x - means[0]) / scales[0], (y - means[1]) / scales[1], f64::from(times));
+            xx += times * x * x;
+            xy += times * x * y;
+            yy += times * y * y;
+        }
+        [xx, xy, yy]
+    };
+    let [mut xx, mut xy, mut yy] = products([1.0; 2]);
+    if !is_safe(xx) || !is_safe(yy) {
+        [xx, xy, yy] = products([spread(x, times), spread(y, times)]);
     }
     // Rounding may lead a little beyond; `clamp` keeps NaN.
     Correlation { value: (xy / (xx * yy).sqrt()).clamp(-1.0, 1.0), is_constant: false }
+}
+
+/// Whether a sum of squares, and the product of two, is far from the ends of the range of numbers.
+fn is_safe(squares: f64) -> bool {
+    (1e-140..1e140).contains(&squares) || squares.is_nan()
+}
+
+/// The largest distance of a number that counts from their mean.
+fn spread(series: &[f64], times: &[u32]) -> f64 {
+    let mean = mean(series, times);
+    let counted = series.iter().zip(times).filter(|(_, times)| **times > 0);
+    counted.map(|(number, _)| (number - mean).abs()).fold(0.0, f64::max)
 }
 
 /// As [`mse`], row `i` counting `times[i]` times.
@@ -93,8 +116,15 @@ pub(super) fn weighted_r2(predicted: &[f64], truth: &[f64], times: &[u32]) -> Op
         return None;
     }
     let mean = mean(truth, times);
-    let left = squares(predicted.iter().zip(truth).map(|(predicted, truth)| predicted - truth), times);
-    Some(1.0 - left / squares(truth.iter().map(|truth| truth - mean), times))
+    let shares = |scale: f64| {
+        let left = squares(predicted.iter().zip(truth).map(|(predicted, truth)| (predicted - truth) / scale), times);
+        (left, squares(truth.iter().map(|truth| (truth - mean) / scale), times))
+    };
+    let (left, all) = match shares(1.0) {
+        (left, all) if is_safe(all) => (left, all),
+        _ => shares(spread(truth, times)),
+    };
+    Some(1.0 - left / all)
 }
 
 /// Whether the rows that count hold a single number, or there are none.
@@ -147,6 +177,17 @@ mod tests {
         assert_eq!(pearson(&[], &[]), constant);
         assert_eq!(r2(&[1.0, 2.0], &[3.0, 3.0]), None);
         assert!(pearson(&[f64::NAN, 1.0], &[1.0, 2.0]).value.is_nan());
+    }
+
+    #[test]
+    fn tiny_and_huge_numbers_go_together_as_others_do() {
+        let (x, y) = ([1.0, 2.0, 2.5, 6.0], [1.0, 3.0, 2.0, 4.0]);
+        for scale in [1e-200, 1e-8, 1e100, 1e200] {
+            let [many_x, many_y] = [x, y].map(|series| series.map(|number| number * scale));
+            assert_close(pearson(&many_x, &many_y).value, pearson(&x, &y).value);
+            assert_close(pearson(&many_x, &y).value, pearson(&x, &y).value);
+            assert_close(r2(&many_x, &many_y).unwrap(), r2(&x, &y).unwrap());
+        }
     }
 
     #[test]

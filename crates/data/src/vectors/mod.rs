@@ -97,10 +97,13 @@ impl Writer {
     /// # Errors
     /// If the file cannot be written.
     ///
+    /// Names must hold no control characters, such as tabs and line ends; whoever reads them from a file refuses those.
+    ///
     /// # Panics
     /// If the vector has another width than the header says.
     pub fn write(&mut self, id: &str, bases: Range<u64>, vector: &[f32]) -> Result<(), VectorsError> {
         assert_eq!(vector.len(), self.width, "numbers of a vector");
+        debug_assert!(!id.contains(char::is_control), "a name that tables cannot hold: {id:?}");
         match &mut self.inner {
             Inner::Parquet(writer) => writer.write(id, bases, vector),
             Inner::Npy(writer) => writer.write(id, bases, vector),

@@ -1,12 +1,43 @@
 //! One JSON object a line.
 
-use serde_json::{Map, Value};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::Value;
 
 use super::super::{CellFault, LabelledError, Place, Unit};
 use super::Cells;
 use crate::input::{Lines, Watch};
 
-type Object = Map<String, Value>;
+/// The columns of a row, in the order of the line; a name may stand twice.
+struct Object(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Columns;
+
+        impl<'de> Visitor<'de> for Columns {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut columns = Vec::new();
+                while let Some(column) = map.next_entry()? {
+                    columns.push(column);
+                }
+                Ok(Object(columns))
+            }
+        }
+
+        deserializer.deserialize_map(Columns)
+    }
+}
 
 /// A text of objects; the first tells which columns there are.
 pub(super) struct Jsonl {
@@ -23,7 +54,8 @@ impl Jsonl {
         choose: impl FnOnce(&[String]) -> Result<Vec<usize>, LabelledError>,
     ) -> Result<Self, LabelledError> {
         let first = next_object(&mut lines, watch)?;
-        let names: Vec<String> = first.iter().flat_map(|(_, object)| object.keys().cloned()).collect();
+        let names: Vec<String> =
+            first.iter().flat_map(|(_, object)| object.0.iter().map(|(name, _)| name.clone())).collect();
         let chosen = choose(&names)?.into_iter().map(|column| names[column].clone()).collect();
         Ok(Self { lines, first, chosen })
     }
@@ -36,15 +68,20 @@ impl Jsonl {
         let Some((line, object)) = next else { return Ok(false) };
         row.begin(line, self.chosen.len());
         for (index, name) in self.chosen.iter().enumerate() {
-            match object.get(name) {
+            let at_cell = |fault| {
+                let place = Place { unit: Unit::Line, number: line };
+                LabelledError::Cell { file: watch.file.clone(), place, column: name.clone(), fault }
+            };
+            let mut values = object.0.iter().filter(|(column, _)| column == name).map(|(_, value)| value);
+            let value = values.next();
+            if values.next().is_some() {
+                return Err(at_cell(CellFault::Twice));
+            }
+            match value {
                 None | Some(Value::Null) => row.set(index, b""),
                 Some(Value::String(text)) => row.set(index, text.as_bytes()),
                 Some(value @ (Value::Bool(_) | Value::Number(_))) => row.set(index, value.to_string().as_bytes()),
-                Some(Value::Array(_) | Value::Object(_)) => {
-                    let place = Place { unit: Unit::Line, number: line };
-                    let (file, column) = (watch.file.clone(), name.clone());
-                    return Err(LabelledError::Cell { file, place, column, fault: CellFault::Nested });
-                }
+                Some(Value::Array(_) | Value::Object(_)) => return Err(at_cell(CellFault::Nested)),
             }
         }
         Ok(true)

@@ -2,11 +2,12 @@
 
 mod delimited;
 mod jsonl;
+mod pages;
 mod parquet;
 
 use std::{path::Path, sync::Arc};
 
-use super::{Format, LabelledError, Unit, format::Content};
+use super::{ColumnFault, Format, LabelledError, Unit, format::Content};
 use crate::input::{InputDigest, InputError, Lines, Text, Watch};
 use delimited::Delimited;
 use jsonl::Jsonl;
@@ -46,6 +47,11 @@ enum RowReader {
     Parquet(Box<Parquet>),
 }
 
+/// Most bytes of a cell, and of a row of text: the longest sequences that tables hold are windows of genomes, and this is a whole one of
+/// a yeast twice over. What is read beside it, such as the places of its cells, takes several times as much.
+pub(in crate::labelled) const MOST_CELL: usize = 1 << 25;
+/// Most columns of a file.
+const MOST_COLUMNS: usize = 1 << 16;
 /// Longest first line that is looked at to tell a format.
 pub(crate) const FIRST_LINE: usize = 1 << 16;
 
@@ -63,8 +69,15 @@ impl Source {
         let file = &watch.file;
         let first_line = text.first_line(FIRST_LINE).map_err(|error| watch.explain(error))?;
         let content = format.map_or_else(|| Content::detect(first_line, path), Content::Table);
+        if content != Content::Table(Format::Parquet) && first_line.iter().any(|byte| is_binary(*byte)) {
+            return Err(LabelledError::Binary { file: file.clone() });
+        }
         let choose = |names: &[String]| match names {
             [] => Err(LabelledError::Empty { file: file.clone() }),
+            names if names.len() > MOST_COLUMNS => {
+                let fault = ColumnFault::TooMany { found: names.len(), most: MOST_COLUMNS };
+                Err(LabelledError::Columns { file: file.clone(), fault })
+            }
             names => choose(file, names),
         };
         let format = match content {
@@ -104,4 +117,9 @@ impl Source {
     pub(super) fn finish(self, rows: u64, bases: u64) -> Result<InputDigest, InputError> {
         self.watch.finish(rows, bases)
     }
+}
+
+/// Whether no text has such a byte.
+fn is_binary(byte: u8) -> bool {
+    byte.is_ascii_control() && !matches!(byte, b'\t' | b'\n' | b'\r' | b'\x0b' | b'\x0c' | b'\x1b')
 }

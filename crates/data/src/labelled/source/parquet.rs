@@ -16,7 +16,7 @@ use parquet::{
 };
 
 use super::super::{CellFault, LabelledError, Place, Unit};
-use super::Cells;
+use super::{Cells, MOST_CELL, pages};
 use crate::input::{Compression, Text, Watch, is_stdin, open_file};
 
 /// The rows of all row groups, of the columns that are read.
@@ -33,11 +33,19 @@ impl Parquet {
         choose: impl FnOnce(&[String]) -> Result<Vec<usize>, LabelledError>,
     ) -> Result<Self, LabelledError> {
         let file = seekable(path, text, watch)?;
+        let pages_file = file.try_clone().map_err(|error| damaged(watch)(error.into()))?;
         let file = catch_panic(|| SerializedFileReader::new(file)).map_err(damaged(watch))?;
         let schema = file.metadata().file_metadata().schema();
         let columns = schema.get_fields();
         let names: Vec<String> = columns.iter().map(|column| column.name().to_owned()).collect();
-        let chosen = choose(&names)?.into_iter().map(|column| columns[column].clone()).collect();
+        let wanted = choose(&names)?;
+        let excess =
+            catch_panic(|| Ok(pages::check(&pages_file, file.metadata(), &wanted)?)).map_err(damaged(watch))?;
+        if let Some(excess) = excess {
+            let column = names[excess.column].clone();
+            return Err(LabelledError::Page { file: watch.file.clone(), column, fault: excess.what });
+        }
+        let chosen = wanted.into_iter().map(|column| columns[column].clone()).collect();
         let schema = Type::group_type_builder(schema.name()).with_fields(chosen).build();
         let rows = schema.and_then(|schema| RowIter::from_file_into(Box::new(file)).project(Some(schema)));
         Ok(Self { rows: rows.map_err(damaged(watch))?, rows_read: 0 })
@@ -53,7 +61,13 @@ impl Parquet {
                 let place = Place { unit: Unit::Row, number: self.rows_read };
                 return Err(LabelledError::Cell { file: watch.file.clone(), place, column, fault: CellFault::Nested });
             }
-            row.set(index, &text_of(field));
+            let text = text_of(field);
+            if text.len() > MOST_CELL {
+                let place = Place { unit: Unit::Row, number: self.rows_read };
+                let fault = CellFault::TooLong { length: text.len(), most: MOST_CELL };
+                return Err(LabelledError::Cell { file: watch.file.clone(), place, column, fault });
+            }
+            row.set(index, &text);
         }
         Ok(true)
     }
@@ -65,11 +79,18 @@ fn text_of(field: Field) -> Vec<u8> {
         Field::Null => Vec::new(),
         Field::Str(text) => text.into_bytes(),
         Field::Bytes(bytes) => bytes.data().to_vec(),
-        // Their own texts have exponents and trailing zeros.
-        Field::Float(number) => number.to_string().into_bytes(),
-        Field::Double(number) => number.to_string().into_bytes(),
+        // Their own texts have exponents and trailing zeros where none are needed.
+        Field::Float(number) if is_plain(number.into()) => number.to_string().into_bytes(),
+        Field::Double(number) if is_plain(number) => number.to_string().into_bytes(),
+        Field::Float(number) => format!("{number:?}").into_bytes(),
+        Field::Double(number) => format!("{number:?}").into_bytes(),
         other => other.to_string().into_bytes(),
     }
+}
+
+/// Whether a number is short without an exponent.
+fn is_plain(number: f64) -> bool {
+    number.fract() == 0.0 && number.abs() < 1e15
 }
 
 /// The file, which is read at any place: itself where it can be, or else a temporary copy.

@@ -28,7 +28,7 @@ impl<'a> Classes<'a> {
         let confusion = self.confusion(times);
         let answers = confusion.answers();
         let mut measures = vec![
-            ("mcc", (confusion.total() > 0).then(|| confusion.mcc())),
+            ("mcc", confusion.mcc()),
             ("f1_macro", macro_average(&answers, Answers::f1)),
             ("f1_micro", micro_average(&answers, Answers::f1)),
             ("precision_macro", macro_average(&answers, Answers::precision)),
@@ -159,8 +159,8 @@ mod tests {
     }
 
     #[test]
-    fn one_class_in_truth_has_no_area() {
+    fn one_class_in_truth_has_neither_area_nor_mcc() {
         let scores = scores(&[0.9, 0.1, 0.2, 0.8], &[0, 0], 2);
-        assert_eq!((scores.get("auroc"), scores.get("mcc"), scores.without_area), (None, Some(0.0), 1));
+        assert_eq!((scores.get("auroc"), scores.get("mcc"), scores.without_area), (None, None, 1));
     }
 }

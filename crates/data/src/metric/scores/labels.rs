@@ -32,7 +32,7 @@ impl<'a> Labels<'a> {
             ("precision_micro", micro_average(&answers, Answers::precision)),
             ("recall_macro", macro_average(&answers, Answers::recall)),
             ("recall_micro", micro_average(&answers, Answers::recall)),
-            ("mcc_macro", macro_average(&answers, Answers::mcc)),
+            ("mcc_macro", mean(answers.iter().map(Answers::mcc))),
             ("auroc_macro", mean(areas.iter().map(|areas| Some(areas.as_ref()?.roc)))),
             ("auprc_macro", mean(areas.iter().map(|areas| Some(areas.as_ref()?.precision_recall)))),
             ("accuracy_subset", self.accuracy(times)),
@@ -46,7 +46,7 @@ impl<'a> Labels<'a> {
                 ("f1", Some(answers.f1())),
                 ("precision", Some(answers.precision())),
                 ("recall", Some(answers.recall())),
-                ("mcc", Some(answers.mcc())),
+                ("mcc", answers.mcc()),
                 ("auroc", areas.map(|areas| areas.roc)),
                 ("auprc", areas.map(|areas| areas.precision_recall)),
             ];

@@ -9,7 +9,8 @@
 //! | values | `spearman`, `pearson`, `r2`, `mse`; of several targets their mean, as `spearman_macro` and so on |
 //!
 //! A class or label that occurs neither in truth nor in prediction is no part of a mean; one that is always or never true has no
-//! area and is left out of the mean of areas.
+//! area, and a label no MCC either, and is left out of their means. Where all rows have one class the MCC has no value, and where all have
+//! one number correlations and R² have none; a prediction that is always the same has an MCC or a correlation of 0.
 
 mod classes;
 mod labels;
@@ -84,7 +85,7 @@ pub struct Scores {
     /// How many classes or labels have no area under a curve, because they are always or never true.
     #[serde(default)]
     pub without_area: usize,
-    /// How many targets have a correlation of 0 because their truth or prediction is constant.
+    /// How many targets have a correlation of 0 because their prediction is constant.
     #[serde(default)]
     pub constant: usize,
 }

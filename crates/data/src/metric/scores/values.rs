@@ -62,17 +62,22 @@ impl Target {
         if times.iter().all(|&times| times == 0) {
             return ["spearman", "pearson", "r2", "mse"].map(|name| (name, None)).into();
         }
+        let r2 = weighted_r2(&self.predicted, &self.truth, times);
         let ranks = [&self.by_prediction, &self.by_truth].map(|ranking| ranking.ranks(times));
         vec![
-            ("spearman", Some(weighted_pearson(&ranks[0], &ranks[1], times).value)),
-            ("pearson", Some(weighted_pearson(&self.predicted, &self.truth, times).value)),
-            ("r2", weighted_r2(&self.predicted, &self.truth, times)),
+            // Where all that is true is one number, no prediction could go with it.
+            ("spearman", r2.map(|_| weighted_pearson(&ranks[0], &ranks[1], times).value)),
+            ("pearson", r2.map(|_| weighted_pearson(&self.predicted, &self.truth, times).value)),
+            ("r2", r2),
             ("mse", Some(weighted_mse(&self.predicted, &self.truth, times))),
         ]
     }
 
+    /// Whether a correlation is 0 because the prediction is one number.
     fn is_constant(&self) -> bool {
-        weighted_pearson(&self.predicted, &self.truth, &vec![1; self.truth.len()]).is_constant
+        let once = vec![1; self.truth.len()];
+        let has_truth = weighted_r2(&self.predicted, &self.truth, &once).is_some();
+        has_truth && weighted_pearson(&self.predicted, &self.truth, &once).is_constant
     }
 }
 
@@ -92,6 +97,14 @@ mod tests {
         assert_eq!(scores.get("mse"), Some(mse(&predicted, &truth)));
         assert!(scores.parts.is_empty() && scores.constant == 0);
         assert!(scores.scores.iter().all(|score| score.interval.is_some()));
+    }
+
+    #[test]
+    fn one_true_number_has_no_correlation() {
+        let scores =
+            Scores::of(Predictions::Values { predicted: &[1.0, 2.0], truth: &[3.0, 3.0] }, &["y".into()], None);
+        let [spearman, pearson, r2, mse] = ["spearman", "pearson", "r2", "mse"].map(|name| scores.get(name));
+        assert_eq!((spearman, pearson, r2, mse, scores.constant), (None, None, None, Some(2.5), 0));
     }
 
     #[test]
