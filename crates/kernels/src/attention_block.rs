@@ -2,11 +2,12 @@
 //! [`attention`] in the middle.
 
 use crate::attention::{self, Positions};
+use crate::fresh;
 use crate::linear;
 use crate::mlp::add_row;
 use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Left, Matrix, Onto, Pair, Panels, Precision, Saved, Unit};
-use crate::product::{TILE, multiply, multiply_all, rows_times};
+use crate::product::{TILE, multiply, multiply_all, rows_product};
 use crate::rows::{for_overwrite, in_order, tile_heights, tiles, tiles_mut, with_scratch};
 use crate::shape::{fits, positive, sequences};
 use rayon::prelude::*;
@@ -127,12 +128,12 @@ impl<U: Unit> Prepared<U> {
         let d = self.out_bias.len();
         input.check(d);
         let kept = self.attend.run(input, keep);
-        let mut y = for_overwrite(input.x.len());
         let heights = tile_heights(input.mask.len());
-        let tasks = tiles_mut(&mut y, &heights, d).zip(tiles(input.x, &heights, d));
-        in_order(tasks.zip(tiles(kept.attended.units::<U>(), &heights, U::width(d))), |((y, x), attended)| {
-            add_row(x, &self.out_bias, y);
+        let tasks = tiles(input.x, &heights, d).zip(tiles(kept.attended.units::<U>(), &heights, U::width(d)));
+        let (y, _) = fresh::tiles(&heights, d, tasks, |y, (x, attended)| {
+            let y = add_row(x, &self.out_bias, y);
             multiply_all(y, attended, self.out.view(), Onto::Output);
+            (y, ())
         });
         (y, if keep { kept } else { Kept::default() })
     }
@@ -258,8 +259,7 @@ fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], kept: Kept, want
         return Gradients { out, ..Gradients::default() };
     }
     drop(buffer);
-    let mut dattended = for_overwrite(dout.len());
-    rows_times(&mut dattended, dout, Panels::<U>::new(Matrix::new(w.out, d, d)).view(), Onto::Zero);
+    let dattended = rows_product(dout, Panels::<U>::new(Matrix::new(w.out, d, d)).view(), Onto::Zero);
     let attention = w.attention::<U>(input, &kept.qkv);
     let dqkv = attention::backward(attention, &kept.attended, &kept.stats, &dattended);
     drop(kept);

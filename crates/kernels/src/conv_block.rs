@@ -3,11 +3,12 @@
 //! A ConvNeXt block (Liu et al. 2022) in one dimension: depth-wise convolution, layer norm, two products with GELU between,
 //! residual. The forward pass keeps only a tile of the wide inner layer; the backward pass computes it again from `x`.
 
+use crate::fresh::{self, Unwritten};
 use crate::linear;
 use crate::mlp::{self, Kept};
 use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Pair, Precision, Saved, TILE, Unit, transpose};
-use crate::rows::{for_overwrite, in_order, sum_over_rows, tile_height, tile_heights, tiles_mut, with_scratch};
+use crate::rows::{for_overwrite, sum_over_rows, tile_height, tile_heights, with_scratch};
 use crate::shape::{fits, positive, sequences, width_of};
 use crate::simd::{fma, prefetch, simd};
 use rayon::prelude::*;
@@ -80,12 +81,7 @@ pub fn forward(input: Input, w: Weights, precision: Precision, keep: bool) -> (V
 
 fn forward_in<U: Unit>(input: Input, w: Weights, keep: bool) -> (Vec<f32>, Saved) {
     input.check(w.check());
-    let mut out = for_overwrite(input.x.len());
-    let rows = input.mask.len();
-    let mut pre = mlp::kept::<U>(if keep { rows } else { 0 }, w.mlp.d_inner());
-    let kept = keep.then(|| Kept::new(pre.units_mut(), rows));
-    Prepared::<U>::new(w).run(input, kept.as_ref(), &mut out);
-    (out, pre)
+    Prepared::<U>::new(w).run(input, keep)
 }
 
 /// The block with its weights in the order in which the forward pass reads them, for use many times.
@@ -118,26 +114,29 @@ impl<U: Unit> Prepared<U> {
     #[must_use]
     pub fn forward(&self, input: Input) -> Vec<f32> {
         input.check(self.conv.bias.len());
-        let mut out = for_overwrite(input.x.len());
-        self.run(input, None, &mut out);
-        out
+        self.run(input, false).0
     }
 
-    /// `kept` receives the input of GELU.
-    fn run(&self, input: Input, kept: Option<&Kept<U>>, out: &mut [f32]) {
-        let d = self.conv.bias.len();
+    /// With `keep` also the input of GELU.
+    fn run(&self, input: Input, keep: bool) -> (Vec<f32>, Saved) {
+        let (d, rows) = (self.conv.bias.len(), input.mask.len());
         let norm = self.norm.view();
-        let heights = tile_heights(input.mask.len());
+        let heights = tile_heights(rows);
         let firsts = heights.iter().scan(0, |next, height| Some(std::mem::replace(next, *next + height)));
-        in_order(tiles_mut(out, &heights, d).zip(firsts), |(out, first)| {
-            let rows = out.len() / d;
-            with_scratch([rows * d, self.mlp.scratch(rows)], |[y, scratch]| {
-                self.conv.rows(input, first, y);
-                norm::in_place(norm, y);
-                let x = &input.x[first * d..(first + rows) * d];
-                self.mlp.tile(y, x, kept.map(|kept| (kept, first)), out, scratch);
-            });
-        });
+        let run = |kept: Option<&Kept<U>>| {
+            fresh::tiles(&heights, d, firsts, |out, first| {
+                let rows = out.len() / d;
+                with_scratch([rows * d, self.mlp.scratch(rows)], |[y, scratch]| {
+                    self.conv.rows(input, first, y);
+                    norm::in_place(norm, y);
+                    let x = &input.x[first * d..(first + rows) * d];
+                    // SAFETY: tiles have no row in common, and each comes once.
+                    (unsafe { self.mlp.tile(y, x, kept.map(|kept| (kept, first)), out, scratch) }, ())
+                })
+            })
+        };
+        let ((out, _), pre) = mlp::keeping(keep, rows, self.mlp.d_inner(), run);
+        (out, pre)
     }
 }
 
@@ -273,22 +272,23 @@ fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], pre: &Saved) -> 
         fits("pre", pre.units::<U>(), &[w.mlp.d_inner(), U::width(input.mask.len())]);
     }
     let conv = Convolution { taps: w.taps(), bias: w.conv_bias.to_vec() };
-    let mut dconv = for_overwrite(dout.len());
     let all = mlp::Wanted { y: true, up: linear::Wanted::ALL, down: linear::Wanted::ALL };
     let mut mlp = mlp::Backward::<U>::new(w.mlp, all, !pre.is_empty());
-    let (dnorms, ((conv, conv_bias), x)) = mlp.run(
+    let (_, dnorms, ((conv, conv_bias), x)) = mlp.run(
         dout,
         pre,
-        &mut dconv,
         |first, y, conv_rows| {
+            let conv_rows = conv_rows.cleared();
             conv.rows(input, first, conv_rows);
             norm::forward_rows(w.norm, conv_rows, y);
         },
         |_, dy, conv_rows| {
+            // SAFETY: they were written before.
+            let conv_rows = unsafe { conv_rows.assume_init_mut() };
             let mut dnorm = vec![0.0; 2 * d];
             let (dgain, dbias) = dnorm.split_at_mut(d);
             norm::backward_in_place(w.norm, conv_rows, dy, dgain, dbias);
-            dnorm
+            (conv_rows, dnorm)
         },
         |dconv| {
             rayon::join(

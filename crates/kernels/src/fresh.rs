@@ -43,6 +43,13 @@ pub(crate) fn cast_mut<T: Plain, V: Plain>(values: &mut [T]) -> &mut [V] {
     unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
 }
 
+/// [`cast`] of places to write values to.
+pub(crate) fn cast_places<T: Plain, V: Plain>(places: &mut [MaybeUninit<T>]) -> &mut [MaybeUninit<V>] {
+    const { assert!(size_of::<T>() == size_of::<V>() && align_of::<T>() == align_of::<V>()) };
+    // SAFETY: as in `cast`; places need not hold anything, and any value of one kind is one of the other.
+    unsafe { std::slice::from_raw_parts_mut(places.as_mut_ptr().cast(), places.len()) }
+}
+
 /// [`cast`] of a vector.
 pub(crate) fn cast_vec<T: Plain, V: Plain>(values: Vec<T>) -> Vec<V> {
     const { assert!(size_of::<T>() == size_of::<V>() && align_of::<T>() == align_of::<V>()) };
@@ -53,7 +60,7 @@ pub(crate) fn cast_vec<T: Plain, V: Plain>(values: Vec<T>) -> Vec<V> {
 }
 
 /// Places to write values to, fresh or not: for functions that are used on both. Nothing but values can be put there.
-pub(crate) struct Out<'a, T>(&'a mut [MaybeUninit<T>]);
+pub struct Out<'a, T>(&'a mut [MaybeUninit<T>]);
 
 impl<'a, T: Plain> Out<'a, T> {
     /// Over values.
@@ -169,8 +176,7 @@ impl<T: Plain> Unwritten<T> for [MaybeUninit<T>] {
     ) -> &mut [T] {
         assert!(self.is_empty() || (width > 0 && self.len().is_multiple_of(width)), "whole rows");
         for (row, place) in self.chunks_exact_mut(width.max(1)).enumerate() {
-            let given = Given::new(place);
-            given.check(write(row, place));
+            all_of(place, |place| (write(row, place), ()));
         }
         // SAFETY: every row came back as values, and rows are all there is.
         unsafe { self.assume_init_mut() }
@@ -207,6 +213,17 @@ impl<T: Plain> Fresh<T> {
         Self(memory)
     }
 
+    /// The memory of a vector that is not needed any more, if there is enough of it.
+    fn reusing(memory: Vec<T>, length: usize) -> Self {
+        if memory.capacity() < length {
+            return Self::new(length);
+        }
+        let mut memory = ManuallyDrop::new(memory);
+        // SAFETY: the parts of a vector that is not used again, whose capacity is enough; `MaybeUninit<T>` has the layout of `T`, and need
+        // not be written.
+        Self(unsafe { Vec::from_raw_parts(memory.as_mut_ptr().cast(), length, memory.capacity()) })
+    }
+
     /// The values.
     ///
     /// # Safety
@@ -240,8 +257,7 @@ impl<T> DerefMut for Fresh<T> {
 /// If it returns another slice.
 pub(crate) fn whole<T: Plain>(length: usize, write: impl FnOnce(&mut [MaybeUninit<T>]) -> &mut [T]) -> Vec<T> {
     let mut fresh = Fresh::new(length);
-    let given = Given::new(&fresh);
-    given.check(write(&mut fresh));
+    all_of(&mut fresh, |fresh| (write(fresh), ()));
     // SAFETY: all of it came back as values.
     unsafe { fresh.assume_written() }
 }
@@ -310,12 +326,7 @@ pub(crate) fn tiles<T: Plain, A: Send, R: Send>(
 ) -> (Vec<T>, Vec<R>) {
     let mut fresh = Fresh::new(heights.iter().sum::<usize>() * width);
     let parts = crate::rows::tiles_mut(&mut fresh, heights, width);
-    let results = in_order(parts.zip(tasks), |(part, task)| {
-        let given = Given::new(part);
-        let (written, result) = write(part, task);
-        given.check(written);
-        result
-    });
+    let results = in_order(parts.zip(tasks), |(part, task)| all_of(part, |part| write(part, task)));
     assert_eq!(results.len(), heights.len(), "a task for each tile");
     // SAFETY: tiles are all there is, and each came back as values.
     (unsafe { fresh.assume_written() }, results)
@@ -333,43 +344,110 @@ pub(crate) struct Scattered<'a, T> {
 unsafe impl<T: Send> Sync for Scattered<'_, T> {}
 
 impl<T: Plain> Scattered<'_, T> {
-    /// `work` has tasks [write](Scattered::write) the parts of a vector of `length` values.
+    /// `work` has tasks write the [parts](Scattered::part) of a vector of `length` values.
     ///
     /// # Panics
     /// If they did not write all of it.
     pub(crate) fn collect<R>(length: usize, work: impl FnOnce(&Scattered<'_, T>) -> R) -> (Vec<T>, R) {
-        let mut fresh = Fresh::new(length);
+        Self::collect_over(Vec::new(), length, work)
+    }
+
+    /// [`Scattered::collect`] in the memory of a vector that is not needed any more, where it is enough.
+    pub(crate) fn collect_over<R>(
+        memory: Vec<T>,
+        length: usize,
+        work: impl FnOnce(&Scattered<'_, T>) -> R,
+    ) -> (Vec<T>, R) {
+        let mut fresh = Fresh::reusing(memory, length);
         let start = fresh.as_mut_ptr();
         let all = Scattered { start, length, written: AtomicUsize::new(0), lent: PhantomData };
         let result = work(&all);
         assert_eq!(all.written.into_inner(), length, "values written");
-        // SAFETY: each part that was counted came back as values, and no two overlap: as many places as there are hold values.
+        // SAFETY: each part that was counted holds values, and no two overlap: as many places as there are hold values.
         (unsafe { fresh.assume_written() }, result)
     }
 
-    /// The `length` values from `start` on, which `write` writes and returns.
+    /// The `length` places from `start` on, to be written.
     ///
     /// # Panics
-    /// If they lie outside, or `write` returns another slice.
+    /// If they lie outside.
     ///
     /// # Safety
     /// No place may be in two parts, not even one after the other.
+    pub(crate) unsafe fn part(&self, start: usize, length: usize) -> Part<'_, T> {
+        let fits = self.length.checked_sub(start).is_some_and(|left| length <= left);
+        assert!(fits, "{length} values at {start} of {}", self.length);
+        // SAFETY: inside the memory, which outlives this; nobody else has this part, as the caller promises.
+        let places = unsafe { std::slice::from_raw_parts_mut(self.start.add(start), length) };
+        Part { places, written: &self.written }
+    }
+
+    /// Has `write` write a part, and return it as values.
+    ///
+    /// # Panics
+    /// If the part lies outside, or `write` returns another slice.
+    ///
+    /// # Safety
+    /// As [`Scattered::part`].
     pub(crate) unsafe fn write<R>(
         &self,
         start: usize,
         length: usize,
         write: impl FnOnce(&mut [MaybeUninit<T>]) -> (&mut [T], R),
     ) -> R {
-        let fits = self.length.checked_sub(start).is_some_and(|left| length <= left);
-        assert!(fits, "{length} values at {start} of {}", self.length);
-        // SAFETY: inside the memory, which outlives this; nobody else has this part, as the caller promises.
-        let part = unsafe { std::slice::from_raw_parts_mut(self.start.add(start), length) };
-        let given = Given::new(part);
-        let (written, result) = write(part);
-        given.check(written);
+        // SAFETY: as the caller promises.
+        let part = unsafe { self.part(start, length) };
+        let result = all_of(part.places, write);
         self.written.fetch_add(length, Ordering::Relaxed);
         result
     }
+}
+
+/// A part of [`Scattered`] memory. It counts as written when it is turned into values.
+pub(crate) struct Part<'a, T> {
+    places: &'a mut [MaybeUninit<T>],
+    written: &'a AtomicUsize,
+}
+
+impl<'a, T: Plain> Part<'a, T> {
+    pub(crate) fn places(&mut self) -> &mut [MaybeUninit<T>] {
+        self.places
+    }
+
+    /// The values that `write` writes and returns.
+    ///
+    /// # Panics
+    /// If it returns another slice.
+    pub(crate) fn write(self, write: impl FnOnce(&mut [MaybeUninit<T>]) -> &mut [T]) -> &'a mut [T] {
+        all_of(self.places, |places| (write(places), ()));
+        // SAFETY: all of it came back as values.
+        unsafe { self.assume_written() }
+    }
+
+    /// The values.
+    ///
+    /// # Safety
+    /// Each must have been written.
+    pub(crate) unsafe fn assume_written(self) -> &'a mut [T] {
+        self.written.fetch_add(self.places.len(), Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { self.places.assume_init_mut() }
+    }
+}
+
+/// Has `write` write all of some places, and return them as values.
+///
+/// # Panics
+/// If it returns another slice.
+#[inline(always)]
+pub(crate) fn all_of<T: Plain, R>(
+    places: &mut [MaybeUninit<T>],
+    write: impl FnOnce(&mut [MaybeUninit<T>]) -> (&mut [T], R),
+) -> R {
+    let given = Given::new(places);
+    let (written, result) = write(places);
+    given.check(written);
+    result
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //! no call from safe code reads or returns memory that was not written.
 
 #![allow(unsafe_code, reason = "SIMD and matrix products; each block says why it is sound")]
+#![warn(clippy::undocumented_unsafe_blocks)]
 #![allow(clippy::inline_always, reason = "a body must end up inside the function that has the SIMD features")]
 
 pub mod adamw;

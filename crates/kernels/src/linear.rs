@@ -1,7 +1,7 @@
 //! A linear layer, `y = x · wᵀ + b`.
 
 use crate::low_rank::{Factors, LowRank, Rows};
-use crate::product::{Matrix, Onto, Pair, Panels, Precision, Unit, rows_times, transposed, turned};
+use crate::product::{Matrix, Onto, Pair, Panels, Precision, Unit, rows_product, transposed, turned};
 use crate::rows::{for_overwrite, sum_over_rows};
 use crate::shape::{count, fits, positive, rows_of, width_of};
 use crate::simd::simd;
@@ -21,10 +21,8 @@ fn forward_in<U: Unit>(x: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
     positive("d_out", b.len());
     let d_in = width_of("w", w, b.len());
     let rows = rows_of("x", x, d_in);
-    let mut y = for_overwrite(count("y", &[rows, b.len()]));
-    let w = Panels::<U>::new(Matrix::new(w, b.len(), d_in).transposed());
-    rows_times(&mut y, x, w.view(), Onto::Row(b));
-    y
+    count("y", &[rows, b.len()]);
+    rows_product(x, Panels::<U>::new(Matrix::new(w, b.len(), d_in).transposed()).view(), Onto::Row(b))
 }
 
 /// Which gradients of a linear layer's parameters a backward pass is asked for.
@@ -109,9 +107,8 @@ fn backward_in<U: Unit>(
     }
     wanted.check(d_in, d_out);
     let dx = of_x.then(|| {
-        let mut dx = for_overwrite(count("x", &[rows, d_in]));
-        rows_times(&mut dx, dy, Panels::<U>::new(Matrix::new(w, d_out, d_in)).view(), Onto::Zero);
-        dx
+        count("x", &[rows, d_in]);
+        rows_product(dy, Panels::<U>::new(Matrix::new(w, d_out, d_in)).view(), Onto::Zero)
     });
     (dx, parameter_gradients::<U>(x, d_in, dy, d_out, wanted))
 }

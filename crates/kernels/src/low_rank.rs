@@ -3,8 +3,9 @@
 //! Products are taken with the sum, which [`LowRank::added_to`] forms. The gradients of the factors, `scale · bᵀ · dw` and
 //! `scale · dw · aᵀ`, come out of thin products over the rows: `dw = dyᵀ · x` is never formed.
 
-use crate::product::{Matrix, Onto, Panels, Unit, View, rows_times, transpose, transposed, transposed_panels};
-use crate::rows::for_overwrite;
+use crate::product::{
+    Matrix, Onto, Panels, Unit, View, rows_product, rows_times, transpose, transposed, transposed_panels,
+};
 use crate::shape::{fits, positive, width_of};
 use std::borrow::Cow;
 
@@ -66,11 +67,7 @@ impl<U: Unit> Rows<'_, U> {
     /// `rows · factor`, `[rows, rank]`.
     fn narrow(&self, factor: View<U>) -> Cow<'_, [f32]> {
         match *self {
-            Self::Dense(rows) => {
-                let mut narrow = for_overwrite(rows.len() / factor.depth() * factor.cols());
-                rows_times(&mut narrow, rows, factor, Onto::Zero);
-                narrow.into()
-            }
+            Self::Dense(rows) => rows_product(rows, factor, Onto::Zero).into(),
             Self::Packed(_, narrow) => narrow.into(),
         }
     }

@@ -23,9 +23,17 @@ pub fn awake<R>(work: impl FnOnce() -> R) -> R {
             std::hint::spin_loop();
         }
     });
-    let result = work();
-    done.store(true, Ordering::Relaxed);
-    result
+    let _done = Done(done);
+    work()
+}
+
+/// Tells the others that the step is over, also where it ends in a panic.
+struct Done(Arc<AtomicBool>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]

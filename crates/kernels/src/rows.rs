@@ -1,5 +1,6 @@
 //! Work on rows in parallel, in parts whose number does not depend on the threads.
 
+use crate::fresh::{self, Plain};
 use crate::product::{BLOCK, TILE};
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -109,15 +110,9 @@ pub(crate) fn with_scratch<const N: usize, R>(lengths: [usize; N], work: impl Fn
     result
 }
 
-/// A vector whose elements are all written before any is read: fresh memory would otherwise be cleared first, which takes as long
-/// as a kernel spends on it. `T` is one of the 32-bit types of the kernels, for which any bits are a value.
-#[allow(clippy::uninit_vec, reason = "any bits are a value, and each is written before it is read")]
-pub(crate) fn for_overwrite<T: Copy>(length: usize) -> Vec<T> {
-    const { assert!(size_of::<T>() == 4) };
-    let mut out = Vec::with_capacity(length);
-    // SAFETY: the capacity is there; any bits are a value, and none is read before it is written.
-    unsafe { out.set_len(length) };
-    out
+/// A vector of zeros to write over.
+pub(crate) fn for_overwrite<T: Plain>(length: usize) -> Vec<T> {
+    fresh::cleared(length)
 }
 
 /// A slice that tasks share, each writing parts of its own.
@@ -127,7 +122,8 @@ pub(crate) struct Shared<'a, T> {
     lent: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: the slice is lent to this alone, and whoever asks for a part promises that it is theirs.
+// SAFETY: it stands for the exclusive use of the slice, which is lent to it alone. Threads that share it can only ask for places, and
+// whoever asks promises that the place is theirs: each element is at one thread at a time, as `T: Send` allows.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {
@@ -135,24 +131,24 @@ impl<'a, T> Shared<'a, T> {
         Self { data: data.as_mut_ptr(), length: data.len(), lent: PhantomData }
     }
 
-    /// Where an element lies.
-    ///
-    /// # Safety
-    /// What is written from there on must be nobody else's at that time, and inside the slice.
-    pub(crate) unsafe fn at(&self, start: usize) -> *mut T {
+    /// Where an element lies; what is read or written from there on must be inside the slice and nobody else's at that time.
+    pub(crate) fn at(&self, start: usize) -> *mut T {
         assert!(start < self.length, "element {start} of {}", self.length);
-        // SAFETY: inside the slice.
-        unsafe { self.data.add(start) }
+        self.data.wrapping_add(start)
     }
 
     /// The `length` elements that begin at `start`.
+    ///
+    /// # Panics
+    /// If they are not all inside the slice.
     ///
     /// # Safety
     /// Parts that live at the same time must not overlap.
     #[allow(clippy::mut_from_ref, reason = "what this type is for")]
     pub(crate) unsafe fn part(&self, start: usize, length: usize) -> &mut [T] {
-        assert!(start + length <= self.length, "{length} elements at {start} of {}", self.length);
-        // SAFETY: inside the slice; nobody else has this part, as the caller promises.
+        let fits = self.length.checked_sub(start).is_some_and(|left| length <= left);
+        assert!(fits, "{length} elements at {start} of {}", self.length);
+        // SAFETY: inside the slice, which is lent for longer than this; nobody else has this part, as the caller promises.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), length) }
     }
 }
@@ -203,6 +199,14 @@ pub(crate) mod test {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[should_panic(expected = "2 elements at 18446744073709551615 of 3")]
+    fn a_part_whose_end_cannot_be_counted_is_refused() {
+        let mut data = [1, 2, 3];
+        // SAFETY: the only part.
+        unsafe { Shared::new(&mut data).part(usize::MAX, 2) };
+    }
 
     #[test]
     fn tiles_cover_all_rows_and_become_lower() {

@@ -15,20 +15,68 @@ pub enum Level {
     Avx512,
 }
 
-/// The level in use: the best one of this processor, or a lower one asked for by `VQDNA_SIMD=baseline|avx2|avx512`.
-pub fn level() -> Level {
-    static LEVEL: OnceLock<Level> = OnceLock::new();
-    *LEVEL.get_or_init(|| {
-        let wanted = match std::env::var("VQDNA_SIMD").as_deref() {
-            Ok("baseline") => Level::Baseline,
-            Ok("avx2") => Level::Avx2,
-            _ => Level::Avx512,
-        };
-        wanted.min(best())
-    })
+impl Level {
+    /// From the lowest.
+    const ALL: [Self; 3] = [Self::Baseline, Self::Avx2, Self::Avx512];
+
+    /// As `VQDNA_SIMD` names it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Baseline => "baseline",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
 }
 
-#[cfg(target_arch = "x86_64")]
+/// Why kernels cannot run at the level that `VQDNA_SIMD` asks for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SimdError {
+    /// No level has this name.
+    #[error("VQDNA_SIMD is `{}`, but must be one of baseline, avx2, avx512; without it the best level of the processor is used", .0.escape_debug())]
+    Unknown(String),
+    /// The processor does not have it.
+    #[error("VQDNA_SIMD is `{}`, but the best level of this processor is {}", .asked.name(), .best.name())]
+    Missing {
+        /// What was asked for.
+        asked: Level,
+        /// The highest there is.
+        best: Level,
+    },
+}
+
+/// The level that `VQDNA_SIMD=baseline|avx2|avx512` asks for, or where it is not set or empty the best one of this processor.
+///
+/// A program that runs kernels calls this first, and ends with the error: without it the first kernel panics.
+///
+/// # Errors
+/// If no level has that name, or the processor does not have it: what was asked for is never replaced by something else.
+pub fn check_environment() -> Result<Level, SimdError> {
+    let asked = std::env::var_os("VQDNA_SIMD").map(|value| value.to_string_lossy().into_owned());
+    choose(asked.as_deref().unwrap_or_default(), best())
+}
+
+fn choose(asked: &str, best: Level) -> Result<Level, SimdError> {
+    if asked.is_empty() {
+        return Ok(best);
+    }
+    let known = Level::ALL.into_iter().find(|level| level.name() == asked);
+    let asked = known.ok_or_else(|| SimdError::Unknown(asked.to_owned()))?;
+    if asked > best { Err(SimdError::Missing { asked, best }) } else { Ok(asked) }
+}
+
+/// The level in use, as [`check_environment`] found it when it was first needed; it does not change.
+///
+/// # Panics
+/// If `VQDNA_SIMD` asks for a level that there is not.
+pub fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(|| check_environment().unwrap_or_else(|error| panic!("{error}")))
+}
+
+/// The best level of this processor. An interpreter of Rust does not have the instructions.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 fn best() -> Level {
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     let avx512 = is_x86_feature_detected!("avx512f")
@@ -53,7 +101,7 @@ pub fn native_bf16() -> bool {
     false
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(any(not(target_arch = "x86_64"), miri))]
 fn best() -> Level {
     Level::Baseline
 }
@@ -128,13 +176,13 @@ pub(crate) fn sum_lanes(lanes: &[f32; LANES]) -> f32 {
 /// Asks for the lines of `data` ahead of their use: for what the processor does not foresee, as rows far apart.
 #[inline(always)]
 pub(crate) fn prefetch<T>(data: &[T]) {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     for line in data.chunks(64 / size_of::<T>()) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: a hint, here about memory that exists; every x86-64 processor has SSE.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
     let _ = data;
 }
 
@@ -184,6 +232,26 @@ pub(crate) fn exp2<const FMA: bool>(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_level_is_chosen_by_its_name_alone() {
+        assert_eq!(choose("", Level::Avx2), Ok(Level::Avx2));
+        for level in Level::ALL {
+            assert_eq!(choose(level.name(), Level::Avx512), Ok(level));
+        }
+        for typo in ["AVX2", "avx-512", "best", " avx2", "avx2 "] {
+            assert_eq!(choose(typo, Level::Avx512), Err(SimdError::Unknown(typo.to_owned())));
+            let said = choose(typo, Level::Avx512).unwrap_err().to_string();
+            assert!(said.contains(typo) && said.contains("baseline, avx2, avx512"), "{said}");
+        }
+        let missing = choose("avx512", Level::Avx2).unwrap_err();
+        assert_eq!(missing.to_string(), "VQDNA_SIMD is `avx512`, but the best level of this processor is avx2");
+    }
+
+    #[test]
+    fn the_level_in_use_is_the_one_asked_for() {
+        assert_eq!(Ok(level()), check_environment());
+    }
 
     #[test]
     fn exp2_is_close_to_the_library() {

@@ -2,7 +2,8 @@
 //! product reads it. One instruction at a time would pass over the strip for each of them.
 
 use super::table::{Table, lanes, value, value_and_slope};
-use crate::product::Unit;
+use crate::product::{Unit, holds};
+use crate::shape::rows_of;
 use crate::simd::{Level, level, native_bf16};
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, __mmask16, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_and_si512,
@@ -10,6 +11,7 @@ use std::arch::x86_64::{
     _mm512_maskz_loadu_epi32, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_permutexvar_epi16, _mm512_set1_epi32,
     _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
 };
+use std::mem::MaybeUninit;
 
 /// Columns of a panel with AVX-512.
 const WIDTH: usize = 64;
@@ -22,13 +24,17 @@ pub(crate) fn are_there<U: Unit>() -> bool {
 /// `gelu(x)` for rows `x [rows, width]`, as rows of units.
 ///
 /// # Panics
-/// If `out` is too short, or [`are_there`] says no.
+/// If these are no whole rows, `out` is too short, or [`are_there`] says no.
 pub(crate) fn forward<U: Unit>(x: &[f32], width: usize, out: &mut [U]) {
-    assert!(are_there::<U>() && out.len() >= x.len() / width * U::width(width), "rows of units");
+    if x.is_empty() {
+        return;
+    }
+    let rows = rows_of("x", x, width);
+    assert!(are_there::<U>() && out.len() >= rows * U::width(width), "rows of units");
     // All rows are one, unless a unit ends with each.
     let run = if width.is_multiple_of(U::DEPTH) { x.len() } else { width };
     for (x, out) in x.chunks(run).zip(out.chunks_mut(U::width(run))) {
-        // SAFETY: the processor has the instructions; a unit for every `DEPTH` numbers.
+        // SAFETY: the processor has the instructions; `out` has a unit for every `DEPTH` numbers of x, since there are as many whole rows.
         unsafe {
             if U::DEPTH == 1 {
                 row_of_floats(x, out.as_mut_ptr().cast());
@@ -50,10 +56,10 @@ pub(crate) struct Panel<'a, U> {
     /// The gradient of its output, rows that begin `stride` apart. Where a unit is a float, that of its input is written over it.
     pub dy: &'a mut [f32],
     pub stride: usize,
-    /// A panel for the output.
-    pub y: Option<&'a mut [U]>,
-    /// A panel for the gradient of the input.
-    pub dx: Option<&'a mut [U]>,
+    /// A panel for the output, which is written whole.
+    pub y: Option<&'a mut [MaybeUninit<U>]>,
+    /// A panel for the gradient of the input, which is written whole.
+    pub dx: Option<&'a mut [MaybeUninit<U>]>,
     /// Rows of units for the gradient of the input and how far apart they begin, used where a unit is no float.
     pub dx_rows: (&'a mut [U], usize),
     /// To which rows of the gradient of the input are added.
@@ -71,8 +77,8 @@ pub(crate) fn backward<U: Unit>(panel: Panel<U>) {
     }
     let steps = U::width(rows);
     assert!(are_there::<U>() && cols <= WIDTH && cols <= stride, "columns of a panel");
-    assert!(x.len() >= (steps - 1) * stride + cols && dy.len() >= (rows - 1) * stride + cols, "rows of a strip");
-    assert!([&y, &dx].iter().all(|out| out.as_ref().is_none_or(|out| out.len() >= steps * WIDTH)), "steps of a panel");
+    assert!(holds(x.len(), steps, stride, cols) && holds(dy.len(), rows, stride, cols), "rows of a strip");
+    assert!([&y, &dx].iter().all(|out| out.as_ref().is_none_or(|out| out.len() == steps * WIDTH)), "steps of a panel");
     assert!(sums.as_ref().is_none_or(|sums| sums.len() >= cols), "sums of columns");
     let null = std::ptr::null_mut();
     let at = Places {
@@ -95,7 +101,7 @@ pub(crate) fn backward<U: Unit>(panel: Panel<U>) {
         if U::DEPTH == 1 {
             backward_floats(&at);
         } else {
-            assert!(dx_rows.0.len() >= (rows - 1) * at.dx_stride + U::width(cols), "rows of units");
+            assert!(holds(dx_rows.0.len(), rows, at.dx_stride, U::width(cols)), "rows of units");
             backward_pairs(&at);
         }
     }

@@ -82,12 +82,10 @@ impl Table {
 
     #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
     fn load(terms: &[[f32; INTERVALS]; TERMS]) -> Self {
-        // SAFETY: 32 floats a term.
-        Self(
-            terms
-                .each_ref()
-                .map(|term| unsafe { [_mm512_loadu_ps(term.as_ptr()), _mm512_loadu_ps(term.as_ptr().add(16))] }),
-        )
+        Self(terms.each_ref().map(|term| {
+            // SAFETY: 32 floats a term.
+            unsafe { [_mm512_loadu_ps(term.as_ptr()), _mm512_loadu_ps(term.as_ptr().add(16))] }
+        }))
     }
 
     #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]

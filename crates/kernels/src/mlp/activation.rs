@@ -2,11 +2,12 @@
 
 use super::STRIP;
 use super::strips::Columns;
+#[cfg(target_arch = "x86_64")]
+use crate::fresh::Part;
 use crate::gelu;
 use crate::glu;
 use crate::linear::add_rows;
 use crate::product::{Unit, panel_width};
-use crate::rows::for_overwrite;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -34,8 +35,8 @@ pub(super) struct Strip<'a, U> {
     /// Gradient of its output, dense rows, overwritten.
     pub dy: &'a mut [f32],
     /// Where columns of its output go, and those of the gradient of its input.
-    pub y_columns: Option<&'a Columns<'a>>,
-    pub dx_columns: Option<&'a Columns<'a>>,
+    pub y_columns: Option<&'a Columns<'a, U>>,
+    pub dx_columns: Option<&'a Columns<'a, U>>,
     /// Whether rows of its output are wanted.
     pub y_rows: bool,
     /// To which rows of the gradient of its input are added.
@@ -95,7 +96,10 @@ impl Activation {
     }
 
     /// The backward pass on a strip. Returns its output and the gradient of its input as rows of units, the output only where it is wanted.
-    pub(super) fn backward<'a, U: Unit>(self, strip: Strip<'a, U>, scratch: &'a mut [f32]) -> [&'a [U]; 2] {
+    ///
+    /// # Safety
+    /// No row of a strip may come twice where its columns go.
+    pub(super) unsafe fn backward<'a, U: Unit>(self, strip: Strip<'a, U>, scratch: &'a mut [f32]) -> [&'a [U]; 2] {
         let Strip { first_row, first, width, x, next, dy, y_columns, dx_columns, y_rows, sums } = strip;
         let (active_first, active_width) = (first / self.inputs(), width / self.inputs());
         let rows = dy.len() / active_width;
@@ -105,8 +109,9 @@ impl Activation {
             let (mut sums, stride) = (sums, U::width(width));
             for column in (0..width).step_by(panel_width()) {
                 let cols = panel_width().min(width - column);
-                // SAFETY: the task of this tile alone has these rows.
-                let part = |c: &'a Columns| unsafe { c.part(first_row, rows, first + column) };
+                // SAFETY: a panel once, and its rows come once, as the caller promises.
+                let part = |c: &Columns<'a, U>| unsafe { c.part(first_row, rows, first + column) };
+                let (mut y, mut dx) = (y_columns.map(part), dx_columns.map(part));
                 gelu::strips::backward(gelu::strips::Panel {
                     rows,
                     cols,
@@ -114,11 +119,15 @@ impl Activation {
                     next: if column + cols < width { &x[column + cols..] } else { next },
                     dy: &mut dy[column..],
                     stride: width,
-                    y: y_columns.map(part),
-                    dx: dx_columns.map(part),
+                    y: y.as_mut().map(Part::places),
+                    dx: dx.as_mut().map(Part::places),
                     dx_rows: (&mut units[if U::DEPTH > 1 { U::width(column) } else { 0 }..], stride),
                     sums: sums.as_deref_mut().map(|sums| &mut sums[column..column + cols]),
                 });
+                for part in [y, dx].into_iter().flatten() {
+                    // SAFETY: panels are written whole.
+                    unsafe { part.assume_written() };
+                }
             }
             return [&[], if U::DEPTH > 1 { units } else { U::of_rows(dy, width, width, &mut []).0 }];
         }
@@ -139,12 +148,12 @@ impl Activation {
             add_rows(dx, sums);
         }
         if let Some(columns) = y_columns {
-            // SAFETY: the task of this tile alone has these rows.
-            unsafe { columns.write::<U>(y, first_row, active_first, active_width) };
+            // SAFETY: each panel once, and its rows come once, as the caller promises.
+            unsafe { columns.write(y, first_row, active_first, active_width) };
         }
         if let Some(columns) = dx_columns {
             // SAFETY: as above.
-            unsafe { columns.write::<U>(dx, first_row, first, width) };
+            unsafe { columns.write(dx, first_row, first, width) };
         }
         let y = if y_rows { U::of_rows(y, active_width, active_width, y_units).0 } else { &[] };
         [y, U::of_rows(dx, width, width, dx_units).0]
@@ -170,7 +179,7 @@ impl Activation {
         match self {
             Self::Gelu => matrix,
             Self::SwiGlu => {
-                let (mut restored, mut rest) = (for_overwrite(matrix.len()), matrix.as_slice());
+                let (mut restored, mut rest) = (vec![0.0; matrix.len()], matrix.as_slice());
                 for rows in Self::runs(matrix.len() / d) {
                     let run;
                     (run, rest) = rest.split_at(rows.len() * d);
@@ -193,8 +202,8 @@ impl Activation {
 
 #[cfg(test)]
 mod tests {
-    use super::super::strips::packed;
     use super::*;
+    use crate::fresh::Scattered;
     use crate::product::{Pair, View};
     use crate::rows::test::noise;
 
@@ -213,30 +222,29 @@ mod tests {
         let x: Vec<f32> = x.iter().map(|x| 4.0 * x).collect();
         let mut steps = vec![U::default(); U::width(rows) * width];
         U::pack_steps(&x, width, width, &mut steps, width);
-        let [mut y, mut dx] = [0; 2].map(|_| vec![7.0; View::<U>::units(rows, width)]);
         let (mut sums, mut scratch) = (vec![0.5; width], vec![0.0; Activation::scratch_of_backward::<U>(rows, width)]);
-        let found = {
-            let (y_columns, dx_columns) = (Columns::new(&mut y, rows), Columns::new(&mut dx, rows));
-            let strip = Strip {
-                first_row: 0,
-                first: 0,
-                width,
-                x: &steps,
-                next: &[],
-                dy: &mut dy,
-                y_columns: Some(&y_columns),
-                dx_columns: Some(&dx_columns),
-                y_rows,
-                sums: Some(&mut sums),
-            };
-            let [_, found] = Activation::Gelu.backward(strip, &mut scratch);
-            found[..rows * U::width(width)].to_vec()
-        };
-        let panels = |floats: &mut [f32]| {
-            assert!(packed::<U>(floats, rows, width).is_some());
-            U::from_floats_mut(floats).to_vec()
-        };
-        Found { y: panels(&mut y), dx: panels(&mut dx), rows: found, sums }
+        let units = View::<U>::units(rows, width);
+        let (y, (dx, rows)) = Scattered::collect(units, |y| {
+            Scattered::collect(units, |dx| {
+                let (y_columns, dx_columns) = (Columns::new(y, rows), Columns::new(dx, rows));
+                let strip = Strip {
+                    first_row: 0,
+                    first: 0,
+                    width,
+                    x: &steps,
+                    next: &[],
+                    dy: &mut dy,
+                    y_columns: Some(&y_columns),
+                    dx_columns: Some(&dx_columns),
+                    y_rows,
+                    sums: Some(&mut sums),
+                };
+                // SAFETY: all rows come at once.
+                let [_, found] = unsafe { Activation::Gelu.backward(strip, &mut scratch) };
+                found[..rows * U::width(width)].to_vec()
+            })
+        });
+        Found { y, dx, rows, sums }
     }
 
     #[test]

@@ -1,18 +1,20 @@
 //! The backward pass.
 
 use super::activation::{Activation, Strip};
-use super::strips::{Columns, packed, place};
+use super::strips::{Columns, place};
 use super::{Gradients, STRIP, Wanted, Weights};
+use crate::fresh::{self, Fresh, Scattered, all_of, cast_mut};
 use crate::linear::{self, add_rows};
 use crate::low_rank::{Factors, LowRank, Rows};
 use crate::product::{BLOCK, Left, Matrix, Onto, Panels, Saved, Unit, View};
 use crate::product::{multiply, transposed_panels, turned_panels};
-use crate::rows::{for_overwrite, in_order, tile_heights, tiles, tiles_mut, with_scratch};
+use crate::rows::{in_order, tile_heights, tiles, tiles_mut, with_scratch};
 use std::borrow::Cow;
+use std::mem::MaybeUninit;
 
 /// Rows whose gradients are computed together: enough for large products, few enough that much of what passes between the two halves
 /// of the work stays in the last cache.
-const GROUP: usize = 2048;
+const GROUP: usize = if cfg!(miri) { 60 } else { 2048 };
 
 /// [`transposed_panels`] or [`turned_panels`].
 type Product<U> = fn(&mut [f32], &[f32], usize, View<U>, Onto);
@@ -32,7 +34,7 @@ struct Sums<U> {
 impl<U: Unit> Sums<U> {
     fn new(wanted: linear::Wanted, size: usize, d_out: usize, product: Product<U>) -> Self {
         Self {
-            weight: wanted.weight.then(|| for_overwrite(size)),
+            weight: wanted.weight.then(|| fresh::cleared(size)),
             product,
             begun: false,
             bias: wanted.bias.then(|| vec![0.0; d_out]),
@@ -54,10 +56,7 @@ impl<U: Unit> Sums<U> {
         }
     }
 
-    fn finish(mut self) -> linear::Gradients {
-        if let Some(sum) = self.weight.as_mut().filter(|_| !self.begun) {
-            sum.fill(0.0);
-        }
+    fn finish(self) -> linear::Gradients {
         linear::Gradients { weight: self.weight, bias: self.bias, low_rank: self.factors.map(Factors::finish) }
     }
 }
@@ -87,8 +86,8 @@ struct Tile<'a, U> {
     /// The first row in the group.
     first_row: usize,
     /// Of the activation's output and of the gradient of its input, where they are wanted.
-    act: Option<&'a Columns<'a>>,
-    dpre: Option<&'a Columns<'a>>,
+    act: Option<&'a Columns<'a, U>>,
+    dpre: Option<&'a Columns<'a, U>>,
 }
 
 /// What a tile adds to the gradients: sums over its rows, and rows of the activation's output and of the gradient of its input, narrowed
@@ -126,51 +125,58 @@ impl<'a, U: Unit> Backward<'a, U> {
     }
 
     /// All rows of `dout [rows, d]`, tile by tile. `before` gets the first row of a tile and writes its rows of y, and what it likes into
-    /// its rows of `out [rows, d]`; `after` gets the first row, the gradient of y, and those rows of `out` to finish, if that gradient is
-    /// wanted. What `after` returns comes back in the order of tiles. `beside` gets `out` when it is finished, and runs beside the products
-    /// that are left then. `pre` is the input of the activation if it was [kept](super::Kept).
+    /// its rows of an output `[rows, d]`. If the gradient of y is wanted, `after` gets the first row, that gradient, and those rows of the
+    /// output, which it finishes and returns, with a result; results come back in the order of tiles. `beside` gets the output when it is
+    /// finished, and runs beside the products that are left then. Else the output is empty. `pre` is the input of the activation if it was
+    /// [kept](super::Kept).
     pub(crate) fn run<T: Send, R: Send>(
         &mut self,
         dout: &[f32],
         pre: &Saved,
-        out: &mut [f32],
-        before: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
-        after: impl Fn(usize, &[f32], &mut [f32]) -> T + Sync,
+        before: impl Fn(usize, &mut [f32], &mut [MaybeUninit<f32>]) + Sync,
+        after: impl for<'b> Fn(usize, &[f32], &'b mut [MaybeUninit<f32>]) -> (&'b mut [f32], T) + Sync,
         beside: impl FnOnce(&[f32]) -> R + Send,
-    ) -> (Vec<T>, R) {
-        let (d, d_inner) = (self.w.d(), self.w.d_inner());
+    ) -> (Vec<f32>, Vec<T>, R) {
+        let (d, d_inner, d_active) = (self.w.d(), self.w.d_inner(), self.w.d_active());
         let rows = dout.len() / d;
         // Groups of equal size, of whole blocks; a function of the rows alone.
         let group = rows.div_ceil(rows.div_ceil(GROUP).max(1)).next_multiple_of(BLOCK).max(1);
-        let most = group.min(rows);
-        let mut y = for_overwrite(most * d);
-        let d_active = self.w.d_active();
-        let columns = |wanted: bool, width| for_overwrite(if wanted { View::<U>::units(most, width) } else { 0 });
-        let mut act = columns(self.wanted.down.needs_rows(), d_active);
-        let mut dpre = columns(self.wanted.up.needs_rows(), d_inner);
+        let mut y = fresh::cleared(group.min(rows) * d);
+        let out_width = if self.wanted.y { d } else { 0 };
+        let mut out = Fresh::new(rows * out_width);
+        let [mut act, mut dpre] = [const { Vec::<U>::new() }; 2];
+        let (of_act, of_dpre) = (self.wanted.down.needs_rows(), self.wanted.up.needs_rows());
         let mut results = Vec::new();
         for first in (0..rows).step_by(group) {
             let here = group.min(rows - first);
             let dout = &dout[first * d..(first + here) * d];
             let y = &mut y[..here * d];
-            let act_columns = (!act.is_empty()).then(|| Columns::new(&mut act, here));
-            let dpre_columns = (!dpre.is_empty()).then(|| Columns::new(&mut dpre, here));
             let this = &*self;
             // Heights are even: a unit holds whole rows of a tile.
             let heights = tile_heights(here);
             let firsts = heights.iter().scan(0, |next, height| Some(std::mem::replace(next, *next + height)));
             let tasks = tiles_mut(y, &heights, d).zip(tiles(dout, &heights, d));
-            let tasks = tasks.zip(tiles_mut(&mut out[first * d..(first + here) * d], &heights, d)).zip(firsts);
-            let found = in_order(tasks, |(((y, dout), out), first_row)| {
-                let (at, pre) = (first + first_row, pre.units());
-                before(at, y, out);
-                let (act, dpre) = (act_columns.as_ref(), dpre_columns.as_ref());
-                let tile = Tile { y, dout, pre, rows, at, first_row, act, dpre };
-                let height = y.len() / d;
-                with_scratch([y.len(), this.scratch(height)], |[dy, scratch]| {
-                    let share = this.tile(&tile, dy, scratch);
-                    (share, this.wanted.y.then(|| after(at, dy, out)))
+            let out_here = &mut out[first * out_width..(first + here) * out_width];
+            let tasks = tasks.zip(tiles_mut(out_here, &heights, out_width)).zip(firsts);
+            let work = |act: &Scattered<U>, dpre: &Scattered<U>| {
+                let act = of_act.then(|| Columns::new(act, here));
+                let dpre = of_dpre.then(|| Columns::new(dpre, here));
+                in_order(tasks, |(((y, dout), out), first_row)| {
+                    let (at, pre) = (first + first_row, pre.units());
+                    before(at, y, out);
+                    let tile = Tile { y, dout, pre, rows, at, first_row, act: act.as_ref(), dpre: dpre.as_ref() };
+                    let height = y.len() / d;
+                    with_scratch([y.len(), this.scratch(height)], |[dy, scratch]| {
+                        // SAFETY: tiles have no row in common, and each comes once.
+                        let share = unsafe { this.tile(&tile, dy, scratch) };
+                        (share, this.wanted.y.then(|| all_of(out, |out| after(at, dy, out))))
+                    })
                 })
+            };
+            let units = |wanted: bool, width| if wanted { View::<U>::units(here, width) } else { 0 };
+            let found;
+            (act, (dpre, found)) = Scattered::collect_over(act, units(of_act, d_active), |act| {
+                Scattered::collect_over(dpre, units(of_dpre, d_inner), |dpre| work(act, dpre))
             });
             let (mut narrow_act, mut narrow_dpre) = (Vec::new(), Vec::new());
             // Sums of tiles are added in the order of tiles, which are the same for any number of threads.
@@ -184,7 +190,8 @@ impl<'a, U: Unit> Backward<'a, U> {
                 narrow_act.extend(share.act);
                 narrow_dpre.extend(share.dpre);
             }
-            let (act, dpre) = (packed::<U>(&mut act, here, d_active), packed(&mut dpre, here, d_inner));
+            let act = of_act.then(|| View::of(&act, here, d_active));
+            let dpre = of_dpre.then(|| View::of(&dpre, here, d_inner));
             let (of_up, of_down) = (&mut self.of_up, &mut self.of_down);
             // Together, so that no thread waits between them.
             let mut products = || {
@@ -196,10 +203,14 @@ impl<'a, U: Unit> Backward<'a, U> {
             if first + here < rows {
                 products();
             } else {
-                return (results, rayon::join(products, || beside(out)).1);
+                // SAFETY: `after` gave all rows of each tile back as values, and these are all tiles, or there are no rows.
+                let finished = unsafe { out.assume_init_ref() };
+                let beside = rayon::join(products, || beside(finished)).1;
+                // SAFETY: as above.
+                return (unsafe { out.assume_written() }, results, beside);
             }
         }
-        (results, beside(out))
+        (Vec::new(), results, beside(&[]))
     }
 
     fn scratch(&self, rows: usize) -> usize {
@@ -210,7 +221,10 @@ impl<'a, U: Unit> Backward<'a, U> {
 
     /// From y and the input of the activation (computed again if it was not kept) to the columns and the share of a tile, and to `dy` if it is
     /// wanted.
-    fn tile(&self, tile: &Tile<U>, dy: &mut [f32], scratch: &mut [f32]) -> Share {
+    ///
+    /// # Safety
+    /// No row may come twice where its columns go.
+    unsafe fn tile(&self, tile: &Tile<U>, dy: &mut [f32], scratch: &mut [f32]) -> Share {
         let (d, d_inner) = (self.w.d(), self.w.d_inner());
         let rows = tile.dout.len() / d;
         let mut share = self.empty_share(rows);
@@ -238,9 +252,13 @@ impl<'a, U: Unit> Backward<'a, U> {
                 let columns = first..first + width;
                 let bias = Onto::Row(&self.up_bias[columns.clone()]);
                 let steps = &mut U::from_floats_mut(again)[..U::width(rows) * width];
-                U::write_steps(steps, &mut buffer[..rows * width], width, |out| {
-                    multiply(out, width, y, up, 0..up.steps(), columns, bias);
-                });
+                if U::DEPTH == 1 {
+                    multiply(cast_mut(steps), width, y, up, 0..up.steps(), columns, bias);
+                } else {
+                    let rows = &mut buffer[..rows * width];
+                    multiply(rows, width, y, up, 0..up.steps(), columns, bias);
+                    U::pack_steps(rows, width, width, steps, width);
+                }
                 &*steps
             } else {
                 let kept = |first| place::<U>(tile.rows, tile.at, rows, first, STRIP.min(d_inner - first));
@@ -262,7 +280,8 @@ impl<'a, U: Unit> Backward<'a, U> {
                 y_rows: self.of_down.factors.is_some(),
                 sums: self.wanted.up.bias.then(|| &mut share.up_bias[first..first + width]),
             };
-            let [act, dpre] = self.w.activation.backward(strip, scratch);
+            // SAFETY: each strip once, and its rows come once, as the caller promises.
+            let [act, dpre] = unsafe { self.w.activation.backward(strip, scratch) };
             let onto = if first == 0 { Onto::Zero } else { Onto::Output };
             if let Some(factors) = &self.of_down.factors {
                 let (left, right) = (Left::Rows { units: act, stride: U::width(active_width) }, factors.narrow_x());

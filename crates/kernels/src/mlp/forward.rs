@@ -1,8 +1,11 @@
 //! The forward pass.
 
 use super::{Activation, Kept, STRIP, Weights};
-use crate::product::{Left, Matrix, Onto, Panels, Unit, multiply};
+use crate::fresh::{Unwritten, cast, cast_mut, cast_places};
+use crate::product::{Left, Matrix, Onto, Panels, Unit, multiply, product_written, steps_written};
+use crate::shape::fits;
 use crate::simd::simd;
+use std::mem::MaybeUninit;
 
 /// The two layers ready for the forward pass.
 #[derive(Clone, Debug)]
@@ -39,14 +42,17 @@ impl<U: Unit> Forward<U> {
 
     /// `out = x + down(activation(up(y)))` for the rows of a tile. The input of the activation is kept at the place that begins with the
     /// given row.
-    pub(crate) fn tile(
+    ///
+    /// # Safety
+    /// No row may be kept twice.
+    pub(crate) unsafe fn tile<'a>(
         &self,
         y: &[f32],
         x: &[f32],
         keep: Option<(&Kept<U>, usize)>,
-        out: &mut [f32],
+        out: &'a mut [MaybeUninit<f32>],
         scratch: &mut [f32],
-    ) {
+    ) -> &'a mut [f32] {
         let (d, d_inner) = (self.down_bias.len(), self.d_inner());
         let rows = y.len() / d;
         let (y_units, scratch) = scratch.split_at_mut(U::scratch(rows, d));
@@ -54,19 +60,26 @@ impl<U: Unit> Forward<U> {
         let (units, stride) = U::of_rows(y, d, d, y_units);
         let y = Left::Rows { units, stride };
         let (up, down) = (self.up.view(), self.down.view());
-        add_row(x, &self.down_bias, out);
+        let out = add_row(x, &self.down_bias, out);
         for first in (0..d_inner).step_by(STRIP) {
             let width = STRIP.min(d_inner - first);
             let columns = first..first + width;
             let bias = Onto::Row(&self.up_bias[columns.clone()]);
-            let times_up = |out: &mut [f32]| multiply(out, width, y, up, 0..up.steps(), columns, bias);
+            let steps = 0..up.steps();
             let strip = &mut strip[..rows * width];
             let kept = if let Some((kept, row)) = keep {
-                // SAFETY: this task alone has these rows.
-                let steps = unsafe { kept.part(row, rows, first, width) };
-                U::write_steps(steps, strip, width, times_up)
+                // SAFETY: each strip once, and its rows are kept once, as the caller promises.
+                let part = unsafe { kept.part(row, rows, first, width) };
+                let units = part.write(|out| {
+                    if U::DEPTH == 1 {
+                        return cast_mut(product_written(cast_places(out), y, up, steps, columns, bias));
+                    }
+                    multiply(strip, width, y, up, steps, columns, bias);
+                    steps_written(strip, width, out)
+                });
+                (U::DEPTH == 1).then(|| cast::<U, f32>(units))
             } else {
-                times_up(strip);
+                multiply(strip, width, y, up, steps, columns, bias);
                 None
             };
             let units = self.activation.forward::<U>(kept, strip, width, scratch);
@@ -76,17 +89,18 @@ impl<U: Unit> Forward<U> {
             let left = Left::Rows { units, stride: U::width(width) };
             multiply(out, d, left, down, steps, 0..d, Onto::Output);
         }
+        out
     }
 }
 
 simd! {
-    /// `out = x + bias`, for as many rows as `out` has.
-    pub(crate) fn add_row[FMA](x: &[f32], bias: &[f32], out: &mut [f32]) {
+    /// `out = x + bias`, row by row.
+    ///
+    /// # Panics
+    /// If x is not as long, or these are no whole rows.
+    pub(crate) fn add_row<'a>[FMA](x: &[f32], bias: &[f32], out: &'a mut [MaybeUninit<f32>]) -> &'a mut [f32] {
         let d = bias.len();
-        for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
-            for ((out, &x), &b) in out.iter_mut().zip(x).zip(bias) {
-                *out = x + b;
-            }
-        }
+        fits("x", x, &[out.len()]);
+        out.rows_written(d, |row, out| out.written(x[row * d..(row + 1) * d].iter().zip(bias).map(|(x, b)| x + b)))
     }
 }

@@ -15,10 +15,10 @@ use crate::shape::{fits, positive};
 pub use activation::Activation;
 pub(crate) use backward::Backward;
 pub(crate) use forward::{Forward, add_row};
-pub(crate) use strips::{Kept, kept};
+pub(crate) use strips::{Kept, keeping};
 
 /// Columns of the wide layer computed at a time: a strip of a tile stays in the second cache, and so do the weights it meets.
-const STRIP: usize = 512;
+const STRIP: usize = if cfg!(miri) { 32 } else { 512 };
 
 /// Weights of the two layers; the inner width is that of `up_bias`.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +60,7 @@ impl Weights<'_> {
     }
 
     /// Numbers of a row after it.
-    fn d_active(&self) -> usize {
+    pub(crate) fn d_active(&self) -> usize {
         self.d_inner() / self.activation.inputs()
     }
 }

@@ -1,84 +1,123 @@
 //! Matrices of the wide layer whose rows come tile by tile.
 
-use crate::product::{Saved, Unit, View, pack_rows, panel_width};
-use crate::rows::Shared;
+use crate::fresh::{Part, Scattered};
+use crate::product::{Saved, Unit, panel_width, panel_written};
 use std::ops::Range;
 
-/// Room for the input of the activation, `rows` rows of `d_inner`, which the forward pass [keeps](Kept) for the backward pass.
-pub(crate) fn kept<U: Unit>(rows: usize, d_inner: usize) -> Saved {
-    Saved::of_units(d_inner * U::width(rows))
+/// `work` on `rows` rows, and the input of the activation, `[rows, d_inner]`, which the forward pass [keeps](Kept) for the backward pass,
+/// or nothing.
+pub(crate) fn keeping<U: Unit, R>(
+    keep: bool,
+    rows: usize,
+    d_inner: usize,
+    work: impl FnOnce(Option<&Kept<U>>) -> R,
+) -> (R, Saved) {
+    if !keep {
+        return (work(None), Saved::default());
+    }
+    let (units, result) = Scattered::collect(d_inner * U::width(rows), |units| work(Some(&Kept { units, rows })));
+    (result, Saved::from_units(units))
 }
 
-/// The input of the activation as it is kept: strip after strip, of each all rows as steps (see [`Unit::pack_steps`]). In `f32` a product
+/// The input of the activation as it is kept: strip after strip, of each all rows as steps (see [`Unit::put_steps`]). In `f32` a product
 /// writes there what the activation reads, in both passes.
 pub(crate) struct Kept<'a, U> {
-    units: Shared<'a, U>,
+    units: &'a Scattered<'a, U>,
     rows: usize,
 }
 
-impl<'a, U: Unit> Kept<'a, U> {
-    /// To be written, by [`kept`] as large as `rows` need.
-    pub(crate) fn new(units: &'a mut [U], rows: usize) -> Self {
-        Self { units: Shared::new(units), rows }
-    }
-
-    /// Rows of the strip that begins at column `first`, from a row that begins a unit.
+impl<U: Unit> Kept<'_, U> {
+    /// Rows of the strip that begins at column `first`.
+    ///
+    /// # Panics
+    /// If the rows share a unit with others, or there are fewer.
     ///
     /// # Safety
-    /// Parts that live at the same time must not overlap.
-    #[allow(clippy::mut_from_ref, reason = "what this type is for")]
-    pub(super) unsafe fn part(&self, first_row: usize, rows: usize, first: usize, width: usize) -> &mut [U] {
+    /// No row of a strip may be in two parts.
+    pub(super) unsafe fn part(&self, first_row: usize, rows: usize, first: usize, width: usize) -> Part<'_, U> {
         let at = place::<U>(self.rows, first_row, rows, first, width);
-        // SAFETY: as the caller promises, since rows and strips do not overlap.
+        // SAFETY: strips do not overlap, nor do rows, as the caller promises; and no unit holds rows of two parts.
         unsafe { self.units.part(at.start, at.len()) }
     }
 }
 
-/// Where rows of a strip lie among all rows of the input of the activation.
+/// Where rows of a strip lie among `all` rows of the input of the activation.
+///
+/// # Panics
+/// If the rows share a unit with others, or there are fewer.
 pub(super) fn place<U: Unit>(all: usize, first_row: usize, rows: usize, first: usize, width: usize) -> Range<usize> {
-    debug_assert!(first_row.is_multiple_of(U::DEPTH), "a unit begins");
+    whole_units::<U>(all, first_row, rows);
     let start = first * U::width(all) + first_row / U::DEPTH * width;
     start..start + U::width(rows) * width
 }
 
+/// Panics if some of all rows share a unit with others: two tasks would then write it. The last rows may fill half of one.
+fn whole_units<U: Unit>(all: usize, first_row: usize, rows: usize) {
+    let fits = all.checked_sub(first_row).is_some_and(|left| {
+        first_row.is_multiple_of(U::DEPTH) && (rows == left || rows < left && rows.is_multiple_of(U::DEPTH))
+    });
+    assert!(fits, "rows {first_row} to {first_row} + {rows} of {all} share a unit of {} with others", U::DEPTH);
+}
+
 /// Panels of a matrix whose rows come tile by tile.
-pub(super) struct Columns<'a> {
-    panels: Shared<'a, f32>,
+pub(super) struct Columns<'a, U> {
+    panels: &'a Scattered<'a, U>,
     rows: usize,
 }
 
-impl<'a> Columns<'a> {
-    pub(super) fn new(panels: &'a mut [f32], rows: usize) -> Self {
-        Self { panels: Shared::new(panels), rows }
+impl<'a, U: Unit> Columns<'a, U> {
+    /// To be written, as large as [`View::units`](crate::product::View::units) says for so many rows.
+    pub(super) fn new(panels: &'a Scattered<'a, U>, rows: usize) -> Self {
+        Self { panels, rows }
     }
 
-    /// Rows of the panel that begins at a column, from a row that begins a unit: steps of as many units as a panel has columns.
+    /// Rows of the panel that begins at a column: steps of as many units as a panel has columns.
+    ///
+    /// # Panics
+    /// If the rows share a unit with others, or there are fewer, or no panel begins there.
     ///
     /// # Safety
-    /// Parts that live at the same time must not overlap.
-    #[allow(clippy::mut_from_ref, reason = "what this type is for")]
-    pub(super) unsafe fn part<U: Unit>(&self, first_row: usize, rows: usize, column: usize) -> &mut [U] {
+    /// No row of a panel may be in two parts.
+    pub(super) unsafe fn part(&self, first_row: usize, rows: usize, column: usize) -> Part<'a, U> {
         let panel = panel_width();
+        whole_units::<U>(self.rows, first_row, rows);
+        assert!(column.is_multiple_of(panel), "column {column} begins no panel");
         let start = (column / panel * U::width(self.rows) + first_row / U::DEPTH) * panel;
-        // SAFETY: as the caller promises, since steps and panels do not overlap.
-        U::from_floats_mut(unsafe { self.panels.part(start, U::width(rows) * panel) })
+        // SAFETY: panels do not overlap, nor do rows, as the caller promises; and no unit holds rows of two parts.
+        unsafe { self.panels.part(start, U::width(rows) * panel) }
     }
 
-    /// Rows of `width` numbers, from a row that begins a unit and a column that begins a panel.
+    /// Rows of `width` numbers, from a column that begins a panel.
+    ///
+    /// # Panics
+    /// As [`Columns::part`].
     ///
     /// # Safety
-    /// As for [`Columns::part`].
-    pub(super) unsafe fn write<U: Unit>(&self, x: &[f32], first_row: usize, first: usize, width: usize) {
+    /// No row of a panel may be written twice.
+    pub(super) unsafe fn write(&self, x: &[f32], first_row: usize, first: usize, width: usize) {
         let (panel, rows) = (panel_width(), x.len() / width);
         for column in (0..width).step_by(panel) {
             // SAFETY: as the caller promises.
-            let out = unsafe { self.part::<U>(first_row, rows, first + column) };
-            pack_rows(x, width, rows, column, panel.min(width - column), U::width(rows), out);
+            let part = unsafe { self.part(first_row, rows, first + column) };
+            part.write(|out| panel_written(x, width, rows, column, panel.min(width - column), out));
         }
     }
 }
 
-/// Columns that were wanted, as panels.
-pub(super) fn packed<U: Unit>(floats: &mut [f32], rows: usize, width: usize) -> Option<View<'_, U>> {
-    (!floats.is_empty()).then(|| View::of(U::from_floats_mut(floats), rows, width))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::product::Pair;
+    use std::panic::catch_unwind;
+
+    #[test]
+    fn rows_that_share_a_unit_with_others_are_refused() {
+        assert_eq!(place::<Pair>(7, 4, 2, 3, 10), 32..42);
+        assert_eq!(place::<Pair>(7, 4, 3, 0, 10), 20..40, "the last rows");
+        assert_eq!(place::<f32>(7, 3, 1, 0, 10), 30..40);
+        for (first, rows) in [(3, 2), (2, 3), (4, 4), (8, 0), (usize::MAX, 2)] {
+            let said = catch_unwind(|| place::<Pair>(7, first, rows, 0, 10)).expect_err("shared");
+            assert!(said.downcast_ref::<String>().is_some_and(|said| said.contains("share a unit of 2 with others")));
+        }
+    }
 }

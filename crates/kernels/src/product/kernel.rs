@@ -51,9 +51,12 @@ pub fn panel_width() -> usize {
     }
 }
 
+/// Writes all rows and columns of the output; reads them only if it starts from them.
+///
 /// # Safety
-/// `left`, `right` and `out` must be valid for all rows, steps and columns of the sweep, a row to start from for all columns, and
-/// `out` for nobody else.
+/// `left` and `right` must be valid to read for all rows, steps and columns of the sweep, a row to start from for all columns, `out` to
+/// write and, if the sweep starts from the output, to read; and nobody else may use `out` meanwhile. Of the last panel all columns must
+/// be there, also those beyond `cols`.
 pub(super) unsafe fn sweep<U: Unit>(s: &Sweep<U>) {
     #[cfg(target_arch = "x86_64")]
     {
@@ -159,6 +162,9 @@ struct Block<U> {
 }
 
 /// A block, through a copy where the panel has fewer columns than vectors hold.
+///
+/// # Safety
+/// As [`panel_blocks`], and `R` rows of the block are there.
 #[inline(always)]
 unsafe fn edge<V: Vector, U: Unit, const R: usize, const PANEL: usize, const VECTORS: usize>(
     s: &Sweep<U>,
@@ -167,7 +173,7 @@ unsafe fn edge<V: Vector, U: Unit, const R: usize, const PANEL: usize, const VEC
     /// Columns of the widest panel.
     const WIDEST: usize = 64;
     let width = VECTORS * V::LANES;
-    // SAFETY: the copies stay within `cols` columns of `R` rows.
+    // SAFETY: the copies stay within `cols` columns of `R` rows, which the sweep has, and have room for `width` columns of as many.
     unsafe {
         if at.cols == width {
             return block::<V, U, R, PANEL, VECTORS>(s, at.left, at.right, at.out, s.stride, at.start);
@@ -192,6 +198,8 @@ unsafe fn edge<V: Vector, U: Unit, const R: usize, const PANEL: usize, const VEC
     }
 }
 
+/// # Safety
+/// As [`panel_blocks`]; `R` rows of `VECTORS * V::LANES` columns are there, of `out` and of a row to start from too.
 #[inline(always)]
 unsafe fn block<V: Vector, U: Unit, const R: usize, const PANEL: usize, const VECTORS: usize>(
     s: &Sweep<U>,
@@ -201,7 +209,7 @@ unsafe fn block<V: Vector, U: Unit, const R: usize, const PANEL: usize, const VE
     stride: usize,
     start: Start,
 ) {
-    // SAFETY: as `sweep` promises for every row, step and column of the block.
+    // SAFETY: every row, step and column of the block is inside the sweep; only what it starts from is read before it is written.
     unsafe {
         let mut sums = [[V::zero(); VECTORS]; R];
         match start {
@@ -245,13 +253,15 @@ unsafe fn block<V: Vector, U: Unit, const R: usize, const PANEL: usize, const VE
     }
 }
 
+/// # Safety
+/// As [`block`]: `right` is the row of a panel, and `left` gives a unit for each of `R` rows.
 #[inline(always)]
 unsafe fn one_step<V: Vector, U: Unit, const R: usize, const VECTORS: usize>(
     sums: &mut [[V; VECTORS]; R],
     left: impl Fn(usize) -> *const U,
     right: *const U,
 ) {
-    // SAFETY: as in `block`.
+    // SAFETY: as the caller promises.
     unsafe {
         let right: [V; VECTORS] = std::array::from_fn(|v| V::load(right.add(v * V::LANES).cast()));
         for (r, sums) in sums.iter_mut().enumerate() {
@@ -263,7 +273,11 @@ unsafe fn one_step<V: Vector, U: Unit, const R: usize, const VECTORS: usize>(
     }
 }
 
-/// A vector of 32-bit lanes; the processor must have the instructions that an implementation uses.
+/// A vector of 32-bit lanes.
+///
+/// # Safety
+/// Of each function: the processor has the instructions that the implementation uses. Where it reads or writes, as many lanes are there,
+/// aligned as an `f32` is; `splat` reads one.
 trait Vector: Copy {
     const LANES: usize;
     unsafe fn zero() -> Self;
@@ -348,31 +362,37 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn zero() -> Self {
+            // SAFETY: as the trait asks of the caller.
             Self(unsafe { _mm256_setzero_ps() })
         }
 
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: as the trait asks of the caller.
             Self(unsafe { _mm256_loadu_ps(from) })
         }
 
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
+            // SAFETY: as the trait asks of the caller.
             unsafe { _mm256_storeu_ps(to, self.0) }
         }
 
         #[inline(always)]
         unsafe fn splat(from: *const f32) -> Self {
+            // SAFETY: as the trait asks of the caller.
             Self(unsafe { _mm256_set1_ps(*from) })
         }
 
         #[inline(always)]
         unsafe fn mul_add(a: Self, b: Self, sum: Self) -> Self {
+            // SAFETY: as the trait asks of the caller.
             Self(unsafe { _mm256_fmadd_ps(a.0, b.0, sum.0) })
         }
 
         #[inline(always)]
         unsafe fn pair_add(a: Self, b: Self, sum: Self) -> Self {
+            // SAFETY: as the trait asks of the caller.
             unsafe {
                 let low = |v| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(v)));
                 let high = |v| _mm256_and_ps(v, _mm256_castsi256_ps(_mm256_set1_epi32(0xFFFF_0000u32 as i32)));
@@ -391,31 +411,37 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn zero() -> Self {
+            // SAFETY: as the trait asks of the caller.
             Self(unsafe { _mm512_setzero_ps() })
         }
 
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: as the trait asks of the caller.
             Self(unsafe { _mm512_loadu_ps(from) })
         }
 
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
+            // SAFETY: as the trait asks of the caller.
             unsafe { _mm512_storeu_ps(to, self.0) }
         }
 
         #[inline(always)]
         unsafe fn splat(from: *const f32) -> Self {
+            // SAFETY: as the trait asks of the caller.
             Self(unsafe { _mm512_set1_ps(*from) })
         }
 
         #[inline(always)]
         unsafe fn mul_add(a: Self, b: Self, sum: Self) -> Self {
+            // SAFETY: as the trait asks of the caller.
             Self(unsafe { _mm512_fmadd_ps(a.0, b.0, sum.0) })
         }
 
         #[inline(always)]
         unsafe fn pair_add(a: Self, b: Self, sum: Self) -> Self {
+            // SAFETY: as the trait asks of the caller.
             unsafe {
                 let low = |v| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(v)));
                 let high = |v| _mm512_and_ps(v, _mm512_castsi512_ps(_mm512_set1_epi32(0xFFFF_0000u32 as i32)));
@@ -434,32 +460,37 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn zero() -> Self {
+            // SAFETY: as the trait asks of the caller.
             Self(unsafe { Wide::zero() })
         }
 
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: as the trait asks of the caller.
             Self(unsafe { Wide::load(from) })
         }
 
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
+            // SAFETY: as the trait asks of the caller.
             unsafe { self.0.store(to) }
         }
 
         #[inline(always)]
         unsafe fn splat(from: *const f32) -> Self {
+            // SAFETY: as the trait asks of the caller.
             Self(unsafe { Wide::splat(from) })
         }
 
         #[inline(always)]
         unsafe fn mul_add(a: Self, b: Self, sum: Self) -> Self {
+            // SAFETY: as the trait asks of the caller.
             Self(unsafe { Wide::mul_add(a.0, b.0, sum.0) })
         }
 
         #[inline(always)]
         unsafe fn pair_add(a: Self, b: Self, sum: Self) -> Self {
-            // SAFETY: bits of 32 bf16 either way.
+            // SAFETY: as the trait asks of the caller; bits of 32 bf16 either way.
             unsafe {
                 let bits = |v: Self| std::mem::transmute::<__m512, __m512bh>(v.0.0);
                 Self(Wide(_mm512_dpbf16_ps(sum.0.0, bits(a), bits(b))))

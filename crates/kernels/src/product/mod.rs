@@ -10,17 +10,23 @@
 
 mod kernel;
 mod panels;
+mod saved;
+mod transposed;
 mod unit;
 
 pub use kernel::panel_width;
-pub(crate) use panels::pack_rows;
+pub(crate) use panels::panel_written;
 pub use panels::{Panels, View};
-pub(crate) use unit::rounded;
-pub use unit::{Pair, Precision, Saved, Unit};
+pub use saved::Saved;
+pub use transposed::{transposed, transposed_panels, turned, turned_panels};
+pub use unit::{Pair, Precision, Unit};
+pub(crate) use unit::{rounded, steps_written};
 
-use crate::rows::{Shared, for_overwrite, in_order, tile_heights, tiles, tiles_mut, with_scratch};
+use crate::fresh::{self, Out};
+use crate::rows::{in_order, tile_heights, tiles, tiles_mut, with_scratch};
+use crate::shape::{count, fits, positive, rows_of};
 use kernel::{Layout, Start, Sweep, sweep};
-use rayon::prelude::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Most rows of a task: few enough that a tile of the widest layer stays in the second cache.
@@ -29,8 +35,16 @@ pub const TILE: usize = 144;
 /// Rows that a product computes together.
 pub(crate) const BLOCK: usize = kernel::ROWS;
 
-/// Steps of the inner dimension that [`transposed`] multiplies at a time: its right operand then stays in the first cache.
-const DEPTH: usize = 128;
+/// Elements from the first to the last of some rows of `width` that begin `stride` apart; none if they cannot be counted.
+fn span(rows: usize, stride: usize, width: usize) -> Option<usize> {
+    let Some(before) = rows.checked_sub(1) else { return Some(0) };
+    before.checked_mul(stride)?.checked_add(width)
+}
+
+/// Whether a slice of some length holds such rows.
+pub(crate) fn holds(length: usize, rows: usize, stride: usize, width: usize) -> bool {
+    span(rows, stride, width).is_some_and(|needed| needed <= length)
+}
 
 /// A view of a matrix in a slice.
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +71,11 @@ impl<'a> Matrix<'a> {
     /// If the slice is too short or rows overlap.
     pub fn strided(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
         assert!(stride >= cols, "rows of {cols} overlap at a stride of {stride}");
-        let needed = if rows == 0 { 0 } else { (rows - 1) * stride + cols };
-        assert!(data.len() >= needed, "a [{rows}, {cols}] matrix does not fit a slice of {}", data.len());
+        assert!(
+            holds(data.len(), rows, stride, cols),
+            "a [{rows}, {cols}] matrix does not fit a slice of {}",
+            data.len()
+        );
         Self { data, rows, cols, row_stride: stride, col_stride: 1 }
     }
 
@@ -89,6 +106,13 @@ impl Onto<'_> {
             Self::Row(row) => Start::Row(row[columns].as_ptr()),
         }
     }
+
+    /// Panics unless a row is as wide as the output.
+    fn check(self, width: usize) {
+        if let Self::Row(row) = self {
+            fits("onto", row, &[width]);
+        }
+    }
 }
 
 /// The left operand of a product: units that lie row by row, or step by step of the inner dimension.
@@ -113,10 +137,12 @@ pub enum Left<'a, U> {
 }
 
 /// `out = onto + left · right`: a part of a right operand, its steps and its columns, the latter from a multiple of the width of a panel.
-/// Rows of `out` begin `stride` floats apart and are as wide as `columns`. Runs on the calling thread.
+/// Rows of `out` begin `stride` floats apart and are as wide as `columns`; it holds as many as there is room for. Runs on the calling
+/// thread.
 ///
 /// # Panics
-/// If a slice does not fit.
+/// If a slice is too short for its rows or its steps, or rows overlap; if the right operand does not have those steps and columns, or
+/// the columns begin inside a panel; if a row to begin with is not as wide as `columns`.
 pub fn multiply<U: Unit>(
     out: &mut [f32],
     stride: usize,
@@ -126,57 +152,106 @@ pub fn multiply<U: Unit>(
     columns: Range<usize>,
     onto: Onto,
 ) {
+    // SAFETY: the floats are lent to this alone, and hold values.
+    unsafe { multiply_at(out.as_mut_ptr(), out.len(), stride, left, right, steps, columns, onto) }
+}
+
+/// [`multiply`] into fresh memory, dense rows.
+///
+/// # Panics
+/// As [`multiply`], and if the rows are not whole or begin with the output.
+pub(crate) fn product_written<'a, U: Unit>(
+    out: &'a mut [MaybeUninit<f32>],
+    left: Left<U>,
+    right: View<U>,
+    steps: Range<usize>,
+    columns: Range<usize>,
+    onto: Onto,
+) -> &'a mut [f32] {
     let width = columns.len();
-    if width == 0 || out.is_empty() {
+    assert!(!matches!(onto, Onto::Output), "fresh memory holds nothing to add to");
+    rows_of("out", out, width);
+    // SAFETY: the memory is lent to this alone, and not read.
+    unsafe { multiply_at(out.as_mut_ptr().cast(), out.len(), width, left, right, steps, columns, onto) };
+    // SAFETY: `multiply_at` writes rows of `width` from the first to the last that there is room for, here one after another: all there is.
+    unsafe { out.assume_init_mut() }
+}
+
+/// [`multiply`]. Every row that there is room for is written.
+///
+/// # Safety
+/// So many floats are there to write and nobody else's, and hold values if they are what the product is added to.
+#[allow(clippy::too_many_arguments, reason = "those of `multiply`, with its slice in two")]
+unsafe fn multiply_at<U: Unit>(
+    out: *mut f32,
+    length: usize,
+    stride: usize,
+    left: Left<U>,
+    right: View<U>,
+    steps: Range<usize>,
+    columns: Range<usize>,
+    onto: Onto,
+) {
+    let width = columns.len();
+    assert!(steps.start <= steps.end && steps.end <= right.steps(), "steps {steps:?} of {}", right.steps());
+    assert!(columns.start <= columns.end && columns.end <= right.cols(), "columns {columns:?} of {}", right.cols());
+    assert!(columns.start.is_multiple_of(panel_width()), "columns begin inside a panel");
+    onto.check(width);
+    if width == 0 || length == 0 {
         return;
     }
-    assert!(stride >= width && out.len() >= width, "rows of {width} at a stride of {stride} in {}", out.len());
-    let rows = (out.len() - width) / stride + 1;
-    let units = match left {
+    assert!(stride >= width && length >= width, "rows of {width} at a stride of {stride} in {length}");
+    let (rows, depth) = ((length - width) / stride + 1, steps.len());
+    let (units, layout) = match left {
         Left::Rows { units, stride } => {
-            assert!(stride >= steps.len() && units.len() >= (rows - 1) * stride + steps.len(), "left operand");
-            units
+            let there = stride >= depth && holds(units.len(), rows, stride, depth);
+            assert!(there, "{rows} rows of {depth} units at a stride of {stride} in {}", units.len());
+            (units, Layout::Rows(stride))
         }
         Left::Steps { units, stride, rows: adjacent } => {
-            assert!(adjacent >= rows && stride >= rows, "rows of the left operand");
-            assert!(units.len() + stride >= steps.len() * stride + rows, "left operand");
-            units
+            let there = adjacent >= rows && stride >= rows && holds(units.len(), depth, stride, rows);
+            assert!(there, "{depth} steps of {rows} in {adjacent} at a stride of {stride} in {}", units.len());
+            (units, Layout::Steps(stride))
         }
     };
-    assert!(steps.end <= right.steps() && columns.end <= right.cols(), "part of the right operand");
-    assert!(columns.start.is_multiple_of(panel_width()), "columns begin inside a panel");
-    let start = onto.start(0..width);
-    // SAFETY: the assertions bound what the kernel reaches: `rows` rows of `left` and of `out`, and the part of the panels.
+    // SAFETY: the assertions bound what the kernel reaches: `rows` rows of `left` and of `out`, a row to begin with, and the part of the
+    // panels, of which a view holds all steps and columns that it speaks of.
     unsafe {
         sweep(&Sweep {
             left: units.as_ptr(),
-            layout: match left {
-                Left::Rows { stride, .. } => Layout::Rows(stride),
-                Left::Steps { stride, .. } => Layout::Steps(stride),
-            },
+            layout,
             rows,
-            steps: steps.len(),
+            steps: depth,
             right: right.at(steps.start, columns.start),
             panel_stride: right.panel_stride(),
             cols: width,
-            out: out.as_mut_ptr(),
+            out,
             stride,
-            start,
+            start: onto.start(0..width),
         });
     }
 }
 
 /// [`multiply`] with a whole right operand, dense rows on both sides.
+///
+/// # Panics
+/// As [`multiply`].
 pub fn multiply_all<U: Unit>(out: &mut [f32], left: &[U], right: View<U>, onto: Onto) {
     let left = Left::Rows { units: left, stride: right.steps() };
     multiply(out, right.cols(), left, right, 0..right.steps(), 0..right.cols(), onto);
 }
 
 /// `out = x · right` for `x [rows, k]`, all rows, in parallel. Each row of `out` begins as `onto` says.
+///
+/// # Panics
+/// If k or the columns are 0, or a slice does not fit.
 pub fn rows_times<U: Unit>(out: &mut [f32], x: &[f32], right: View<U>, onto: Onto) {
     let (k, n) = (right.depth(), right.cols());
-    assert_eq!(x.len() / k, out.len() / n, "rows");
-    let heights = tile_heights(x.len() / k);
+    positive("columns", n);
+    let rows = rows_of("x", x, k);
+    fits("out", out, &[rows, n]);
+    onto.check(n);
+    let heights = tile_heights(rows);
     in_order(tiles_mut(out, &heights, n).zip(tiles(x, &heights, k)), |(out, x)| {
         with_scratch([U::scratch(x.len() / k, k)], |[units]| {
             let (left, _) = U::of_rows(x, k, k, units);
@@ -185,151 +260,25 @@ pub fn rows_times<U: Unit>(out: &mut [f32], x: &[f32], right: View<U>, onto: Ont
     });
 }
 
-/// `out [m, n] = onto + aᵀ · b` for `a [rows, m]` and `b [rows, n]`: the gradient of a weight. Fastest with the wider matrix as `b`;
-/// [`turned`] gives its transpose.
+/// [`rows_times`] into a vector of its own.
 ///
 /// # Panics
-/// If a slice does not fit.
-pub fn transposed<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: &[f32], n: usize, onto: Onto) {
-    by_packing::<U>(Output { data: out, order: Order::Plain, m, n, onto }, a, b);
-}
-
-/// `out [n, m] = onto + bᵀ · a`, otherwise as [`transposed`]: a row to begin with has a number for each column of `b` here too.
-///
-/// # Panics
-/// If a slice does not fit.
-pub fn turned<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: &[f32], n: usize, onto: Onto) {
-    by_packing::<U>(Output { data: out, order: Order::Turned, m, n, onto }, a, b);
-}
-
-/// [`transposed`] where `b` lies in panels already.
-///
-/// # Panics
-/// As [`transposed`].
-pub fn transposed_panels<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: View<U>, onto: Onto) {
-    by_panels(Output { data: out, order: Order::Plain, m, n: b.cols(), onto }, a, b);
-}
-
-/// [`turned`] where `b` lies in panels already.
-///
-/// # Panics
-/// As [`transposed`].
-pub fn turned_panels<U: Unit>(out: &mut [f32], a: &[f32], m: usize, b: View<U>, onto: Onto) {
-    by_panels(Output { data: out, order: Order::Turned, m, n: b.cols(), onto }, a, b);
-}
-
-/// Where a product of `m` rows and `n` columns goes.
-struct Output<'a> {
-    data: &'a mut [f32],
-    order: Order,
-    m: usize,
-    n: usize,
-    onto: Onto<'a>,
-}
-
-/// How it lies there.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Order {
-    /// `[m, n]`.
-    Plain,
-    /// `[n, m]`.
-    Turned,
-}
-
-fn by_packing<U: Unit>(out: Output, a: &[f32], b: &[f32]) {
-    let (rows, n, width) = (a.len() / out.m, out.n, panel_width());
-    assert!(b.len() == rows * n, "rows of a transposed product");
-    transposed_by::<U>(out, a, |first, column, depth, work| {
-        with_scratch([DEPTH * width], |[panel]| {
-            let panel = U::from_floats_mut(panel);
-            let (row, cols) = (first * U::DEPTH, width.min(n - column));
-            panels::pack_rows(&b[row * n..], n, rows - row, column, cols, depth, panel);
-            work(panel);
-        });
+/// If k or the columns are 0, x or a row to begin with does not fit, or a row begins with the output.
+pub(crate) fn rows_product<U: Unit>(x: &[f32], right: View<U>, onto: Onto) -> Vec<f32> {
+    let (k, n) = (right.depth(), right.cols());
+    positive("columns", n);
+    let rows = rows_of("x", x, k);
+    count("out", &[rows, n]);
+    onto.check(n);
+    let heights = tile_heights(rows);
+    let (out, _) = fresh::tiles(&heights, n, tiles(x, &heights, k), |out, x| {
+        with_scratch([U::scratch(x.len() / k, k)], |[units]| {
+            let (units, stride) = U::of_rows(x, k, k, units);
+            let left = Left::Rows { units, stride };
+            (product_written(out, left, right, 0..right.steps(), 0..n, onto), ())
+        })
     });
-}
-
-fn by_panels<U: Unit>(out: Output, a: &[f32], b: View<U>) {
-    assert_eq!(a.len() / out.m, b.depth(), "rows of a transposed product");
-    transposed_by::<U>(out, a, |first, column, depth, work| work(b.part(first, column, depth)));
-}
-
-/// `right` calls its last argument with the part of a panel: from a step, of a column, so many steps.
-fn transposed_by<U: Unit>(out: Output, a: &[f32], right: impl Fn(usize, usize, usize, &mut dyn FnMut(&[U])) + Sync) {
-    /// Floats of `a` multiplied before the next ones: they are read once for each panel of `b`, and so many stay in the last cache.
-    const NEAR: usize = 3 << 19;
-    let Output { data: out, order, m, n, onto } = out;
-    assert!(a.len().is_multiple_of(m) && out.len() == m * n, "sizes of a transposed product");
-    if a.is_empty() {
-        return begin(out, order, n, onto);
-    }
-    let width = panel_width();
-    // A task is a panel, and a part of the rows only where threads would be idle.
-    let panels = n.div_ceil(width);
-    let wanted = (4 * rayon::current_num_threads()).div_ceil(panels).min(m.div_ceil(TILE));
-    let height = m.div_ceil(wanted).next_multiple_of(kernel::ROWS);
-    let groups = m.div_ceil(height);
-    let out = Shared::new(out);
-    let near = (NEAR / m).next_multiple_of(DEPTH * U::DEPTH);
-    for (at, a) in a.chunks(near * m).enumerate() {
-        let (before, steps) = (at * near / U::DEPTH, (a.len() / m).div_ceil(U::DEPTH));
-        let mut buffer = Vec::new();
-        let left: &[U] = U::of_steps_parallel(a, m, &mut buffer);
-        // Adds the product for some rows and columns to a block, whose rows begin `stride` apart.
-        let add = |block: *mut f32, stride: usize, row: usize, rows: usize, column: usize, cols: usize| {
-            for first in (0..steps).step_by(DEPTH) {
-                let depth = DEPTH.min(steps - first);
-                right(before + first, column, depth, &mut |panel| {
-                    assert!(panel.len() >= depth * width, "steps of a panel");
-                    // SAFETY: `left` has `steps` steps of `m` units, the panel `depth` of its width; tasks have blocks of their own.
-                    unsafe {
-                        sweep(&Sweep {
-                            left: left.as_ptr().add(first * m + row),
-                            layout: Layout::Steps(m),
-                            rows,
-                            steps: depth,
-                            right: panel.as_ptr(),
-                            panel_stride: depth * width,
-                            cols,
-                            out: block,
-                            stride,
-                            start: if before + first == 0 { onto } else { Onto::Output }.start(column..column + cols),
-                        });
-                    }
-                });
-            }
-        };
-        (0..panels * groups).into_par_iter().for_each(|task| {
-            let (column, row) = (task / groups * width, task % groups * height);
-            let (cols, rows) = (width.min(n - column), height.min(m - row));
-            match order {
-                // SAFETY: tasks write disjoint parts of `out`.
-                Order::Plain => add(unsafe { out.at(row * n + column) }, n, row, rows, column, cols),
-                // While it grows, a block lies as the product wants it, in the second cache.
-                Order::Turned => with_scratch([rows * width, cols * rows], |[block, turned]| {
-                    // SAFETY: as above.
-                    let place = |c: usize| unsafe { out.part((column + c) * m + row, rows) };
-                    if before > 0 || matches!(onto, Onto::Output) {
-                        turned.chunks_exact_mut(rows).enumerate().for_each(|(c, t)| t.copy_from_slice(place(c)));
-                        panels::transpose_units(turned, rows, cols, rows, block, width);
-                    }
-                    add(block.as_mut_ptr(), width, row, rows, column, cols);
-                    panels::transpose_units(block, width, rows, cols, turned, rows);
-                    turned.chunks_exact(rows).enumerate().for_each(|(c, t)| place(c).copy_from_slice(t));
-                }),
-            }
-        });
-    }
-}
-
-/// What an output holds to which nothing is added.
-fn begin(out: &mut [f32], order: Order, n: usize, onto: Onto) {
-    match onto {
-        Onto::Zero => out.fill(0.0),
-        Onto::Output => {}
-        Onto::Row(row) if order == Order::Plain => out.chunks_exact_mut(n).for_each(|out| out.copy_from_slice(row)),
-        Onto::Row(row) => out.chunks_exact_mut(out.len() / n).zip(row).for_each(|(out, &v)| out.fill(v)),
-    }
+    out
 }
 
 /// GFLOP/s of all threads of the current pool on operands that stay in their caches, the best of many trials within `seconds`: what no
@@ -367,15 +316,18 @@ fn peak_in<U: Unit>(seconds: f64) -> f64 {
 }
 
 /// A row-major copy of the transpose of `[rows, cols]`, in parallel.
+///
+/// # Panics
+/// If the slice does not have this shape.
 pub fn transpose(data: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     /// Columns of a task: rows of the output.
     const TOGETHER: usize = 64;
-    assert_eq!(data.len(), rows * cols);
-    let mut out = for_overwrite(data.len());
-    out.par_chunks_mut((TOGETHER * rows).max(1)).enumerate().for_each(|(part, out)| {
-        panels::transpose_units(&data[part * TOGETHER..], cols, rows, out.len() / rows, out, rows);
-    });
-    out
+    fits("data", data, &[rows, cols]);
+    fresh::chunks(data.len(), (TOGETHER * rows).max(1), |part, out| {
+        panels::transpose_units(&data[part * TOGETHER..], cols, rows, out.len() / rows, Out::fresh(out), rows);
+        // SAFETY: chunks are whole rows of the output, and each element of those is put.
+        unsafe { out.assume_init_mut() }
+    })
 }
 
 #[cfg(test)]
@@ -394,11 +346,15 @@ mod tests {
         data.iter().map(|&v| rounded(v)).collect()
     }
 
-    const SHAPES: [(usize, usize, usize); 7] =
-        [(1, 1, 1), (5, 3, 7), (6, 64, 64), (64, 20, 33), (200, 65, 130), (97, 300, 48), (13, 128, 1)];
+    /// Small ones for an interpreter.
+    const SHAPES: &[(usize, usize, usize)] = if cfg!(miri) {
+        &[(1, 1, 1), (5, 3, 7), (13, 10, 19)]
+    } else {
+        &[(1, 1, 1), (5, 3, 7), (6, 64, 64), (64, 20, 33), (200, 65, 130), (97, 300, 48), (13, 128, 1)]
+    };
 
     fn agrees<U: Unit>(keep: fn(&[f32]) -> Vec<f32>) {
-        for (m, k, n) in SHAPES {
+        for &(m, k, n) in SHAPES {
             let (a, b, bias) = (noise(m * k, 1), noise(k * n, 2), noise(n, 3));
             let want = naive(&keep(&a), &keep(&b), m, k, n);
             let bt = transpose(&b, k, n);
@@ -473,7 +429,8 @@ mod tests {
     #[test]
     fn a_row_has_the_same_bits_anywhere() {
         fn check<U: Unit>() {
-            for (k, n) in [(8, 3), (64, 128), (128, 512), (256, 384), (1536, 96)] {
+            let shapes = [(8, 3), (64, 128), (128, 512), (256, 384), (1536, 96)];
+            for (k, n) in shapes.into_iter().take(if cfg!(miri) { 1 } else { 5 }) {
                 let (row, b) = (noise(k, 3), noise(k * n, 4));
                 let panels = Panels::<U>::new(Matrix::new(&b, k, n));
                 let panels = panels.view();

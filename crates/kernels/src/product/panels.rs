@@ -1,10 +1,12 @@
 //! The right operand of a product, in the order in which the micro-kernel reads it.
 
 use super::kernel::panel_width;
-use super::{Matrix, Unit};
+use super::{Matrix, Unit, span};
+use crate::fresh::{self, Out};
 use crate::rows::with_scratch;
+use crate::shape::count;
 use crate::simd::{Level, level};
-use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// A matrix `[k, n]` with its columns in groups of [`panel_width`]; in a group, step after step of the inner dimension, the columns
 /// of a step adjacent. Columns and elements beyond the matrix are 0.
@@ -17,18 +19,25 @@ pub struct View<'a, U> {
 
 impl<'a, U: Unit> View<'a, U> {
     /// Units that a matrix `[k, n]` takes.
+    ///
+    /// # Panics
+    /// If they cannot be counted.
     #[must_use]
     pub fn units(depth: usize, cols: usize) -> usize {
-        depth.div_ceil(U::DEPTH) * cols.next_multiple_of(panel_width())
+        count("panels", &[depth.div_ceil(U::DEPTH), cols.div_ceil(panel_width()), panel_width()])
     }
 
-    /// Copies a matrix into `data`, which is at least as long as [`View::units`] says, on the calling thread.
+    /// Copies a matrix into `data`, on the calling thread.
+    ///
+    /// # Panics
+    /// If `data` is shorter than [`View::units`] says.
     pub fn pack(matrix: Matrix, data: &'a mut [U]) -> Self {
         let (depth, cols, width) = (matrix.rows, matrix.cols, panel_width());
-        let steps = depth.div_ceil(U::DEPTH);
-        let data = &mut data[..Self::units(depth, cols)];
-        for (panel, out) in data.chunks_exact_mut((steps * width).max(1)).enumerate() {
-            pack_panel(matrix, panel * width, out);
+        let units = Self::units(depth, cols);
+        assert!(data.len() >= units, "panels of a [{depth}, {cols}] matrix in {} units", data.len());
+        let data = &mut data[..units];
+        for (panel, out) in data.chunks_exact_mut((depth.div_ceil(U::DEPTH) * width).max(1)).enumerate() {
+            pack_panel(matrix, panel * width, Out::over(out));
         }
         Self { data, depth, cols }
     }
@@ -82,13 +91,17 @@ pub struct Panels<U> {
 
 impl<U: Unit> Panels<U> {
     /// Copies a matrix `[k, n]`, in parallel.
+    ///
+    /// # Panics
+    /// If the panels are more than can be counted.
     pub fn new(matrix: Matrix) -> Self {
         let (depth, cols, width) = (matrix.rows, matrix.cols, panel_width());
-        let steps = depth.div_ceil(U::DEPTH);
-        let mut data = U::for_overwrite(View::<U>::units(depth, cols));
-        data.par_chunks_mut((steps * width).max(1))
-            .enumerate()
-            .for_each(|(panel, out)| pack_panel(matrix, panel * width, out));
+        let panel = depth.div_ceil(U::DEPTH) * width;
+        let data = fresh::chunks(View::<U>::units(depth, cols), panel.max(1), |panel, out| {
+            pack_panel(matrix, panel * width, Out::fresh(out));
+            // SAFETY: a panel is packed whole.
+            unsafe { out.assume_init_mut() }
+        });
         Self { data, depth, cols }
     }
 
@@ -99,44 +112,64 @@ impl<U: Unit> Panels<U> {
     }
 }
 
-/// The panel that begins at a column.
-fn pack_panel<U: Unit>(matrix: Matrix, first: usize, out: &mut [U]) {
-    let width = panel_width();
-    let cols = width.min(matrix.cols - first);
+/// The panel that begins at a column: all of `out`, which has its size.
+fn pack_panel<U: Unit>(matrix: Matrix, first: usize, out: Out<U>) {
+    let cols = panel_width().min(matrix.cols - first);
     if matrix.col_stride == 1 {
         // A single row has no next one, whatever a transposed view says.
         let stride = if matrix.rows > 1 { matrix.row_stride } else { matrix.cols };
-        pack_rows(matrix.data, stride, matrix.rows, first, cols, out.len() / width, out);
+        pack_rows(matrix.data, stride, matrix.rows, first, cols, out);
     } else {
-        pack_columns(matrix, first, cols, out, width);
+        pack_columns(matrix, first, cols, out);
     }
 }
 
-/// One panel out of a row-major matrix of `depth` rows: columns `first..first + cols`, `steps` steps.
+/// One panel out of a row-major matrix of `depth` rows: columns `first..first + cols`, as many steps as `out` has room for. All of `out`
+/// is written, with 0 beyond the matrix.
+///
+/// # Panics
+/// If the matrix does not have them, or `out` is no whole panel.
 pub(crate) fn pack_rows<U: Unit>(
     data: &[f32],
     stride: usize,
     depth: usize,
     first: usize,
     cols: usize,
-    steps: usize,
-    out: &mut [U],
+    mut out: Out<U>,
 ) {
     let width = panel_width();
-    let out = &mut out[..steps * width];
-    if cols < width {
+    let steps = out.len() / width;
+    let rows = depth.min(steps * U::DEPTH);
+    assert!(out.len() == steps * width && cols <= width && (rows <= 1 || cols <= stride), "columns of a panel");
+    if cols < width || U::width(rows) < steps {
         out.fill(U::default());
     }
-    let rows = depth.min(steps * U::DEPTH);
-    if rows > 0 {
-        U::pack_steps(&data[first..][..(rows - 1) * stride + cols], stride, cols, out, width);
+    if rows > 0 && cols > 0 {
+        // So many rows of `cols` fill as many steps, since each is put that begins in the slice.
+        let end = span(rows, stride, cols).and_then(|span| span.checked_add(first)).unwrap_or(usize::MAX);
+        U::put_steps(&data[first..end], stride.max(cols), cols, out, width);
     }
 }
 
-/// One panel out of a matrix whose columns are contiguous, as those of a transposed weight.
-fn pack_columns<U: Unit>(matrix: Matrix, first: usize, cols: usize, out: &mut [U], width: usize) {
-    let (depth, stride) = (matrix.rows, matrix.col_stride);
+/// [`pack_rows`] into fresh memory.
+pub(crate) fn panel_written<'a, U: Unit>(
+    data: &[f32],
+    stride: usize,
+    depth: usize,
+    first: usize,
+    cols: usize,
+    out: &'a mut [MaybeUninit<U>],
+) -> &'a mut [U] {
+    pack_rows(data, stride, depth, first, cols, Out::fresh(out));
+    // SAFETY: all of it was written.
+    unsafe { out.assume_init_mut() }
+}
+
+/// One panel out of a matrix whose columns are contiguous, as those of a transposed weight: all of `out`.
+fn pack_columns<U: Unit>(matrix: Matrix, first: usize, cols: usize, mut out: Out<U>) {
+    let (depth, stride, width) = (matrix.rows, matrix.col_stride, panel_width());
     if depth == 0 {
+        // Nothing to fill.
         return;
     }
     let columns = &matrix.data[first * stride..][..(cols - 1) * stride + depth];
@@ -156,14 +189,14 @@ pub(super) fn transpose_units<U: Unit>(
     stride: usize,
     cols: usize,
     steps: usize,
-    out: &mut [U],
+    mut out: Out<U>,
     width: usize,
 ) {
-    let done = squares(columns, stride, cols, steps, out, width);
+    let done = squares(columns, stride, cols, steps, &mut out, width);
     for c in 0..cols {
         let from = if c < done.0 { done.1 } else { 0 };
         for step in from..steps {
-            out[step * width + c] = columns[c * stride + step];
+            out.put(step * width + c, columns[c * stride + step]);
         }
     }
 }
@@ -174,7 +207,7 @@ fn squares<U: Unit>(
     stride: usize,
     cols: usize,
     steps: usize,
-    out: &mut [U],
+    out: &mut Out<U>,
     width: usize,
 ) -> (usize, usize) {
     #[cfg(target_arch = "x86_64")]
@@ -182,7 +215,7 @@ fn squares<U: Unit>(
         let (whole_cols, whole_steps) = (cols / 16 * 16, steps / 16 * 16);
         for c in (0..whole_cols).step_by(16) {
             for step in (0..whole_steps).step_by(16) {
-                let (from, to) = (&columns[c * stride + step..], &mut out[step * width + c..]);
+                let (from, mut to) = (&columns[c * stride + step..], out.part(step * width + c..));
                 assert!(from.len() >= 15 * stride + 16 && to.len() >= 15 * width + 16, "a whole square");
                 // SAFETY: the processor has AVX-512; both squares are whole; units have 32 bits.
                 unsafe { x86::transpose(from.as_ptr().cast(), stride, to.as_mut_ptr().cast(), width) };

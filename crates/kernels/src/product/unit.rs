@@ -1,9 +1,9 @@
 //! What operands are made of: 32 bits that one multiply-add reads.
 
-use crate::fresh::{Plain, cast, cast_mut, cast_vec};
-use crate::rows::for_overwrite;
+use crate::fresh::{self, Out, Plain, Unwritten, cast_mut};
+use crate::shape::{fits, rows_of};
 use crate::simd::{native_bf16, simd};
-use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// How products are computed. Sums are `f32` in both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -20,7 +20,8 @@ pub enum Precision {
 #[repr(transparent)]
 pub struct Pair(u32);
 
-/// 32 bits of an operand: an `f32`, or a [`Pair`].
+/// 32 bits of an operand: an `f32`, or a [`Pair`]. Slices that do not hold the rows that the numbers beside them speak of end a call
+/// with a panic.
 pub trait Unit: Plain {
     /// Elements of the inner dimension in a unit.
     const DEPTH: usize;
@@ -37,26 +38,19 @@ pub trait Unit: Plain {
     fn of_steps<'a>(x: &'a [f32], stride: usize, width: usize, scratch: &'a mut [f32]) -> (&'a [Self], usize);
 
     /// [`Unit::of_steps`] of a dense matrix, in parallel.
-    fn of_steps_parallel<'a>(x: &'a [f32], width: usize, scratch: &'a mut Vec<f32>) -> &'a [Self];
-
-    /// Units as long as this, to be written before they are read.
-    fn for_overwrite(length: usize) -> Vec<Self>;
+    fn of_steps_parallel<'a>(x: &'a [f32], width: usize, scratch: &'a mut Vec<Self>) -> &'a [Self];
 
     /// From the elements of the inner dimension; `second` is 0 beyond its end and unused where [`Unit::DEPTH`] is 1.
     fn new(first: f32, second: f32) -> Self;
 
     /// Rows of `width` numbers that begin `stride` apart, where the *rows* are the inner dimension: as steps of `width` units that begin
     /// `out_stride` apart in `out`.
-    fn pack_steps(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize);
+    fn put_steps(x: &[f32], stride: usize, width: usize, out: Out<Self>, out_stride: usize);
 
-    /// [`Unit::pack_steps`] of dense rows that `write` writes: straight into `out`, which is returned, where a unit is a float, else by
-    /// way of `buffer`, which then holds them too.
-    fn write_steps<'a>(
-        out: &'a mut [Self],
-        buffer: &mut [f32],
-        width: usize,
-        write: impl FnOnce(&mut [f32]),
-    ) -> Option<&'a [f32]>;
+    /// [`Unit::put_steps`] over other units.
+    fn pack_steps(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize) {
+        Self::put_steps(x, stride, width, Out::over(out), out_stride);
+    }
 
     /// Steps of `width` units, back as dense rows: as many as `out` holds.
     fn read_steps(steps: &[Self], width: usize, out: &mut [f32]);
@@ -68,7 +62,12 @@ pub trait Unit: Plain {
     }
 
     /// Rows of `width` numbers that begin `stride` apart, as rows of units that begin `out_stride` apart.
-    fn write_rows(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize);
+    fn put_rows(x: &[f32], stride: usize, width: usize, out: Out<Self>, out_stride: usize);
+
+    /// [`Unit::put_rows`] over other units.
+    fn write_rows(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize) {
+        Self::put_rows(x, stride, width, Out::over(out), out_stride);
+    }
 
     /// Rows of units that begin `stride` apart, back as dense rows of `width` numbers: as many as `out` holds.
     fn read_rows(units: &[Self], stride: usize, width: usize, out: &mut [f32]);
@@ -83,56 +82,37 @@ pub trait Unit: Plain {
     }
 }
 
-/// Rows in the units of a precision: what a forward pass keeps for its backward pass. In bf16 they are rounded and take half the memory.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Saved(Vec<u32>);
+/// Dense rows of `width` numbers as steps of `width` units, all there is room for.
+///
+/// # Panics
+/// If `out` has room for more or fewer.
+pub(crate) fn steps_written<'a, U: Unit>(x: &[f32], width: usize, out: &'a mut [MaybeUninit<U>]) -> &'a mut [U] {
+    fits("steps", out, &[U::width(rows_of("rows", x, width)), width]);
+    U::put_steps(x, width, width, Out::fresh(out), width);
+    // SAFETY: `DEPTH` dense rows make a step, a last one too that has fewer, and each step has `width` units, all of which are put.
+    unsafe { out.assume_init_mut() }
+}
 
-impl Saved {
-    /// Room for rows of `width` numbers.
-    pub(crate) fn new<U: Unit>(rows: usize, width: usize) -> Self {
-        Self::of_units(rows * U::width(width))
+/// Numbers as one row of units.
+///
+/// # Panics
+/// If `out` has room for more or fewer.
+pub(crate) fn row_written<'a, U: Unit>(x: &[f32], out: &'a mut [MaybeUninit<U>]) -> &'a mut [U] {
+    fits("row", out, &[U::width(x.len())]);
+    if !x.is_empty() {
+        U::put_rows(x, x.len(), x.len(), Out::fresh(out), U::width(x.len()));
     }
+    // SAFETY: all units of the one row are put.
+    unsafe { out.assume_init_mut() }
+}
 
-    /// Room for so many units.
-    pub(crate) fn of_units(units: usize) -> Self {
-        Self(for_overwrite(units))
+/// Rows of `width` numbers that begin `stride` apart in a slice of some length.
+fn rows_in(length: usize, stride: usize, width: usize) -> usize {
+    if length == 0 {
+        return 0;
     }
-
-    /// Of units that were written.
-    #[allow(dead_code)]
-    pub(crate) fn from_units<U: Unit>(units: Vec<U>) -> Self {
-        Self(cast_vec(units))
-    }
-
-    /// Whether nothing was kept.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Of dense rows of `width` numbers.
-    #[must_use]
-    pub fn of<U: Unit>(x: &[f32], width: usize) -> Self {
-        let mut saved = Self::new::<U>(x.len() / width.max(1), width);
-        U::write_rows(x, width.max(1), width, saved.units_mut(), U::width(width).max(1));
-        saved
-    }
-
-    /// The numbers again, rows of `width`.
-    #[must_use]
-    pub fn numbers<U: Unit>(&self, width: usize) -> Vec<f32> {
-        U::numbers(self.units(), width, &mut Vec::new()).to_vec()
-    }
-
-    /// The units, in the precision that they were written in.
-    #[must_use]
-    pub fn units<U: Unit>(&self) -> &[U] {
-        cast(&self.0)
-    }
-
-    pub(crate) fn units_mut<U: Unit>(&mut self) -> &mut [U] {
-        cast_mut(&mut self.0)
-    }
+    assert!(stride > 0 && length >= width, "rows of {width} that begin {stride} apart in {length}");
+    (length - width) / stride + 1
 }
 
 // SAFETY: a `u32`, transparently, and any two bf16 are a pair.
@@ -153,39 +133,25 @@ impl Unit for f32 {
         (x, stride)
     }
 
-    fn of_steps_parallel<'a>(x: &'a [f32], _: usize, _: &'a mut Vec<f32>) -> &'a [Self] {
+    fn of_steps_parallel<'a>(x: &'a [f32], _: usize, _: &'a mut Vec<Self>) -> &'a [Self] {
         x
-    }
-
-    fn for_overwrite(length: usize) -> Vec<Self> {
-        for_overwrite(length)
     }
 
     fn new(first: f32, _: f32) -> Self {
         first
     }
 
-    fn pack_steps(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize) {
-        Self::write_rows(x, stride, width, out, out_stride);
-    }
-
-    fn write_steps<'a>(
-        out: &'a mut [Self],
-        _: &mut [f32],
-        _: usize,
-        write: impl FnOnce(&mut [f32]),
-    ) -> Option<&'a [f32]> {
-        write(out);
-        Some(out)
+    fn put_steps(x: &[f32], stride: usize, width: usize, out: Out<Self>, out_stride: usize) {
+        Self::put_rows(x, stride, width, out, out_stride);
     }
 
     fn read_steps(steps: &[Self], _: usize, out: &mut [f32]) {
         out.copy_from_slice(&steps[..out.len()]);
     }
 
-    fn write_rows(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize) {
-        for (out, x) in out.chunks_mut(out_stride).zip(x.chunks(stride)) {
-            out[..width].copy_from_slice(&x[..width]);
+    fn put_rows(x: &[f32], stride: usize, width: usize, mut out: Out<Self>, out_stride: usize) {
+        for (mut out, x) in out.chunks(out_stride).zip(x.chunks(stride)) {
+            out.part(..width).copy(&x[..width]);
         }
     }
 
@@ -195,7 +161,8 @@ impl Unit for f32 {
         }
     }
 
-    fn numbers<'a>(units: &'a [Self], _: usize, _: &'a mut Vec<f32>) -> &'a [f32] {
+    fn numbers<'a>(units: &'a [Self], width: usize, _: &'a mut Vec<f32>) -> &'a [f32] {
+        rows_of("units", units, width);
         units
     }
 }
@@ -208,61 +175,48 @@ impl Unit for Pair {
     }
 
     fn of_rows<'a>(x: &'a [f32], stride: usize, width: usize, scratch: &'a mut [f32]) -> (&'a [Self], usize) {
-        let (rows, steps) = ((x.len() - width) / stride + 1, width.div_ceil(2));
+        let (rows, steps) = (rows_in(x.len(), stride, width), width.div_ceil(2));
         let out = Self::from_floats_mut(&mut scratch[..rows * steps]);
         Self::write_rows(x, stride, width, out, steps);
         (out, steps)
     }
 
     fn of_steps<'a>(x: &'a [f32], stride: usize, width: usize, scratch: &'a mut [f32]) -> (&'a [Self], usize) {
-        let steps = ((x.len() - width) / stride + 1).div_ceil(2);
+        let steps = rows_in(x.len(), stride, width).div_ceil(2);
         let out = Self::from_floats_mut(&mut scratch[..steps * width]);
         Self::pack_steps(x, stride, width, out, width);
         (out, width)
     }
 
-    fn of_steps_parallel<'a>(x: &'a [f32], width: usize, scratch: &'a mut Vec<f32>) -> &'a [Self] {
-        let steps = (x.len() / width).div_ceil(2);
-        *scratch = for_overwrite(steps * width);
-        scratch.par_chunks_mut(64 * width).zip(x.par_chunks(128 * width)).for_each(|(out, x)| {
-            Self::of_steps(x, width, width, out);
+    fn of_steps_parallel<'a>(x: &'a [f32], width: usize, scratch: &'a mut Vec<Self>) -> &'a [Self] {
+        /// Steps of a task.
+        const STEPS: usize = 64;
+        let rows = rows_of("x", x, width);
+        *scratch = fresh::chunks(rows.div_ceil(2) * width, STEPS * width, |task, out| {
+            let first = task * 2 * STEPS;
+            steps_written(&x[first * width..rows.min(first + 2 * STEPS) * width], width, out)
         });
-        Self::from_floats_mut(scratch)
-    }
-
-    fn for_overwrite(length: usize) -> Vec<Self> {
-        for_overwrite(length)
+        scratch
     }
 
     fn new(first: f32, second: f32) -> Self {
         Self(u32::from(narrow(first)) | u32::from(narrow(second)) << 16)
     }
 
-    fn pack_steps(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize) {
+    fn put_steps(x: &[f32], stride: usize, width: usize, mut out: Out<Self>, out_stride: usize) {
         #[cfg(target_arch = "x86_64")]
         if native_bf16() {
-            for (out, x) in out.chunks_mut(out_stride).zip(x.chunks(2 * stride)) {
+            for (mut out, x) in out.chunks(out_stride).zip(x.chunks(stride.saturating_mul(2))) {
                 let (first, second) = (&x[..width], x.get(stride..stride + width).unwrap_or_default());
                 // SAFETY: the processor has the instructions; both rows and `out` are as long as `width`, or the second is empty.
-                unsafe { x86::pairs(first, second, &mut out[..width]) };
+                unsafe { x86::pairs(first, second, out.part(..width)) };
             }
             return;
         }
         let nothing = vec![0.0; width];
-        for (out, x) in out.chunks_mut(out_stride).zip(x.chunks(2 * stride)) {
-            pairs(&x[..width], x.get(stride..stride + width).unwrap_or(&nothing), &mut out[..width]);
+        for (mut out, x) in out.chunks(out_stride).zip(x.chunks(stride.saturating_mul(2))) {
+            pairs(&x[..width], x.get(stride..stride + width).unwrap_or(&nothing), out.part(..width));
         }
-    }
-
-    fn write_steps<'a>(
-        out: &'a mut [Self],
-        buffer: &mut [f32],
-        width: usize,
-        write: impl FnOnce(&mut [f32]),
-    ) -> Option<&'a [f32]> {
-        write(buffer);
-        Self::pack_steps(buffer, width, width, out, width);
-        None
     }
 
     fn read_steps(steps: &[Self], width: usize, out: &mut [f32]) {
@@ -273,18 +227,18 @@ impl Unit for Pair {
         }
     }
 
-    fn write_rows(x: &[f32], stride: usize, width: usize, out: &mut [Self], out_stride: usize) {
+    fn put_rows(x: &[f32], stride: usize, width: usize, mut out: Out<Self>, out_stride: usize) {
         let pairs = Self::width(width);
         #[cfg(target_arch = "x86_64")]
         if native_bf16() {
-            for (x, out) in x.chunks(stride).zip(out.chunks_mut(out_stride)) {
+            for (x, mut out) in x.chunks(stride).zip(out.chunks(out_stride)) {
                 // SAFETY: the processor has the instructions; `out` has a pair for each two numbers.
-                unsafe { x86::neighbours(&x[..width], &mut out[..pairs]) };
+                unsafe { x86::neighbours(&x[..width], out.part(..pairs)) };
             }
             return;
         }
-        for (x, out) in x.chunks(stride).zip(out.chunks_mut(out_stride)) {
-            neighbours(&x[..width], &mut out[..pairs]);
+        for (x, mut out) in x.chunks(stride).zip(out.chunks(out_stride)) {
+            neighbours(&x[..width], out.part(..pairs));
         }
     }
 
@@ -296,10 +250,16 @@ impl Unit for Pair {
     }
 
     fn numbers<'a>(units: &'a [Self], width: usize, buffer: &'a mut Vec<f32>) -> &'a [f32] {
+        /// Rows of a task.
+        const ROWS: usize = 128;
         let stride = Self::width(width);
-        *buffer = for_overwrite(units.len() / stride.max(1) * width);
-        let tiles = buffer.par_chunks_mut((128 * width).max(1)).zip(units.par_chunks((128 * stride).max(1)));
-        tiles.for_each(|(out, units)| Self::read_rows(units, stride, width, out));
+        let rows = rows_of("units", units, stride);
+        *buffer = fresh::chunks(rows * width, ROWS * width, |task, out| {
+            // In a near cache, where it is overwritten at once.
+            let out = out.cleared();
+            Self::read_rows(&units[task * ROWS * stride..], stride, width, out);
+            out
+        });
         buffer
     }
 }
@@ -308,6 +268,7 @@ impl Unit for Pair {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::Pair;
+    use crate::fresh::Out;
     use std::arch::x86_64::{
         __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_maskz_loadu_ps,
         _mm512_permutexvar_epi16,
@@ -325,7 +286,7 @@ mod x86 {
     /// # Safety
     /// The processor has the features; `first` and `second` are as long as `out`, or `second` is empty.
     #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,avx512bf16")]
-    pub(super) unsafe fn pairs(first: &[f32], second: &[f32], out: &mut [Pair]) {
+    pub(super) unsafe fn pairs(first: &[f32], second: &[f32], mut out: Out<Pair>) {
         // From [first | second] to pairs.
         let order: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
         for i in (0..out.len()).step_by(16) {
@@ -345,7 +306,7 @@ mod x86 {
     /// # Safety
     /// The processor has the features; `out` is half as long as `x`, rounded up.
     #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,avx512bf16")]
-    pub(super) unsafe fn neighbours(x: &[f32], out: &mut [Pair]) {
+    pub(super) unsafe fn neighbours(x: &[f32], mut out: Out<Pair>) {
         for i in (0..out.len()).step_by(16) {
             let left = x.len() - 2 * i;
             // SAFETY: masks end with the rows.
@@ -361,14 +322,12 @@ mod x86 {
 
 simd! {
     /// Adjacent numbers of a row as pairs; an odd last one is joined by 0.
-    fn neighbours[FMA](x: &[f32], out: &mut [Pair]) {
-        let whole = x.chunks_exact(2);
-        if let ([last], Some(out)) = (whole.remainder(), out.last_mut()) {
-            *out = Pair(u32::from(narrow(*last)));
+    fn neighbours[FMA](x: &[f32], out: Out<Pair>) {
+        let (mut out, whole) = (out, x.chunks_exact(2));
+        if let [last] = whole.remainder() {
+            out.put(x.len() / 2, Pair(u32::from(narrow(*last))));
         }
-        for (out, x) in out.iter_mut().zip(whole) {
-            *out = Pair(u32::from(narrow(x[0])) | u32::from(narrow(x[1])) << 16);
-        }
+        out.put_all(whole.map(|x| Pair(u32::from(narrow(x[0])) | u32::from(narrow(x[1])) << 16)));
     }
 }
 
@@ -405,10 +364,9 @@ simd! {
 
 simd! {
     /// Numbers at the same place of two rows as pairs.
-    fn pairs[FMA](first: &[f32], second: &[f32], out: &mut [Pair]) {
-        for ((out, &a), &b) in out.iter_mut().zip(first).zip(second) {
-            *out = Pair(u32::from(narrow(a)) | u32::from(narrow(b)) << 16);
-        }
+    fn pairs[FMA](first: &[f32], second: &[f32], out: Out<Pair>) {
+        let (mut out, both) = (out, first.iter().zip(second));
+        out.put_all(both.map(|(&a, &b)| Pair(u32::from(narrow(a)) | u32::from(narrow(b)) << 16)));
     }
 }
 
@@ -435,6 +393,7 @@ pub(super) fn widen(x: u16) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Saved;
     use super::*;
 
     #[test]
@@ -468,16 +427,18 @@ mod tests {
 
     #[test]
     fn rows_are_read_as_they_were_written() {
-        fn check<U: Unit>(width: usize, keep: fn(f32) -> f32) {
+        fn check<U: Unit + PartialEq>(width: usize, keep: fn(f32) -> f32) {
             let x: Vec<f32> = (0..3 * width).map(|i| i as f32 * 0.7 - 9.0).collect();
             let stride = U::width(width) + 1;
+            assert_eq!(Saved::of::<U>(&x, width).numbers::<U>(width), x.iter().map(|&v| keep(v)).collect::<Vec<_>>());
             let mut saved = Saved::new::<U>(1, 4 * stride * U::DEPTH);
             U::write_rows(&x, width, width, saved.units_mut::<U>(), stride);
             let mut back = vec![0.0; x.len()];
             U::read_rows(saved.units::<U>(), stride, width, &mut back);
             assert_eq!(back, x.iter().map(|&v| keep(v)).collect::<Vec<_>>());
             let (mut steps, mut again) = (vec![U::default(); U::width(3) * width], vec![0.0; x.len()]);
-            U::write_steps(&mut steps, &mut vec![0.0; x.len()], width, |out| out.copy_from_slice(&x));
+            U::pack_steps(&x, width, width, &mut steps, width);
+            assert!(fresh::whole::<U>(steps.len(), |out| steps_written(&x, width, out)) == steps);
             U::read_steps(&steps, width, &mut again);
             assert_eq!(again, back);
         }
