@@ -152,7 +152,18 @@ fn end() -> ! {
     }
     crate::progress::clear();
     message!("{}", stopped());
-    std::process::exit(i32::from(exit_code()));
+    leave(i32::from(exit_code()))
+}
+
+/// Ends the process without a last write to standard output, whose reader may have stopped reading.
+#[cfg(unix)]
+fn leave(code: i32) -> ! {
+    signal_hook::low_level::exit(code)
+}
+
+#[cfg(not(unix))]
+fn leave(code: i32) -> ! {
+    std::process::exit(code)
 }
 
 /// Calls `hear` with the number of each signal, in a thread of its own.

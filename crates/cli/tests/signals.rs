@@ -127,7 +127,7 @@ fn a_line_says_how_far_a_long_job_is() {
     let often = folder.command(&format!("{line} -o often")).env("VQDNA_PROGRESS_EVERY", "0.001").spawn();
     let often = finish(often.expect("started"));
     assert_eq!(often.code, Some(0), "{}", often.stderr);
-    let line = often.stderr.lines().find(|line| line.starts_with("learning: ")).expect(&often.stderr);
+    let line = often.stderr.lines().rfind(|line| line.starts_with("learning: ")).expect(&often.stderr);
     assert!(line.contains(" of 30 steps (") && line.contains(" left") && line.contains(" bases/s"), "{line}");
 
     let silent = folder.command("tokenize often genome.fa -o codes.tsv").env("VQDNA_PROGRESS_EVERY", "0").spawn();
