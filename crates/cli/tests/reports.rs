@@ -34,6 +34,7 @@ fn inspect_shows_the_task_and_the_training_of_a_model_that_predicts() {
     assert_eq!(outcome.value("holds"), "a fine-tuned model");
     assert_eq!([outcome.value("task"), outcome.value("classes")], ["binary", "no, yes"]);
     assert_eq!([outcome.value("label_columns"), outcome.value("window")], ["active", "40"]);
+    assert_eq!(outcome.value("sequence_columns"), "sequence");
     assert_eq!(
         [outcome.value("learned_from"), outcome.value("mode"), outcome.value("seed")],
         ["rows.csv", "probe", "7"]

@@ -224,6 +224,12 @@ fn show_task(finetuned: &FinetunedConfig, add: &mut impl FnMut(&str, Value)) -> 
         }
         Labelling::Labels { columns } | Labelling::Values { columns, .. } => add("label_columns", json!(columns)),
     }
+    if let Some(columns) = &finetuned.columns {
+        add("sequence_columns", json!(columns.sequence));
+        if let Some(id) = &columns.id {
+            add("id_column", json!(id));
+        }
+    }
     add("window", finetuned.window.into());
     add("both_strands", finetuned.both_strands.into());
     add("pooling", serde_json::to_value(&finetuned.head)?["pooling"].clone());
