@@ -425,6 +425,21 @@ fn bytes_that_are_no_text_are_not_shown() {
 }
 
 #[test]
+fn files_made_to_fill_memory_are_refused() {
+    let Some(folder) = crate::shared("data/field_cases/18_parquet_bombs") else { return };
+    for name in ["dict.parquet", "one.parquet"] {
+        let path = folder.join(name);
+        let labelled = short(&Splits::read(&path, &whole()).unwrap_err(), &path);
+        let chunks = unlabelled(&path, None, &ColumnRequest::default(), 1 << 20);
+        let unlabelled =
+            short(&chunks.and_then(|mut chunks| chunks.try_for_each(|rows| rows.map(drop))).unwrap_err(), &path);
+        for message in [labelled, unlabelled] {
+            assert!(message.contains("damaged"), "{message}");
+        }
+    }
+}
+
+#[test]
 fn what_would_fill_memory_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.parquet");
