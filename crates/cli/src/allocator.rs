@@ -10,6 +10,7 @@
 
 use mimalloc::MiMalloc;
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Sizes from here on come out of the pool.
@@ -27,13 +28,13 @@ const HUGE: usize = 1 << 21;
 pub struct Allocator;
 
 /// Free memory of all regions.
-static POOL: Mutex<Pool> = Mutex::new(Pool { free: Vec::new() });
+static POOL: Mutex<Pool> = Mutex::new(Pool::new());
 
 fn pool() -> MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Bytes that a block of `size` takes.
+/// Bytes that a block of `size` takes. A layout has at most `isize::MAX` bytes, so this cannot wrap.
 fn taken(size: usize) -> usize {
     (size + APART).next_multiple_of(GRAIN)
 }
@@ -141,47 +142,59 @@ impl Block {
     }
 }
 
-// SAFETY: a block is memory that nobody uses; whoever takes it may be on any thread.
-unsafe impl Send for Block {}
-
-/// Free blocks by address, no two of them adjacent.
+/// Free blocks, no two of them adjacent.
+///
+/// The trees have memory of their own, which comes through this very allocator while the pool is locked. Their nodes are small, however
+/// many blocks there are, so they come from elsewhere and not out of the pool. A single list of all blocks would not do: it becomes large.
 struct Pool {
-    free: Vec<Block>,
+    /// Sizes by where blocks begin.
+    by_place: BTreeMap<*mut u8, usize>,
+    /// Sizes and where blocks begin, in this order.
+    by_size: BTreeSet<(usize, *mut u8)>,
 }
 
+// SAFETY: a free block is memory that nobody uses; whoever takes it may be on any thread.
+unsafe impl Send for Pool {}
+
 impl Pool {
+    const fn new() -> Self {
+        Self { by_place: BTreeMap::new(), by_size: BTreeSet::new() }
+    }
+
     /// The smallest block that is long enough, the rest of it left: what was touched before is used before what was not.
     fn take(&mut self, size: usize) -> Option<*mut u8> {
-        let fits = self.free.iter().enumerate().filter(|(_, block)| block.size >= size);
-        let (at, _) = fits.min_by_key(|(_, block)| block.size)?;
-        let block = &mut self.free[at];
-        let start = block.start;
-        if block.size == size {
-            self.free.remove(at);
-        } else {
-            *block = Block { start: start.wrapping_add(size), size: block.size - size };
+        let &(whole, start) = self.by_size.range((size, std::ptr::null_mut())..).next()?;
+        self.remove(Block { start, size: whole });
+        if whole > size {
+            self.insert(Block { start: start.wrapping_add(size), size: whole - size });
         }
         Some(start)
     }
 
     /// A block that is free from now on, joined with its neighbours.
     fn give(&mut self, block: Block) {
-        let at = self.free.partition_point(|other| other.start < block.start);
-        let joins_next = self.free.get(at).is_some_and(|next| next.start == block.end());
-        let before = at.checked_sub(1).filter(|&before| self.free[before].end() == block.start);
-        match (before, joins_next) {
-            (Some(before), true) => {
-                self.free[before].size += block.size + self.free[at].size;
-                self.free.remove(at);
-            }
-            (Some(before), false) => self.free[before].size += block.size,
-            (None, true) => {
-                let next = &mut self.free[at];
-                *next = Block { start: block.start, size: block.size + next.size };
-            }
-            // Sound though the list itself may grow here: it is far smaller than what comes out of the pool.
-            (None, false) => self.free.insert(at, block),
+        let Block { mut start, mut size } = block;
+        let next = self.by_place.get(&block.end()).map(|&size| Block { start: block.end(), size });
+        let before = self.by_place.range(..start).next_back().map(|(&start, &size)| Block { start, size });
+        if let Some(next) = next {
+            self.remove(next);
+            size += next.size;
         }
+        if let Some(before) = before.filter(|before| before.end() == start) {
+            self.remove(before);
+            (start, size) = (before.start, before.size + size);
+        }
+        self.insert(Block { start, size });
+    }
+
+    fn insert(&mut self, block: Block) {
+        self.by_place.insert(block.start, block.size);
+        self.by_size.insert((block.size, block.start));
+    }
+
+    fn remove(&mut self, block: Block) {
+        self.by_place.remove(&block.start);
+        self.by_size.remove(&(block.size, block.start));
     }
 }
 
@@ -194,9 +207,16 @@ mod tests {
         std::ptr::without_provenance_mut(address)
     }
 
+    /// By place; both trees hold the same.
+    fn free(pool: &Pool) -> Vec<Block> {
+        let blocks: Vec<Block> = pool.by_place.iter().map(|(&start, &size)| Block { start, size }).collect();
+        assert!(pool.by_size == blocks.iter().map(|block| (block.size, block.start)).collect());
+        blocks
+    }
+
     #[test]
     fn neighbours_join_again() {
-        let mut pool = Pool { free: Vec::new() };
+        let mut pool = Pool::new();
         let whole = Block { start: at(1 << 20), size: 1 << 16 };
         pool.give(whole);
         // Every order of returning six blocks of different sizes, by the digits of a counter.
@@ -211,16 +231,16 @@ mod tests {
                 let digit = rest % taken.len();
                 rest /= taken.len();
                 pool.give(taken.remove(digit));
-                assert!(pool.free.windows(2).all(|pair| pair[0].end() < pair[1].start), "neighbours apart");
+                assert!(free(&pool).windows(2).all(|pair| pair[0].end() < pair[1].start), "neighbours apart");
             }
-            assert_eq!(pool.free, [whole]);
+            assert_eq!(free(&pool), [whole]);
         }
         assert_eq!(pool.take((1 << 16) + 64), None);
     }
 
     #[test]
     fn the_smallest_that_fits_is_taken() {
-        let mut pool = Pool { free: Vec::new() };
+        let mut pool = Pool::new();
         for (address, size) in [(1 << 20, 4096), (2 << 20, 256), (3 << 20, 512)] {
             pool.give(Block { start: at(address), size });
         }
@@ -228,6 +248,28 @@ mod tests {
         assert_eq!(pool.take(256), Some(at(3 << 20)));
         assert_eq!(pool.take(512), Some(at(1 << 20)));
         assert_eq!(pool.take(256), Some(at((3 << 20) + 256)));
+    }
+
+    /// Through the allocator of this test program, which is the one above. Pages that nobody touches take no memory.
+    #[test]
+    fn thousands_of_fragments_are_kept() {
+        let mut vectors: Vec<Option<Vec<u8>>> = (0..18_000).map(|_| Some(Vec::with_capacity(LARGE))).collect();
+        vectors.iter_mut().step_by(2).for_each(|vector| *vector = None);
+        assert!(POOL.lock().is_ok_and(|pool| pool.by_place.len() > 1000), "fragments");
+        let again: Vec<Vec<u8>> = (0..9_000).map(|_| Vec::with_capacity(LARGE)).collect();
+        let mut places: Vec<_> = vectors.iter().flatten().chain(&again).map(|vector| vector.as_ptr().addr()).collect();
+        places.sort_unstable();
+        assert!(places.len() == 18_000 && places.windows(2).all(|pair| pair[0] + taken(LARGE) <= pair[1]), "overlap");
+    }
+
+    #[test]
+    fn what_no_memory_has_room_for_is_an_error() {
+        let mut bytes: Vec<u8> = Vec::new();
+        assert!(bytes.try_reserve_exact(isize::MAX as usize).is_err());
+        assert!(bytes.try_reserve_exact(isize::MAX as usize - APART).is_err());
+        // SAFETY: the size is not 0, and a block that does not exist is not used.
+        let start = unsafe { Allocator.alloc(Layout::from_size_align(isize::MAX as usize - 63, GRAIN).unwrap()) };
+        assert!(start.is_null());
     }
 
     /// Through the allocator of this test program, which is the one above.
