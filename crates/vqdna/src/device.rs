@@ -3,11 +3,19 @@
 
 use burn::prelude::*;
 
-/// A device that this build or machine does not have.
+/// Why a device cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no device `{name}` in this build; it has: {}", available().join(", "))]
-pub struct DeviceError {
-    name: String,
+pub enum DeviceError {
+    /// This build or machine does not have it.
+    #[error("there is no device `{name}` in this build; it has: {}", available().join(", "))]
+    Unknown {
+        /// As it was asked for.
+        name: String,
+    },
+    /// The kernels of the CPU cannot run at the level that the environment asks for.
+    #[cfg(feature = "cpu")]
+    #[error(transparent)]
+    Simd(#[from] vqdna_kernels::simd::SimdError),
 }
 
 /// Names that [`open`] knows in this build.
@@ -29,14 +37,17 @@ pub fn available() -> Vec<&'static str> {
 /// Opens a device by name: `cpu`, `cuda` (or `cuda:1`), `wgpu`.
 ///
 /// # Errors
-/// If the name is unknown or its backend is not part of this build.
+/// If the name is unknown, its backend is not part of this build, or for the CPU `VQDNA_SIMD` asks for a level that there is not.
 pub fn open(name: &str) -> Result<Device, DeviceError> {
     let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
-    let unknown = || DeviceError { name: name.to_owned() };
+    let unknown = || DeviceError::Unknown { name: name.to_owned() };
     let index: usize = index.parse().map_err(|_| unknown())?;
     match kind {
         #[cfg(feature = "cpu")]
-        "cpu" if index == 0 => Ok(Device::flex()),
+        "cpu" if index == 0 => {
+            vqdna_kernels::simd::check_environment()?;
+            Ok(Device::flex())
+        }
         #[cfg(feature = "cuda")]
         "cuda" => Ok(Device::cuda(index)),
         #[cfg(feature = "wgpu")]

@@ -33,7 +33,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
         data!("gpu\tnone found");
     }
     data!("cores\t{}", std::thread::available_parallelism().map_or(0, usize::from));
-    data!("simd\t{}", vqdna::ops::simd_level());
+    data!("simd\t{}", vqdna::ops::simd_level()?);
     data!("memory_total\t{}", memory("MemTotal:"));
     data!("memory_available\t{}", memory("MemAvailable:"));
     let opened = args.compute.open()?;

@@ -22,6 +22,7 @@ mod positions;
 mod quantize;
 #[cfg(feature = "cpu")]
 mod recompute;
+mod switched;
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ use std::cell::Cell;
 pub use positions::Positions;
 pub use quantize::{Averages, add_codes, average, code_statistics, commitment, nearest, residual, straight_through};
 pub use vqdna_kernels::mlp::Activation;
+
+use switched::Switched;
 
 /// A low-rank part of a weight `[d_out, d_in]` (LoRA; Hu et al. 2021): layers multiply with `weight + scale · b · a`, and where the
 /// weight itself does not learn its gradient is never formed.
@@ -167,10 +170,8 @@ thread_local! {
 
 /// Runs `work` with Burn's own operations on every device, for tests that compare the two forms.
 pub fn with_composed_ops<R>(work: impl FnOnce() -> R) -> R {
-    let before = COMPOSED_ONLY.replace(true);
-    let result = work();
-    COMPOSED_ONLY.set(before);
-    result
+    let _before = Switched::to(&COMPOSED_ONLY, true);
+    work()
 }
 
 /// How the fused kernels compute products.
@@ -192,19 +193,15 @@ thread_local! {
 /// Runs `work` with products in that precision, and so the backward pass of what it computes. Only the fused CPU kernels know
 /// bf16; composed operations stay in f32.
 pub fn with_precision<R>(precision: Precision, work: impl FnOnce() -> R) -> R {
-    let before = PRECISION.replace(precision);
-    let result = work();
-    PRECISION.set(before);
-    result
+    let _before = Switched::to(&PRECISION, precision);
+    work()
 }
 
 /// Runs `work` so that the backward pass computes wide layers again instead of keeping them: a sixth more work, and a fraction of
 /// the memory (gradient checkpointing; Chen et al. 2016).
 pub fn with_recomputation<R>(work: impl FnOnce() -> R) -> R {
-    let before = KEEPS.replace(false);
-    let result = work();
-    KEEPS.set(before);
-    result
+    let _before = Switched::to(&KEEPS, false);
+    work()
 }
 
 /// Runs `work`, a step of training, without threads falling asleep between its operations.
@@ -258,19 +255,21 @@ fn is_cpu(device: &Device) -> bool {
 }
 
 /// SIMD level of the fused kernels, for people.
-#[must_use]
-pub fn simd_level() -> &'static str {
+///
+/// # Errors
+/// If `VQDNA_SIMD` asks for a level that there is not.
+pub fn simd_level() -> Result<&'static str, vqdna_kernels::simd::SimdError> {
     #[cfg(feature = "cpu")]
     {
-        use vqdna_kernels::simd::{Level, level};
-        match level() {
+        use vqdna_kernels::simd::{Level, check_environment};
+        Ok(match check_environment()? {
             Level::Avx512 => "AVX-512",
             Level::Avx2 => "AVX2",
             Level::Baseline => "baseline of the target",
-        }
+        })
     }
     #[cfg(not(feature = "cpu"))]
-    "no CPU kernels in this build"
+    Ok("no CPU kernels in this build")
 }
 
 /// `x · weightᵀ + bias`.

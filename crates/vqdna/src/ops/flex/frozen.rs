@@ -25,10 +25,17 @@ thread_local! {
 
 /// Runs `work` with what [`prepared`] makes kept until the end.
 pub(in crate::ops) fn with_frozen_weights<R>(work: impl FnOnce() -> R) -> R {
-    let before = ENTRIES.with_borrow_mut(|entries| entries.replace(HashMap::new()));
-    let result = work();
-    ENTRIES.set(before);
-    result
+    let _before = Before(ENTRIES.with_borrow_mut(|entries| entries.replace(HashMap::new())));
+    work()
+}
+
+/// What was kept outside of a scope, and is again when the scope ends, also in a panic.
+struct Before(Option<HashMap<Key, Entry>>);
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        ENTRIES.set(self.0.take());
+    }
 }
 
 /// Weights and settings as a kernel wants them: what was made of the same ones before, inside of [`with_frozen_weights`].
@@ -89,5 +96,14 @@ mod tests {
             (5, 6),
             "nothing is kept outside"
         );
+    }
+
+    #[test]
+    fn nothing_is_kept_after_a_panic() {
+        fn inside() {
+            panic!("as it should");
+        }
+        assert!(std::panic::catch_unwind(|| with_frozen_weights(inside)).is_err());
+        assert!(ENTRIES.with_borrow(Option::is_none));
     }
 }
