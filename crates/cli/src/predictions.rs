@@ -159,9 +159,18 @@ fn columns(labelling: &Labelling, of_bed: bool) -> Vec<Column> {
     };
     let place: &[(&str, Kind)] = if of_bed { &BED } else { &BED_LESS };
     let place = place.iter().map(|&(name, kind)| Column::new(name, kind));
-    let names = labelling.outputs().iter().map(|name| Column::new(format!("{prefix}{name}"), Kind::Number));
     let windows = Column::new("windows", Kind::Integer);
-    place.chain([windows]).chain(said.map(|name| Column::new(name, Kind::Text))).chain(names).collect()
+    let said = said.map(|name| Column::new(name, Kind::Text));
+    let mut columns: Vec<Column> = place.chain([windows]).chain(said).collect();
+    for output in labelling.outputs() {
+        let mut name = format!("{prefix}{output}");
+        // A target may be called `score`, as a field of BED is.
+        while columns.iter().any(|column| column.name == name) {
+            name.insert_str(0, "predicted_");
+        }
+        columns.push(Column::new(name, Kind::Number));
+    }
+    columns
 }
 
 const BED_LESS: [(&str, Kind); 3] = [("id", Kind::Text), ("start", Kind::Integer), ("end", Kind::Integer)];
@@ -308,4 +317,29 @@ fn thousandths(labelling: &Labelling, chosen: Option<usize>, values: Option<&[f6
     let Some(values) = values.filter(|_| !matches!(labelling, Labelling::Values { .. })) else { return 0 };
     let probability = chosen.map_or_else(|| values.iter().copied().fold(0.0, f64::max), |chosen| values[chosen]);
     (1000.0 * probability.clamp(0.0, 1.0)).round() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vqdna_data::labelled::Standardization;
+
+    #[test]
+    fn a_target_that_is_called_like_a_field_keeps_a_column_of_its_own() {
+        let targets = ["score", "y"].map(str::to_owned).to_vec();
+        let standardization = vec![Standardization { mean: 0.0, sd: 1.0 }; 2];
+        let labelling = Labelling::Values { columns: targets, standardization };
+        let names = |of_bed| columns(&labelling, of_bed).into_iter().map(|column| column.name).collect::<Vec<_>>();
+        assert_eq!(names(true)[4..], ["score", "strand", "windows", "predicted_score", "y"]);
+        assert_eq!(names(false)[3..], ["windows", "score", "y"]);
+    }
+
+    #[test]
+    fn scores_are_probabilities_in_thousandths() {
+        let classes = Labelling::Classes { column: String::new(), classes: vec![String::new(); 2] };
+        let values = [0.2504, 0.7496];
+        assert_eq!(thousandths(&classes, Some(0), Some(&values)), 250);
+        assert_eq!(thousandths(&classes, None, Some(&values)), 750);
+        assert_eq!(thousandths(&classes, Some(0), None), 0);
+    }
 }

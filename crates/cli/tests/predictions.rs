@@ -91,7 +91,7 @@ fn names_in_a_folder_that_would_break_a_table_are_refused() {
         (r#""1""#, r#""1\u001b[31m""#, "control character"),
         (r#""1""#, r#""1\tx""#, "control character"),
         (r#""1""#, r#""0""#, "twice"),
-        (r#""sequence""#, r#""se\nquence""#, "control character"),
+        ("\"sequence\"\n", "\"se\\nquence\"\n", "control character"),
     ] {
         assert!(text.contains(from), "{text}");
         folder.write("probe/config.json", text.replace(from, to));
@@ -119,6 +119,7 @@ fn numbers_are_as_exact_as_they_are() {
             assert_eq!(row["y"].as_f64().expect("a number").to_bits(), number(value).to_bits());
         }
         let evaluated = folder.ok("evaluate probe values.csv --resamples 20");
+        assert!(evaluated.stderr.contains("sequence column `sequence`, label column `y`"), "{}", evaluated.stderr);
         let mse = evaluated.value("mse").split('\t').next().expect("a value");
         assert!(number(mse) > 0.0 && mse.contains('e'), "{mse}");
     }
