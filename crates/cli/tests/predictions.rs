@@ -339,3 +339,19 @@ fn a_fine_tuned_model_is_fine_tuned_again() {
     folder.ok(&format!("finetune model data -o probe --mode probe --epochs 1 {BRIEFLY}"));
     refused(&folder, &format!("finetune probe data -o out {BRIEFLY}"), &["no encoder", "--from-scratch"]);
 }
+
+#[test]
+fn without_held_out_rows_nothing_is_best() {
+    let folder = Folder::with_vocabulary();
+    folder.write("rows.csv", rows("sequence,label", 24, |n| (n % 2).to_string()));
+    let nothing = "--set data.held_out.valid=0 --set data.held_out.test=0";
+    let line =
+        format!("finetune model rows.csv -o runs --mode probe --epochs 1 --seeds 2 --seed 5 {nothing} {BRIEFLY}");
+    let outcome = folder.ok(&line);
+    assert!(!outcome.text().contains("best on dev"), "{}", outcome.text());
+    assert!(outcome.stderr.contains("the folder holds the model of seed 5"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("`data.held_out`") && !outcome.stderr.contains("data.split"), "{}", outcome.stderr);
+    let seeds: serde_json::Value = serde_json::from_str(&folder.text("runs/seeds.json")).expect("JSON");
+    assert!(seeds["best_on_dev"].is_null(), "{seeds}");
+    assert_eq!(folder.read("runs/model.safetensors"), folder.read("runs/seed-5/model.safetensors"));
+}

@@ -320,6 +320,9 @@ fn summarize(output: &Path, config: &FinetuneConfig, all: &[(u64, Finetuning)]) 
         }
     }
     let best = best.map(|(seed, _)| seed);
+    if first.finished.measures.is_empty() {
+        message!("note: nothing is held out, so nothing was measured; see `{HELD_OUT}` of the config");
+    }
     data!(
         "measure on {}\tmean\tsd\t{}",
         first.finished.evaluated_on,
