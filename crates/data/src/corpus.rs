@@ -2,7 +2,12 @@
 
 mod store;
 
-use std::{io, ops::Range, path::Path, sync::Arc};
+use std::{
+    io,
+    ops::{ControlFlow, Range},
+    path::Path,
+    sync::Arc,
+};
 
 use crate::{
     alphabet::BaseId,
@@ -48,10 +53,11 @@ impl Corpus {
     /// # Errors
     /// If an input cannot be read, a letter cannot be used, or the temporary file cannot be written.
     pub fn read<P: AsRef<Path>>(paths: &[P], policy: Policy, memory_limit_bytes: u64) -> Result<Self, FastaError> {
-        Self::read_with_progress(paths, policy, memory_limit_bytes, &mut |_| {})
+        Self::read_with_progress(paths, policy, memory_limit_bytes, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// As [`read`](Self::read); calls `progress` after each record with the number of letters read so far.
+    /// As [`read`](Self::read); calls `progress` after each record with the number of letters read so far; it says
+    /// whether to go on.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -59,7 +65,7 @@ impl Corpus {
         paths: &[P],
         policy: Policy,
         memory_limit_bytes: u64,
-        progress: &mut dyn FnMut(u64),
+        progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<Self, FastaError> {
         let mut records = fasta::read_all(paths)?;
         let mut store = Builder::new(memory_limit_bytes);
@@ -71,7 +77,9 @@ impl Corpus {
                 let offset = store.push(&segment.bases).map_err(FastaError::spool)?;
                 found.add(segment, offset);
             }
-            progress(found.counts.bases);
+            if progress(found.counts.bases).is_break() {
+                return Err(FastaError::Interrupted);
+            }
         }
         let store = store.finish().map_err(FastaError::spool)?;
         let Found { segments, soft_masked, contigs, counts } = found;
@@ -188,9 +196,16 @@ mod tests {
     fn progress_is_told_after_each_record() {
         let folder = tempfile::tempdir().unwrap();
         let mut told = Vec::new();
-        let mut progress = |bases| told.push(bases);
-        Corpus::read_with_progress(&two_files(folder.path()), Policy::default(), 0, &mut progress).unwrap();
+        let mut progress = |bases| {
+            told.push(bases);
+            ControlFlow::Continue(())
+        };
+        let files = two_files(folder.path());
+        Corpus::read_with_progress(&files, Policy::default(), 0, &mut progress).unwrap();
         assert_eq!(told, [12, 12, 16]);
+        let mut stop = |_| ControlFlow::Break(());
+        let stopped = Corpus::read_with_progress(&files, Policy::default(), 0, &mut stop);
+        assert!(matches!(stopped, Err(FastaError::Interrupted)));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!
 //! | floor | rooms |
 //! | --- | --- |
-//! | 0 | [`aside`], [`random`], [`random_access`], [`words`], [`nearest`], [`number`] |
+//! | 0 | [`aside`], [`bounded`], [`lock`], [`random`], [`random_access`], [`words`], [`nearest`], [`number`] |
 //! | 1 | [`alphabet`], [`span`], [`input`], [`output`], [`metric`], [`bucket`] |
 //! | 2 | [`fasta`], [`codes`], [`synthetic`], [`shuffle`], [`vectors`], [`tabular`] |
 //! | 3 | [`segment`], [`window`], [`split`], [`bed`] |
@@ -40,12 +40,14 @@
 pub mod alphabet;
 pub mod aside;
 pub mod bed;
+pub mod bounded;
 pub mod bucket;
 pub mod codes;
 pub mod corpus;
 pub mod fasta;
 pub mod input;
 pub mod labelled;
+pub mod lock;
 pub mod metric;
 pub mod nearest;
 pub mod number;

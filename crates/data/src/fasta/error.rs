@@ -92,6 +92,9 @@ pub enum FastaError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The caller asked to stop.
+    #[error("stopped before the end")]
+    Interrupted,
 }
 
 impl FastaError {
