@@ -130,7 +130,7 @@ def stage_table(work):
         manifest = json.loads((work / name / "run.json").read_text())
         command = " ".join(Path(word).name if "/" in word else word for word in manifest["command_line"][1:])
         shown = {key: value for key, value in manifest["measures"].items()
-                 if key.startswith(("reconstruction", "usage", "perplexity", "accuracy", "bits", "bases_per"))}
+                 if key.startswith(("reconstruction", "usage", "perplexity", "accuracy", "bits", "masked_code_bits", "bases_per"))}
         lines.append([name, str(manifest["steps"]), f"{manifest['wall_s'] / 60:.1f}", manifest["evaluated_on"],
                       ", ".join(f"{key} {value:.4g}" for key, value in shown.items()), f"`vqdna {command}`"])
     return markdown(["stage", "steps", "minutes", "split", "measures", "command"], lines)

@@ -6,7 +6,8 @@ use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use vqdna::device;
 use vqdna::ops::{self, Precision};
-use vqdna::run::config::StageConfig;
+use vqdna::run::changes::Origin;
+use vqdna::run::config::{ConfigError, StageConfig};
 use vqdna::run::stage::{Job, StageObserver};
 use vqdna::tokenizer::vqdna::{Kind, Preset};
 
@@ -181,16 +182,35 @@ impl Configure {
     /// The config: what `preset` gives for the size, then file, then single fields.
     pub fn resolve<C: StageConfig>(&self, preset: impl FnOnce(Preset) -> C) -> Result<C> {
         let mut assignments = self.set.clone();
-        assignments.extend(self.steps.map(|steps| format!("train.steps={steps}")));
-        assignments.extend(self.precision.map(|precision| match precision {
-            PrecisionName::F32 => "train.precision=f32".to_owned(),
-            PrecisionName::Bf16 => "train.precision=bf16".to_owned(),
-        }));
-        assignments.extend(self.recompute.then(|| "train.recompute=true".to_owned()));
-        assignments.extend(self.seed.map(|seed| format!("seed={seed}")));
-        let config = preset(self.preset.into()).with_changes(self.config.as_deref(), &assignments)?;
-        config.check()?;
-        Ok(config)
+        // Settings with a flag of their own, and the flag.
+        let mut flags = Vec::new();
+        let mut flag = |assignment: String, flag: String| {
+            assignments.push(assignment);
+            flags.push(flag);
+        };
+        if let Some(steps) = self.steps {
+            flag(format!("train.steps={steps}"), format!("--steps {steps}"));
+        }
+        if let Some(precision) = self.precision {
+            let name = match precision {
+                PrecisionName::F32 => "f32",
+                PrecisionName::Bf16 => "bf16",
+            };
+            flag(format!("train.precision={name}"), format!("--precision {name}"));
+        }
+        if self.recompute {
+            flag("train.recompute=true".to_owned(), "--recompute".to_owned());
+        }
+        if let Some(seed) = self.seed {
+            flag(format!("seed={seed}"), format!("--seed {seed}"));
+        }
+        let resolved = preset(self.preset.into()).resolve(self.config.as_deref(), &assignments);
+        resolved.map_err(|error| match error {
+            ConfigError::From { origin: Origin::Assignment(n, _), error } if n >= self.set.len() => {
+                anyhow::anyhow!("{}: {error}", flags[n - self.set.len()])
+            }
+            error => error.into(),
+        })
     }
 }
 

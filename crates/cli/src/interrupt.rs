@@ -146,6 +146,7 @@ fn end() -> ! {
         give_way();
     }
     vqdna_data::aside::remove_unfinished();
+    vqdna_data::lock::remove_all();
     for folder in &left().folders {
         // Fails if something is in it, which then stays.
         drop(std::fs::remove_dir(folder));

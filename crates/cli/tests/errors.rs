@@ -144,12 +144,12 @@ fn settings() {
     for (options, parts) in [
         ("--config missing.toml", &["missing.toml"][..]),
         ("--config broken.toml", &["broken.toml", "line 2"]),
-        ("--config unknown.toml", &["train.stepz", "unknown field"]),
-        ("--set train.stepz=3", &["train.stepz", "`steps`"]),
+        ("--config unknown.toml", &["unknown.toml: ", "train.stepz", "unknown field"]),
+        ("--set train.stepz=3", &["--set train.stepz=3: ", "train.stepz", "`steps`"]),
         ("--set train.steps", &["`--set train.steps`", "field=value"]),
         ("--set train.steps=many", &["train.steps", "many"]),
         ("--set data.split.kind=chromosome", &["data.split", "chromosome"]),
-        ("--steps 0", &["train.steps", "at least 1"]),
+        ("--steps 0", &["--steps 0: ", "train.steps", "at least 1"]),
         ("--set tokenizer.taps=[6]", &["tokenizer.taps"]),
         ("--set tokenizer.quantizer.codebook_sizes=[64]", &["tokenizer.taps"]),
         ("--set tokenizer.kernel=4", &["tokenizer.kernel"]),
@@ -240,7 +240,9 @@ fn models() {
     };
     config("unknown", "\"format_version\"", "\"surprise\":1,\"format_version\"");
     config("unknown_within", "\"kernel\"", "\"colour\":1,\"kernel\"");
-    config("newer", "\"format_version\":1", "\"format_version\":3,\"surprise\":1");
+    config("newer", "\"format_version\":1", "\"format_version\":4,\"surprise\":1");
+    config("version_0", "\"format_version\":1", "\"format_version\":0");
+    config("enormous", "\"d_code\":64", "\"d_code\":65536");
     config("unversioned", "\"format_version\":1,", "");
     config("foreign", "\"model_type\":\"vqdna\"", "\"model_type\":\"bert\"");
     config("wider", "[64,128]", "[64,256]");
@@ -255,7 +257,9 @@ fn models() {
     for (model, parts) in [
         ("unknown", &["unknown/config.json", "surprise"][..]),
         ("unknown_within", &["unknown_within/config.json", "colour"]),
-        ("newer", &["newer/config.json", "`format_version` is 3", "up to 2"]),
+        ("newer", &["newer/config.json", "`format_version` is 4", "up to 3"]),
+        ("version_0", &["version_0/config.json", "`format_version` is 0"]),
+        ("enormous", &["enormous/config.json", "numbers", "enormous/model.safetensors"]),
         ("unversioned", &["unversioned/config.json", "format_version"]),
         ("foreign", &["foreign/config.json", "model_type"]),
         ("wider", &["wider/model.safetensors", "codebooks.1.", "[128", "[256"]),
@@ -334,6 +338,7 @@ fn runs_that_exist() {
     let read = || files.map(|name| folder.read(&format!("run/{name}")));
     let before = read();
     let parts = ["run/checkpoint", "other settings"];
+    assert_refused(&folder, &format!("{learn} --steps 3 --resume"), &["`train.steps` is 2 there and 3 here"]);
     assert_refused(&folder, &format!("{learn} --steps 3 --resume"), &parts);
     assert_refused(&folder, &format!("{learn} --steps 2 --seed 5 --resume"), &parts);
     folder.write("other.fa", small_genome().replace("chr2", "chr3"));

@@ -9,4 +9,5 @@ mod predictions;
 mod program;
 mod quickstart;
 mod reports;
+mod runs;
 mod signals;

@@ -361,11 +361,11 @@ fn a_pretrained_model_goes_the_whole_way() {
     let line = format!("pretrain model genome.fa -o runs/a --steps 4 --seed 7 --set data.split.valid=0.2 {BRIEFLY}");
     let outcome = folder.ok(&line);
     assert_eq!(outcome.value("measure"), "valid");
-    for name in ["loss", "accuracy_1", "cross_entropy_nats_2", "bits_per_base_single", "bits_per_base_span"] {
+    for name in ["loss", "accuracy_1", "cross_entropy_nats_2", "masked_code_bits_single", "masked_code_bits_span"] {
         assert!(outcome.value(name).parse::<f64>().is_ok_and(f64::is_finite), "{name}: {}", outcome.text());
     }
     // Uniform guesses among 64 and 128 codes take 13 bits.
-    let bits: f64 = outcome.value("bits_per_base_span").parse().expect("a number");
+    let bits: f64 = outcome.value("masked_code_bits_span").parse().expect("a number");
     assert!((5.0..20.0).contains(&bits), "{bits}");
     for name in ["config.json", "config.toml", "metrics.jsonl", "model.safetensors", "README.md", "run.json"] {
         assert!(!folder.read(&format!("runs/a/{name}")).is_empty());

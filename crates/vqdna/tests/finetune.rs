@@ -26,7 +26,7 @@ fn base() -> Base {
         codebook_sizes: tokenizer.quantizer.codebook_sizes(),
         backbone: backbone.clone(),
     };
-    let config = ModelConfig::of_pretrained(&tokenizer, Policy::default(), pretrained);
+    let config = ModelConfig::of_pretrained(&tokenizer, Policy::default(), 64, pretrained);
     let model = tokenizer.init(1, &Device::flex());
     let backbone = Some(backbone.init(tokenizer.d_code, 1, &Device::flex()));
     let vocabulary = Vocabulary { tokenizer, letters: Policy::default(), model, digest: "vocabulary".to_owned() };

@@ -76,7 +76,7 @@ fn sample(config: &QuantizerConfig) -> Vec<Tensor<2>> {
 
 /// A quantizer with codebooks set from data.
 fn started(config: &QuantizerConfig, device: &Device) -> Quantizer {
-    config.init(D_CODE, &mut stream(SEED, "weights", &[]), device).initialise(&sample(config), 100, SEED)
+    config.init(D_CODE, &mut stream(SEED, "weights", &[]), device).initialise(&sample(config), 100, SEED, &|| true)
 }
 
 fn all_real(shape: [usize; 2]) -> Tensor<2> {

@@ -32,7 +32,7 @@ fn overfits(kind: Kind) {
     let batch = Batch::new(&windows, 1.0, &device);
     let config = Preset::Tiny.config(kind);
     let objective = Reconstruct { config: config.clone(), seed: 1, start_rows: 512 };
-    let mut model = objective.start(config.init(1, &device), &mut std::iter::once(batch.clone()), 1);
+    let mut model = objective.start(config.init(1, &device), &mut std::iter::once(batch.clone()), 1, &|| true);
     let mut optimizer = Adamw::new(&AdamwConfig::default());
 
     let first = objective.forward(&model, &batch);
@@ -83,7 +83,7 @@ fn codes_of_windows(kind: Kind) -> (Vec<CodeWindow>, Quantizer, Vec<usize>) {
     let (windows, config) = ((0..8).map(|seed| window(seed, 64)).collect::<Vec<_>>(), Preset::Tiny.config(kind));
     let batch = Batch::new(&windows, 1.0, &Device::flex());
     let objective = Reconstruct { config: config.clone(), seed: 1, start_rows: 512 };
-    let tokenizer = objective.start(config.init(1, &Device::flex()), &mut std::iter::once(batch.clone()), 1);
+    let tokenizer = objective.start(config.init(1, &Device::flex()), &mut std::iter::once(batch.clone()), 1, &|| true);
     let codes: Vec<Vec<i32>> = tokenizer.encode(&batch).into_iter().map(integers).collect();
     let of_window = |row: usize| CodeWindow {
         codes: codes.iter().map(|codes| codes[row * 64..][..64].iter().map(|&code| code as u16).collect()).collect(),

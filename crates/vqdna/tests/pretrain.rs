@@ -74,6 +74,18 @@ fn a_stop_leaves_no_trace() {
     }
 }
 
+/// Neither moments nor counts of steps are in that checkpoint.
+#[test]
+fn a_stop_before_the_first_step_leaves_no_trace() {
+    let place = Place::new();
+    whole(&place, "whole", &[]);
+    let first = pretrain(&place, "parts", &[], false, Event::Stop(0)).expect("interrupted");
+    assert_eq!(first.ending, Ending::Interrupted(0));
+    assert!(place.folder("parts").join("checkpoint").exists());
+    pretrain(&place, "parts", &[], true, Event::Nothing).expect("resumed");
+    assert_equal_runs("from the start", &place.folder("whole"), &place.folder("parts"));
+}
+
 /// Both strands, N and lower case, segments that end within a window: computed with the window or before, codes are the same.
 #[test]
 fn codes_are_the_same_from_the_file_and_on_the_fly() {
@@ -106,6 +118,22 @@ fn codes_are_the_same_from_the_file_and_on_the_fly() {
 fn inode(place: &Place) -> u64 {
     use std::os::unix::fs::MetadataExt;
     fs::metadata(place.folder("run/codes/corpus.npy")).expect("there").ino()
+}
+
+/// A bit of the codes, or of the table beside them, that changed on the disk changes no result.
+#[test]
+fn damaged_codes_are_computed_again() {
+    let place = Place::new();
+    whole(&place, "whole", &[]);
+    for (name, file) in [("array", "codes/corpus.npy"), ("records", "codes/corpus.npy.records.tsv")] {
+        pretrain(&place, name, &[], false, Event::Stop(5)).expect("interrupted");
+        let mut damaged = bytes(&place.folder(name), file);
+        *damaged.last_mut().expect("codes") ^= 1;
+        fs::write(place.folder(name).join(file), damaged).expect("written");
+        pretrain(&place, name, &[], true, Event::Nothing).expect("resumed");
+        assert!(bytes(&place.folder(name), file) == bytes(&place.folder("whole"), file), "{file}");
+        assert!(weights_of(&place, name) == weights_of(&place, "whole"), "{file}");
+    }
 }
 
 #[cfg(unix)]
@@ -168,24 +196,24 @@ fn measures_are_those_that_are_promised() {
         "cross_entropy_nats_2",
         "accuracy_2",
         "masked_bases",
-        "bits_per_base_single",
-        "bits_per_base_span",
+        "masked_code_bits_single",
+        "masked_code_bits_span",
     ];
     assert_eq!(names(&single), expected);
     let nats = value(&single, "cross_entropy_nats_1") + value(&single, "cross_entropy_nats_2");
     assert!((value(&single, "loss") - nats / 2.0).abs() < 1e-9);
-    assert!((value(&single, "bits_per_base_single") - nats / std::f64::consts::LN_2).abs() < 1e-9);
+    assert!((value(&single, "masked_code_bits_single") - nats / std::f64::consts::LN_2).abs() < 1e-9);
     // What is trained changes nothing in how it is measured.
     let span = whole(&place, "span", &["masking.span=41", "train.schedule.rate=1e-30"]);
     let still = whole(&place, "still", &["train.schedule.rate=1e-30"]);
-    for name in ["bits_per_base_single", "bits_per_base_span"] {
+    for name in ["masked_code_bits_single", "masked_code_bits_span"] {
         assert_eq!(value(&span, name), value(&still, name), "{name}");
     }
-    assert_eq!(value(&span, "loss") * 2.0 / std::f64::consts::LN_2, value(&span, "bits_per_base_span"));
+    assert_eq!(value(&span, "loss") * 2.0 / std::f64::consts::LN_2, value(&span, "masked_code_bits_span"));
     let logged: BTreeSet<String> =
         log(&place.folder("single"))[0].as_object().expect("an object").keys().cloned().collect();
     for name in
-        ["loss", "cross_entropy_nats_1", "cross_entropy_nats_2", "bits_per_base", "gradient_norm", "learning_rate"]
+        ["loss", "cross_entropy_nats_1", "cross_entropy_nats_2", "masked_code_bits", "gradient_norm", "learning_rate"]
     {
         assert!(logged.contains(name), "{name}: {logged:?}");
     }

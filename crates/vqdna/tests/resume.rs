@@ -25,6 +25,10 @@ pub enum Event {
     Stop(u64),
     /// The program dies.
     Death(u64),
+    /// The stop flag is set while inputs are read.
+    StopReading,
+    /// The stop flag is set before the last evaluation.
+    StopEvaluating,
 }
 
 struct Watch<'a>(Event, &'a AtomicBool);
@@ -46,9 +50,17 @@ impl Observer for Watch<'_> {
 }
 
 impl StageObserver for Watch<'_> {
-    fn reading(&mut self, _: u64) {}
+    fn reading(&mut self, _: u64) {
+        if self.0 == Event::StopReading {
+            self.1.store(true, Ordering::Relaxed);
+        }
+    }
     fn read(&mut self, _: &Counts, _: (usize, usize)) {}
-    fn evaluating(&mut self, _: usize) {}
+    fn evaluating(&mut self, _: usize) {
+        if self.0 == Event::StopEvaluating {
+            self.1.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A folder with a small genome; runs beside it.
@@ -169,7 +181,41 @@ fn a_stop_leaves_no_trace() {
     }
 }
 
-/// Neither moments nor counts of steps are in that checkpoint.
+/// Evaluations stand after steps 3, 6 and 9, and at the end.
+#[test]
+fn a_stop_within_an_evaluation_leaves_no_trace() {
+    let (place, config) = (Place::new(), config(Kind::Hrq, &[]));
+    place.learn("whole", &config, false, Event::Nothing).expect("learned");
+    for (name, event, done) in
+        [("three", Event::Stop(3), 3), ("nine", Event::Stop(9), 9), ("last", Event::StopEvaluating, STEPS)]
+    {
+        let first = place.learn(name, &config, false, event).expect("interrupted");
+        assert_eq!((first.ending, first.measures.len()), (Ending::Interrupted(done), 0));
+        let again = place.learn(name, &config, true, event).expect("resumed");
+        let expected = if event == Event::StopEvaluating { Ending::Interrupted(done) } else { Ending::Finished };
+        assert_eq!(again.ending, expected, "{name}");
+        if again.ending != Ending::Finished {
+            place.learn(name, &config, true, Event::Nothing).expect("resumed");
+        }
+        assert_equal_runs(name, &place.folder("whole"), &place.folder(name));
+    }
+}
+
+/// Nothing was begun: the folder goes again, or is as it was.
+#[test]
+fn a_stop_while_reading_changes_nothing() {
+    let (place, config) = (Place::new(), config(Kind::Vq, &[]));
+    let first = place.learn("run", &config, false, Event::StopReading).expect("interrupted");
+    assert_eq!(first.ending, Ending::Interrupted(0));
+    assert!(!place.folder("run").exists());
+    place.learn("run", &config, false, Event::Stop(5)).expect("interrupted");
+    let before = bytes(&place.folder("run"), "checkpoint/state.json");
+    let again = place.learn("run", &config, true, Event::StopReading).expect("interrupted");
+    assert_eq!(again.ending, Ending::Interrupted(5));
+    assert!(bytes(&place.folder("run"), "checkpoint/state.json") == before);
+}
+
+/// Nothing is begun then: there is no checkpoint yet.
 #[test]
 fn a_stop_before_the_first_step_leaves_no_trace() {
     let (place, config) = (Place::new(), config(Kind::Fsq, &[]));
@@ -234,9 +280,15 @@ fn another_run_is_not_resumed() {
     let folder = place.folder("run");
     let files = ["config.toml", "metrics.jsonl", "checkpoint/state.json", "checkpoint/model.safetensors"];
     let before = files.map(|file| bytes(&folder, file));
-    for other in ["seed=2", "train.steps=11", "train.schedule.rate=0.002", "data.strand=both"] {
+    for (other, differs) in [
+        ("seed=2", "`seed` is 1 there and 2 here"),
+        ("train.steps=11", "`train.steps` is 10 there and 11 here"),
+        ("train.schedule.rate=0.002", "`train.schedule.rate` is 0.001 there and 0.002 here"),
+        ("data.strand=both", "`data.strand` is \"random\" there and \"both\" here"),
+    ] {
         let refused = place.learn("run", &config(Kind::Vq, &[other]), true, Event::Nothing).expect_err(other);
         assert!(matches!(refused, StageError::Train(TrainError::OtherRun { .. })), "{other}: {refused}");
+        assert!(refused.to_string().contains(differs), "{refused}");
         for (file, before) in files.iter().zip(&before) {
             assert!(bytes(&folder, file) == *before, "{other}: {file} changed by a refused run");
         }

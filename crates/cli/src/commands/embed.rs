@@ -70,7 +70,7 @@ impl PoolName {
     }
 }
 
-/// Bases seen together by a model that was not fine-tuned: those of its pre-training by default.
+/// Bases seen together where the model names no window: a vocabulary, and folders of older programs.
 const WINDOW: usize = 512;
 
 /// Embeds into a file.
@@ -80,7 +80,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     check_output(&args.output, args.read.fasta.iter().chain([&args.input]))?;
     // Windows of pooled vectors need not overlap; single ones are better off with context on both sides.
     let overlap = |length: usize| if args.pool == PoolName::None { length.div_ceil(2) } else { length };
-    let windows = args.windows.windows(embedder.window().unwrap_or(WINDOW).max(WINDOW), overlap)?;
+    let windows = args.windows.windows(embedder.window().unwrap_or(WINDOW), overlap)?;
     let word = args.pool.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     let note = |name: &str, value: String| (name.to_owned(), value);
     let header = Header {

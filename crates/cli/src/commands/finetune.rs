@@ -18,6 +18,7 @@ use vqdna::tokenizer::vqdna::Preset;
 use vqdna::train::Ending;
 use vqdna_data::aside::write_aside;
 use vqdna_data::labelled::{Labelling, Rows, Set, Shared, Splits};
+use vqdna_data::lock::FolderLock;
 use vqdna_data::number::Shortest;
 
 use super::Verdict;
@@ -110,6 +111,8 @@ pub fn run(args: &Args) -> Result<Verdict> {
         warn_of_nothing(&done, config.seed);
         return Ok(Verdict::Passed);
     }
+    // The folder around those of the seeds, which is written at the end.
+    let _lock = FolderLock::take(&args.run.output)?;
     let mut all = Vec::new();
     for seed in config.seed..config.seed + args.seeds {
         let (config, folder) = (FinetuneConfig { seed, ..config.clone() }, folder_of(&args.run.output, seed));

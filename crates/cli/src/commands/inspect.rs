@@ -140,7 +140,8 @@ fn show(folder: &Path, made: &ModelConfig) -> Result<Shown> {
     if let Some(finetuned) = &made.finetuned {
         show_task(finetuned, &mut add)?;
     } else {
-        add("window", run["config"]["data"]["length"].clone());
+        // Folders of older programs say it of their run alone.
+        add("window", made.window.map_or_else(|| run["config"]["data"]["length"].clone(), Value::from));
     }
     show_training(&run, &mut add);
     Ok(Shown {
@@ -262,6 +263,5 @@ fn show_training(run: &Value, add: &mut impl FnMut(&str, Value)) {
 
 /// What the run says of itself; null if it is not there.
 fn manifest(folder: &Path) -> Value {
-    let manifest = std::fs::read_to_string(folder.join("run.json")).unwrap_or_default();
-    serde_json::from_str(&manifest).unwrap_or_default()
+    vqdna::folder::manifest(folder).unwrap_or_default()
 }

@@ -85,7 +85,7 @@ impl ReadArgs {
 #[derive(ClapArgs, Clone, Debug)]
 pub struct WindowArgs {
     /// Bases that are seen together; longer sequences are seen window by window. Default: the longest sequence that the model was
-    /// fine-tuned on.
+    /// fine-tuned on, else a window of its pre-training.
     #[arg(long, value_parser = super::tokenize::at_least_one)]
     pub window: Option<usize>,
     /// Bases from the start of a window to that of the next. Default: half a window.

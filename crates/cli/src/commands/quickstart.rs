@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     for level in ["usage_1", "usage_2"] {
         data!("codes in use, level {}\t{:.0} %", &level[6..], 100.0 * of(&learned, level));
     }
-    data!("bits per masked base\t{:.2}", of(&pretrained, "bits_per_base_span"));
+    data!("bits of the codes of a masked base\t{:.2}", of(&pretrained, "masked_code_bits_span"));
     data!("\npromoters, {}\tvqdna\t{}-mers", finetuned.evaluated_on, kmers.k);
     let scores = |name: &str| Some((measure(&finetuned.measures, name)?, kmers.scores.get(name)?));
     for name in ["mcc", "accuracy", "f1_macro", "auroc"] {

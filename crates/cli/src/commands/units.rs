@@ -49,7 +49,7 @@ pub struct Args {
     pub compute: Compute,
 }
 
-/// Bases cut together by a model that was not fine-tuned: those of its pre-training by default.
+/// Bases cut together where the model names no window: folders of older programs.
 pub const WINDOW: usize = 512;
 
 /// Lines that a plot can tell apart.
@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
         let is_svg = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("svg"));
         ensure!(is_svg, "--plot {}: plots are SVG; let the name end in .svg", path.display());
     }
-    let windows = args.windows.windows(cutter.window().unwrap_or(WINDOW).max(WINDOW), |length| length.div_ceil(2))?;
+    let windows = args.windows.windows(cutter.window().unwrap_or(WINDOW), |length| length.div_ceil(2))?;
     let names = if args.names.is_empty() { short_names(&args.inputs) } else { args.names.clone() };
     interrupt::listen()?;
     let mut writer = Writer::create(&args.output, format, Header { columns: columns(), notes: Vec::new() })?;

@@ -10,7 +10,7 @@ use std::path::Path;
 use vqdna_data::labelled::{Labelling, Standardization, TakenColumns};
 
 use super::pretrained::TOKENIZER;
-use super::{FolderError, Kind, ModelConfig, Vocabulary, digest, misfit, read_weights};
+use super::{FolderError, Kind, MOST_WINDOW, ModelConfig, Vocabulary, digest, misfit, read_weights};
 use crate::backbone::transformer::{Transformer, TransformerConfig};
 use crate::head::sequence::{SequenceHead, SequenceHeadConfig};
 use crate::layers::lora::LoraConfig;
@@ -55,6 +55,14 @@ impl FinetunedConfig {
 
     /// Checks what no type does; says what is wrong.
     pub(super) fn check(&self) -> Result<(), String> {
+        let within = |reason: &dyn std::fmt::Display| format!("in `finetuned`: {reason}");
+        self.head.check().map_err(|e| within(&e))?;
+        if let Some(lora) = &self.lora {
+            lora.check().map_err(|e| within(&e))?;
+        }
+        if self.window > MOST_WINDOW {
+            return Err(format!("`finetuned.window` must be at most {MOST_WINDOW}"));
+        }
         let outputs = self.labelling.outputs();
         if outputs.is_empty() {
             return Err("`finetuned.labelling` has no outputs".to_owned());
@@ -109,7 +117,7 @@ impl Finetuned {
             return Err(config.other_than(Kind::Finetuned, folder));
         };
         let (tokenizer, arrays): (Arrays, Arrays) =
-            read_weights(folder, "")?.into_iter().partition(|(name, _)| name.starts_with(TOKENIZER));
+            read_weights(folder, &config, "")?.into_iter().partition(|(name, _)| name.starts_with(TOKENIZER));
         let FinetunedConfig { backbone, lora, head, labelling, .. } = &finetuned;
         let d_code = config.tokenizer.as_ref().map_or(0, |tokenizer| tokenizer.d_code);
         let encoder = config.mxdna.as_ref().map(|mxdna| mxdna.init(0, device));

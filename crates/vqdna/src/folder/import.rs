@@ -4,9 +4,10 @@ use burn::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use vqdna_data::bounded;
 use vqdna_data::segment::Policy;
 
-use super::{FolderError, ModelConfig, card, digest_of, publish_mxdna, write_folder};
+use super::{FolderError, MOST_CONFIG, ModelConfig, card, digest_of, publish_mxdna, size, write_folder};
 use crate::objective::letters::LetterModel;
 use crate::tokenizer::mxdna::{Grid, LETTERS, MxdnaConfig, MxdnaConfigError, UnitConfig, UnitPlaces};
 use crate::weights::{self, Array, Arrays, WeightError};
@@ -40,6 +41,16 @@ pub enum ImportError {
         path: PathBuf,
         /// The contradiction.
         source: MxdnaConfigError,
+    },
+    /// Shapes of more numbers than there are, for which no memory is taken.
+    #[error("{}: a network of these shapes has {numbers} numbers, but the file holds {held}", path.display())]
+    Larger {
+        /// The file of weights.
+        path: PathBuf,
+        /// Numbers of the network.
+        numbers: u64,
+        /// Numbers in the file.
+        held: u64,
     },
     /// See [`FolderError`].
     #[error(transparent)]
@@ -95,7 +106,7 @@ pub fn read_mxdna(path: &Path, config: Option<&Path>, device: &Device) -> Result
         None if beside.is_file() => read_config(&beside)?,
         None => PublishedConfig::default(),
     };
-    let (mut arrays, _) = weights::read(path).map_err(wrong)?;
+    let mut arrays = weights::read(path).map_err(wrong)?.0;
     let network = network(&arrays, &published).map_err(wrong)?;
     if !network.d_model.is_multiple_of(network.heads.max(1)) {
         let path = config.map_or(beside, Path::to_owned);
@@ -106,6 +117,11 @@ pub fn read_mxdna(path: &Path, config: Option<&Path>, device: &Device) -> Result
         return Err(ImportError::Config { path, reason });
     }
     network.check().map_err(|source| ImportError::Network { path: path.to_owned(), source })?;
+    let held = arrays.values().map(|array| array.values.len() as u64).sum();
+    let numbers = size::letter_model(&network);
+    if numbers > held {
+        return Err(ImportError::Larger { path: path.to_owned(), numbers, held });
+    }
     let unused = arrays.remove(UNUSED).map(|_| UNUSED.to_owned()).into_iter().collect();
     let fresh = LetterModel::new(&network, 0, device);
     let mut known = Arrays::new();
@@ -125,7 +141,7 @@ pub fn read_mxdna(path: &Path, config: Option<&Path>, device: &Device) -> Result
 /// # Errors
 /// If a file cannot be written, or the weights cannot be read again to name them.
 pub fn save_mxdna(folder: &Path, from: &Path, imported: &Imported, command_line: &[String]) -> Result<(), FolderError> {
-    let config = ModelConfig::of_mxdna(&imported.network, Policy::default());
+    let config = ModelConfig::of_mxdna(&imported.network, Policy::default(), None);
     let digest = digest_of(from)?;
     let run = json!({
         "program": concat!("vqdna ", env!("CARGO_PKG_VERSION")),
@@ -143,7 +159,7 @@ pub fn save_mxdna(folder: &Path, from: &Path, imported: &Imported, command_line:
 
 fn read_config(path: &Path) -> Result<PublishedConfig, ImportError> {
     let wrong = |reason: String| ImportError::Config { path: path.to_owned(), reason };
-    let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+    let text = bounded::read_text(path, MOST_CONFIG).map_err(|e| wrong(e.to_string()))?;
     let mut parser = serde_json::Deserializer::from_str(&text);
     let found: PublishedConfig = serde_path_to_error::deserialize(&mut parser)
         .map_err(|e| wrong(format!("field `{}`: {}", e.path(), e.inner())))?;

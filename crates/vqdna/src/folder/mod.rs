@@ -12,33 +12,41 @@
 //! A further kind is a section of [`ModelConfig`], a variant of [`Kind`] and a file here.
 
 mod card;
+mod files;
 mod finetuned;
 pub mod import;
 mod mxdna;
 mod pretrained;
+mod size;
 mod vocabulary;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use vqdna_data::aside::write_aside;
+use vqdna_data::bounded;
 use vqdna_data::segment::Policy;
 
 use crate::backbone::transformer::{TransformerConfig, TransformerConfigError};
 use crate::tokenizer::mxdna::{MxdnaConfig, MxdnaConfigError};
 use crate::tokenizer::vqdna::{VqdnaConfig, VqdnaConfigError};
-use crate::weights::{self, Arrays, WeightError};
+use crate::weights::WeightError;
+
+use files::{CONFIG, MOST_CONFIG, UNFINISHED, controlled, digest_of, misfit, read_weights, write_folder};
 
 pub use card::{Manifest, measures_json};
+pub use files::{digest, manifest, save};
 pub use finetuned::{Finetuned, FinetunedConfig, publish as publish_finetuned};
 pub use mxdna::{PretrainedMxdna, publish as publish_mxdna};
 pub use pretrained::{Pretrained, PretrainedConfig, publish};
 pub use vocabulary::Vocabulary;
 
-/// The newest `format_version` of `config.json` that this program reads. Version 2 knows models that cut sequences themselves; folders of
-/// others are written as version 1, which older programs read.
-pub const FORMAT_VERSION: u64 = 2;
+/// The newest `format_version` of `config.json` that this program reads. Version 2 knows models that cut sequences themselves, version 3
+/// what a model was trained on: its window, columns and letters. Vocabularies are written as version 1, which older programs read.
+pub const FORMAT_VERSION: u64 = 3;
+
+/// Bases of a window beyond which a config is a slip of the pen.
+const MOST_WINDOW: usize = 1 << 32;
 
 /// What `config.json` holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,6 +70,10 @@ pub struct ModelConfig {
     /// What was pre-trained; none in a vocabulary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pretrained: Option<PretrainedConfig>,
+    /// Bases of a window of pre-training, which is what a pre-trained encoder sees together best. None in a vocabulary, and in folders of
+    /// version 2 and before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<usize>,
     /// What was fine-tuned, and to what.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finetuned: Option<FinetunedConfig>,
@@ -139,6 +151,22 @@ pub enum FolderError {
         /// What is wrong.
         reason: String,
     },
+    /// A config that describes more than there is, for which no memory is taken.
+    #[error(
+        "{} describes a model of {numbers} numbers, but {} holds {found}: they do not belong together",
+        config.display(),
+        weights.display()
+    )]
+    Larger {
+        /// The config.
+        config: PathBuf,
+        /// Numbers of its model.
+        numbers: u64,
+        /// The file of weights.
+        weights: PathBuf,
+        /// Numbers in there.
+        found: u64,
+    },
     /// From a program newer than this one.
     #[error("{}: `format_version` is {found}, but this program reads up to {FORMAT_VERSION}; use a newer vqdna", path.display())]
     Newer {
@@ -195,11 +223,6 @@ pub enum FolderError {
     },
 }
 
-const UNFINISHED: &str = ". If a run was interrupted there, finish it with its command and `--resume`";
-
-const CONFIG: &str = "config.json";
-const WEIGHTS: &str = "model.safetensors";
-
 impl ModelConfig {
     /// The config of a vocabulary.
     #[must_use]
@@ -212,6 +235,7 @@ impl ModelConfig {
             mxdna: None,
             letters,
             pretrained: None,
+            window: None,
             finetuned: None,
         }
     }
@@ -221,19 +245,30 @@ impl ModelConfig {
     pub fn of_finetuned(base: &Self, finetuned: FinetunedConfig) -> Self {
         let network = if base.mxdna.is_some() { "Mxdna" } else { "Vqdna" };
         let architectures = vec![format!("{network}ForSequenceClassification")];
-        Self { architectures, finetuned: Some(finetuned), pretrained: None, ..base.clone() }
+        let format_version = FORMAT_VERSION;
+        Self { architectures, format_version, finetuned: Some(finetuned), pretrained: None, ..base.clone() }
     }
 
-    /// The config of a model that was pre-trained over a vocabulary.
+    /// The config of a model that was pre-trained over a vocabulary, on windows of `window` bases.
     #[must_use]
-    pub fn of_pretrained(tokenizer: &VqdnaConfig, letters: Policy, pretrained: PretrainedConfig) -> Self {
-        let architectures = vec!["VqdnaForMaskedLM".to_owned()];
-        Self { architectures, pretrained: Some(pretrained), ..Self::new(tokenizer, letters) }
+    pub fn of_pretrained(
+        tokenizer: &VqdnaConfig,
+        letters: Policy,
+        window: usize,
+        pretrained: PretrainedConfig,
+    ) -> Self {
+        Self {
+            architectures: vec!["VqdnaForMaskedLM".to_owned()],
+            format_version: FORMAT_VERSION,
+            pretrained: Some(pretrained),
+            window: Some(window),
+            ..Self::new(tokenizer, letters)
+        }
     }
 
-    /// The config of a pre-trained model that cuts sequences itself.
+    /// The config of a pre-trained model that cuts sequences itself; `window` is in bases, none if nobody knows.
     #[must_use]
-    pub fn of_mxdna(mxdna: &MxdnaConfig, letters: Policy) -> Self {
+    pub fn of_mxdna(mxdna: &MxdnaConfig, letters: Policy, window: Option<usize>) -> Self {
         Self {
             architectures: vec!["MxdnaForMaskedLM".to_owned()],
             model_type: "vqdna".to_owned(),
@@ -242,6 +277,7 @@ impl ModelConfig {
             mxdna: Some(mxdna.clone()),
             letters,
             pretrained: None,
+            window,
             finetuned: None,
         }
     }
@@ -258,11 +294,12 @@ impl ModelConfig {
                 source: std::io::Error::other("there is no such folder"),
             });
         }
-        if !path.is_file() {
+        if !path.exists() {
             let hint = if folder.join("checkpoint").is_dir() { UNFINISHED } else { "" };
             return Err(FolderError::NoModel { folder: folder.to_owned(), missing: CONFIG, hint });
         }
-        let text = std::fs::read_to_string(&path).map_err(|source| FolderError::Io { path: path.clone(), source })?;
+        let text =
+            bounded::read_text(&path, MOST_CONFIG).map_err(|source| FolderError::Io { path: path.clone(), source })?;
         let wrong = |reason: String| FolderError::Config { path: path.clone(), reason };
         let value: Value = serde_json::from_str(&text).map_err(|e| wrong(format!("not JSON: {e}")))?;
         if value.get("model_type").and_then(Value::as_str) != Some("vqdna") {
@@ -271,8 +308,13 @@ impl ModelConfig {
         // Before anything else, because the fields of a newer format are unknown here.
         match value.get("format_version").and_then(Value::as_u64) {
             None => return Err(wrong("`format_version` is missing or no number".to_owned())),
+            Some(0) => return Err(wrong("`format_version` is 0, but versions count from 1".to_owned())),
             Some(found) if found > FORMAT_VERSION => return Err(FolderError::Newer { path, found }),
             Some(_) => {}
+        }
+        if let Some(field) = controlled(&value) {
+            let field = field.escape_debug();
+            return Err(wrong(format!("field `{field}` holds a control character, such as a tab or a line end")));
         }
         let config: Self = serde_path_to_error::deserialize(value)
             .map_err(|e| wrong(format!("field `{}`: {}", e.path(), e.inner())))?;
@@ -301,6 +343,9 @@ impl ModelConfig {
                 return Err(wrong("there must be both `finetuned.vocabulary` and `tokenizer`, or none".to_owned()));
             }
             finetuned.check().map_err(wrong)?;
+        }
+        if config.window.is_some_and(|window| !(1..=MOST_WINDOW).contains(&window)) {
+            return Err(wrong(format!("`window` must be 1 to {MOST_WINDOW}")));
         }
         Ok(config)
     }
@@ -341,73 +386,4 @@ impl ModelConfig {
     pub(crate) fn other_than(&self, needed: Kind, folder: &Path) -> FolderError {
         FolderError::OtherKind { folder: folder.to_owned(), found: self.kind(), needed }
     }
-}
-
-/// The weights of a folder, or those whose names begin with `prefix`.
-fn read_weights(folder: &Path, prefix: &str) -> Result<Arrays, FolderError> {
-    let path = folder.join(WEIGHTS);
-    if !path.is_file() {
-        return Err(FolderError::NoModel { folder: folder.to_owned(), missing: WEIGHTS, hint: UNFINISHED });
-    }
-    let read = weights::read_named(&path, |name| name.starts_with(prefix));
-    read.map(|(arrays, _)| arrays).map_err(|source| FolderError::Weights { path, source })
-}
-
-/// BLAKE3 of the weights of a folder, which names its model.
-///
-/// # Errors
-/// If they cannot be read.
-pub fn digest(folder: &Path) -> Result<String, FolderError> {
-    digest_of(&folder.join(WEIGHTS))
-}
-
-/// BLAKE3 of a file.
-fn digest_of(path: &Path) -> Result<String, FolderError> {
-    let bytes = std::fs::read(path).map_err(|source| FolderError::Io { path: path.to_owned(), source })?;
-    Ok(blake3::hash(&bytes).to_string())
-}
-
-/// An error of weights names the file of its folder.
-fn misfit(folder: &Path) -> impl FnOnce(WeightError) -> FolderError {
-    let path = folder.join(WEIGHTS);
-    move |source| FolderError::Weights { path, source }
-}
-
-/// Writes a model with its manifest and card; the weights last, so that a folder with weights is whole.
-///
-/// # Errors
-/// If a file cannot be written.
-pub fn save<C: Serialize>(
-    folder: &Path,
-    config: &ModelConfig,
-    weights: &Arrays,
-    manifest: &Manifest<C>,
-) -> Result<(), FolderError> {
-    write_folder(folder, config, weights, manifest, &card::card(config, manifest))
-}
-
-/// Writes the files of a folder; the weights last.
-fn write_folder(
-    folder: &Path,
-    config: &ModelConfig,
-    weights: &Arrays,
-    run: &impl Serialize,
-    card: &str,
-) -> Result<(), FolderError> {
-    let write = |name: &str, bytes: &[u8]| {
-        let path = folder.join(name);
-        write_aside(&path, bytes).map_err(|source| FolderError::Io { path, source })
-    };
-    std::fs::create_dir_all(folder).map_err(|source| FolderError::Io { path: folder.to_owned(), source })?;
-    write(CONFIG, &json(config))?;
-    write("run.json", &json(run))?;
-    write("README.md", card.as_bytes())?;
-    // "pt" is what PyTorch-side readers expect to find for files with PyTorch's layouts.
-    weights::write(&folder.join(WEIGHTS), weights, &[("format", "pt")]).map_err(misfit(folder))
-}
-
-/// Pretty JSON with a final line end.
-fn json(value: &impl Serialize) -> Vec<u8> {
-    let text = serde_json::to_string_pretty(value).expect("plain fields");
-    (text + "\n").into_bytes()
 }

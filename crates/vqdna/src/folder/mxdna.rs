@@ -35,7 +35,7 @@ impl PretrainedMxdna {
             return Err(FolderError::NoMxdna { folder: folder.to_owned(), found: config.kind() });
         };
         config.require(Kind::Pretrained, folder)?;
-        let arrays = rename(read_weights(folder, "")?, HEADS);
+        let arrays = rename(read_weights(folder, &config, "")?, HEADS);
         let model = weights::assign(LetterModel::new(&network, 0, device), &arrays)
             .map_err(|error| misfit(folder)(error.rename(|name| rename_one(name, [HEADS[1], HEADS[0]]))))?;
         Ok(Self { network, model, digest: digest(folder)?, config })

@@ -55,7 +55,7 @@ impl Pretrained {
             return Err(config.other_than(Kind::Pretrained, folder));
         };
         let (tokenizer, model): (Arrays, Arrays) =
-            read_weights(folder, "")?.into_iter().partition(|(name, _)| name.starts_with(TOKENIZER));
+            read_weights(folder, &config, "")?.into_iter().partition(|(name, _)| name.starts_with(TOKENIZER));
         let fresh = MaskedModel::new(backbone, d_code, codebook_sizes, 0, device);
         let model = weights::assign(fresh, &rename(model, HEADS))
             .map_err(|error| misfit(folder)(error.rename(|name| rename_one(name, [HEADS[1], HEADS[0]]))))?;

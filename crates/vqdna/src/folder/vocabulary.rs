@@ -31,7 +31,7 @@ impl Vocabulary {
         let config = ModelConfig::load(folder)?;
         config.tokenizer(folder)?;
         let prefix = if config.kind() == Kind::Vocabulary { "" } else { TOKENIZER };
-        Self::from_weights(&config, read_weights(folder, prefix)?, folder, device)
+        Self::from_weights(&config, read_weights(folder, &config, prefix)?, folder, device)
     }
 
     /// The vocabulary among the weights of a folder.

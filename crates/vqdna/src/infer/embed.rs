@@ -20,7 +20,7 @@ use crate::weights::to_array;
 pub struct Embedder {
     network: Network,
     layer: usize,
-    /// Bases of the longest sequence that a fine-tuned model learned from.
+    /// Bases of the longest sequence that a fine-tuned model learned from, or of a window of pre-training.
     window: Option<usize>,
     /// Names the weights.
     pub digest: String,
@@ -79,11 +79,15 @@ impl Embedder {
             }
             (folder::Kind::Pretrained, false) => {
                 let found = Pretrained::load(folder, device)?;
-                (Network::Codes(Box::new(found.vocabulary), Some(Box::new(found.model.backbone))), None, found.digest)
+                (
+                    Network::Codes(Box::new(found.vocabulary), Some(Box::new(found.model.backbone))),
+                    config.window,
+                    found.digest,
+                )
             }
             (folder::Kind::Pretrained, true) => {
                 let found = PretrainedMxdna::load(folder, device)?;
-                (Network::Letters(Box::new(found.model.encoder)), None, found.digest)
+                (Network::Letters(Box::new(found.model.encoder)), config.window, found.digest)
             }
             (folder::Kind::Finetuned, _) => {
                 let Finetuned { vocabulary, model, finetuned, digest, .. } = Finetuned::load(folder, device)?;
@@ -126,7 +130,8 @@ impl Embedder {
         self.layer
     }
 
-    /// Bases that it is best to embed together: what a fine-tuned model learned from, else none in particular.
+    /// Bases that it is best to embed together: of the longest sequence that a fine-tuned model learned from, or of a window of
+    /// pre-training. None in particular for a vocabulary, and in older folders.
     #[must_use]
     pub fn window(&self) -> Option<usize> {
         self.window

@@ -45,7 +45,7 @@ impl Cutter {
             return Ok(Self { encoder, window: Some(finetuned.window), digest });
         }
         let PretrainedMxdna { model, digest, .. } = PretrainedMxdna::load(folder, device)?;
-        Ok(Self { encoder: model.encoder, window: None, digest })
+        Ok(Self { encoder: model.encoder, window: config.window, digest })
     }
 
     /// Bases of a unit of each expert.
@@ -54,7 +54,8 @@ impl Cutter {
         self.encoder.sizes()
     }
 
-    /// Bases that it is best to cut together: what a fine-tuned model learned from, else none in particular.
+    /// Bases that it is best to cut together: of the longest sequence that a fine-tuned model learned from, or of a window of
+    /// pre-training. None in particular in older folders.
     #[must_use]
     pub fn window(&self) -> Option<usize> {
         self.window

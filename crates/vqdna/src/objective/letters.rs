@@ -153,7 +153,13 @@ impl Objective for MaskedLetters {
     type Batch = CodeBatch;
     type Carry = ();
 
-    fn start(&self, model: LetterModel, _: &mut dyn Iterator<Item = CodeBatch>, _: usize) -> LetterModel {
+    fn start(
+        &self,
+        model: LetterModel,
+        _: &mut dyn Iterator<Item = CodeBatch>,
+        _: usize,
+        _: &dyn Fn() -> bool,
+    ) -> LetterModel {
         model
     }
 

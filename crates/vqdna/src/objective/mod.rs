@@ -35,12 +35,13 @@ pub trait Objective {
     type Carry;
 
     /// Sets what is drawn from data before the first step; `batches` are the first micro-batches of training, of which
-    /// `micro_batches` make a step.
+    /// `micro_batches` make a step. Once `go_on` says no, the model is not wanted, and it ends soon.
     fn start(
         &self,
         model: Self::Model,
         batches: &mut dyn Iterator<Item = Self::Batch>,
         micro_batches: usize,
+        go_on: &dyn Fn() -> bool,
     ) -> Self::Model;
 
     /// Loss of one micro-batch.

@@ -58,7 +58,13 @@ impl Objective for Reconstruct {
     type Batch = Batch;
     type Carry = Carry;
 
-    fn start(&self, model: Vqdna, batches: &mut dyn Iterator<Item = Batch>, micro_batches: usize) -> Vqdna {
+    fn start(
+        &self,
+        model: Vqdna,
+        batches: &mut dyn Iterator<Item = Batch>,
+        micro_batches: usize,
+        go_on: &dyn Fn() -> bool,
+    ) -> Vqdna {
         let valid = model.valid();
         let (mut rows, mut count) = (Vec::<Vec<Tensor<2>>>::new(), 0);
         for batch in batches {
@@ -73,10 +79,10 @@ impl Objective for Reconstruct {
         let taps = (0..rows.first().map_or(0, Vec::len))
             .map(|tap| Tensor::cat(rows.iter().map(|batch| batch[tap].clone()).collect(), 0))
             .collect::<Vec<_>>();
-        if count == 0 {
+        if count == 0 || !go_on() {
             return model;
         }
-        Vqdna { quantizer: model.quantizer.initialise(&taps, per_step, self.seed), ..model }
+        Vqdna { quantizer: model.quantizer.initialise(&taps, per_step, self.seed, go_on), ..model }
     }
 
     fn forward(&self, model: &Vqdna, batch: &Batch) -> Outcome<Carry> {

@@ -221,6 +221,24 @@ pub fn with_frozen_weights<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
+/// A frozen model that is used again and again between other work: its weights are brought into the order of kernels once, see
+/// [`with_frozen_weights`].
+#[derive(Default)]
+pub struct Frozen {
+    #[cfg(feature = "cpu")]
+    preparations: flex::Preparations,
+}
+
+impl Frozen {
+    /// Runs `work` on the model.
+    pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
+        #[cfg(feature = "cpu")]
+        return self.preparations.run(work);
+        #[cfg(not(feature = "cpu"))]
+        work()
+    }
+}
+
 #[cfg(feature = "cpu")]
 fn precision() -> vqdna_kernels::product::Precision {
     match PRECISION.get() {

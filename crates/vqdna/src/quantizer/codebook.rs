@@ -220,10 +220,17 @@ impl Codebook {
     /// Codes by k-means on `rows [n, d_code]`. Counts are scaled to the rows of one training step, where the running
     /// averages will settle.
     #[must_use]
-    pub fn from_kmeans(self, rows: Tensor<2>, iterations: usize, rows_per_step: usize, random: &mut Stream) -> Self {
+    pub fn from_kmeans(
+        self,
+        rows: Tensor<2>,
+        iterations: usize,
+        rows_per_step: usize,
+        random: &mut Stream,
+        go_on: &dyn Fn() -> bool,
+    ) -> Self {
         let size = self.codes.dims()[0];
         let scale = rows_per_step as f64 / rows.dims()[0] as f64;
-        let (codes, counts) = kmeans(rows, size, iterations, random);
+        let (codes, counts) = kmeans(rows, size, iterations, random, go_on);
         let counts = counts.mul_scalar(scale);
         let sums = codes.clone() * counts.clone().unsqueeze_dim(1);
         self.set(codes, counts.clone(), sums, counts)

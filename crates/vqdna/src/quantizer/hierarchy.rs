@@ -206,7 +206,13 @@ impl Hierarchy {
     }
 
     /// See [`super::Quantizer::initialise`].
-    pub(super) fn initialise(mut self, taps: &[Tensor<2>], rows_per_step: usize, seed: u64) -> Self {
+    pub(super) fn initialise(
+        mut self,
+        taps: &[Tensor<2>],
+        rows_per_step: usize,
+        seed: u64,
+        go_on: &dyn Fn() -> bool,
+    ) -> Self {
         if self.config.kmeans_iterations == 0 {
             return self;
         }
@@ -219,6 +225,7 @@ impl Hierarchy {
                 self.config.kmeans_iterations,
                 rows_per_step,
                 &mut random,
+                go_on,
             );
             let [rows, d_code] = h.dims();
             let index = book.search(h.unsqueeze_dim(0));

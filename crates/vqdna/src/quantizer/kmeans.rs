@@ -8,10 +8,17 @@ use crate::seed::Stream;
 use crate::weights::to_array;
 
 /// `size` means of `rows [n, d]` and how many rows each stands for. Starts from distinct random rows; an empty cluster keeps
-/// its mean between iterations, and at the end takes a random row with a count of one, so that no code starts dead.
-pub fn kmeans(rows: Tensor<2>, size: usize, iterations: usize, random: &mut Stream) -> (Tensor<2>, Tensor<1>) {
+/// its mean between iterations, and at the end takes a random row with a count of one, so that no code starts dead. Iterations end
+/// once `go_on` says no.
+pub fn kmeans(
+    rows: Tensor<2>,
+    size: usize,
+    iterations: usize,
+    random: &mut Stream,
+    go_on: &dyn Fn() -> bool,
+) -> (Tensor<2>, Tensor<1>) {
     let start = choose(&rows, size, random);
-    let (means, counts) = lloyd(&rows, start, iterations);
+    let (means, counts) = lloyd(&rows, start, iterations, go_on);
     let empty: Vec<f32> = to_array(counts.clone()).values.iter().map(|&n| f32::from(n == 0.0)).collect();
     let empty = Tensor::<1>::from_data(TensorData::new(empty, [size]), &rows.device());
     let column = empty.clone().unsqueeze_dim::<2>(1);
@@ -31,12 +38,12 @@ fn choose(rows: &Tensor<2>, size: usize, random: &mut Stream) -> Tensor<2> {
 }
 
 /// Means after `iterations` from `start`, and their counts in the last one.
-fn lloyd(rows: &Tensor<2>, start: Tensor<2>, iterations: usize) -> (Tensor<2>, Tensor<1>) {
+fn lloyd(rows: &Tensor<2>, start: Tensor<2>, iterations: usize, go_on: &dyn Fn() -> bool) -> (Tensor<2>, Tensor<1>) {
     let (n, size) = (rows.dims()[0], start.dims()[0]);
     let weight = Tensor::ones([n], &rows.device());
     let mut means = start;
     let mut counts = Tensor::ones([size], &rows.device());
-    for _ in 0..iterations {
+    for _ in (0..iterations).take_while(|_| go_on()) {
         let index = ops::nearest(rows.clone(), means.clone());
         let (new_counts, sums) = ops::code_statistics(rows.clone(), index, weight.clone(), size);
         let used = new_counts.clone().greater_scalar(0.0).float().unsqueeze_dim::<2>(1);
@@ -59,16 +66,29 @@ mod tests {
     /// T3 of `docs/vectors.md`, from the start that it names.
     #[test]
     fn two_clusters_on_a_line() {
-        let (means, counts) = lloyd(&rows(&[0.0, 0.2, 1.0, 1.2]), rows(&[0.0, 0.2]), 3);
+        let (means, counts) = lloyd(&rows(&[0.0, 0.2, 1.0, 1.2]), rows(&[0.0, 0.2]), 3, &|| true);
         let means = to_array(means).values;
         assert!((means[0] - 0.1).abs() < 1e-6 && (means[1] - 1.1).abs() < 1e-6, "{means:?}");
         assert_eq!(to_array(counts).values, [2.0, 2.0]);
     }
 
+    #[test]
+    fn iterations_end_when_nobody_wants_more() {
+        let asked = std::cell::Cell::new(0);
+        let twice = || {
+            asked.set(asked.get() + 1);
+            asked.get() <= 2
+        };
+        let data = rows(&[0.0, 0.2, 1.0, 1.2, 5.0]);
+        let (stopped, two) =
+            (lloyd(&data, rows(&[0.0, 0.2]), 100, &twice), lloyd(&data, rows(&[0.0, 0.2]), 2, &|| true));
+        assert_eq!(to_array(stopped.0).values, to_array(two.0).values);
+    }
+
     /// T3: equal data leave a cluster empty, which is seeded from the data again and counts.
     #[test]
     fn an_empty_cluster_takes_a_row_of_the_data() {
-        let (means, counts) = kmeans(rows(&[5.0, 5.0, 5.0]), 2, 3, &mut stream(1, "test", &[]));
+        let (means, counts) = kmeans(rows(&[5.0, 5.0, 5.0]), 2, 3, &mut stream(1, "test", &[]), &|| true);
         assert_eq!(to_array(means).values, [5.0, 5.0]);
         assert_eq!(to_array(counts).values, [3.0, 1.0]);
     }

@@ -252,14 +252,14 @@ impl Quantizer {
     }
 
     /// Sets codebooks by k-means on a sample of vectors, level after level, each level searched as in
-    /// [`Quantizer::forward`] with the levels before it already set.
+    /// [`Quantizer::forward`] with the levels before it already set. Once `go_on` says no, what comes out is unfinished.
     ///
     /// # Shapes
     /// - `taps`: each `[rows, d_code]`, real positions only
     #[must_use]
-    pub fn initialise(self, taps: &[Tensor<2>], rows_per_step: usize, seed: u64) -> Self {
+    pub fn initialise(self, taps: &[Tensor<2>], rows_per_step: usize, seed: u64, go_on: &dyn Fn() -> bool) -> Self {
         match self {
-            Self::Hierarchy(hierarchy) => Self::Hierarchy(hierarchy.initialise(taps, rows_per_step, seed)),
+            Self::Hierarchy(hierarchy) => Self::Hierarchy(hierarchy.initialise(taps, rows_per_step, seed, go_on)),
             Self::Fsq(fsq) => Self::Fsq(fsq),
         }
     }

@@ -3,16 +3,18 @@
 //! ```text
 //! codes/corpus.npy                 an array [bases, levels], as `vqdna tokenize` writes it
 //! codes/corpus.npy.records.tsv     which rows of it belong to which record and strand
-//! codes/provenance.json            what they were computed from; written last, so that it vouches for the others
+//! codes/provenance.json            what they were computed from, and their digests; written last, so that it vouches for the others
 //! ```
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use vqdna_data::alphabet::N;
 use vqdna_data::aside::write_aside;
+use vqdna_data::bounded;
 use vqdna_data::codes::{RandomReader, Writer};
 use vqdna_data::corpus::Corpus;
 use vqdna_data::segment::Policy;
@@ -22,7 +24,7 @@ use super::config::DataConfig;
 use super::source::{Gather, Place};
 use crate::batch::{Batch, CodeBatch, CodeWindow};
 use crate::folder::Vocabulary;
-use crate::ops::{self, Precision};
+use crate::ops::{self, Frozen, Precision};
 use crate::transcode::TranscodeError;
 use crate::transcode::encode::{Progress, Tokenize};
 
@@ -40,8 +42,8 @@ pub struct Codes<'a> {
 pub enum Origin<'a> {
     /// Read from a file.
     File(CodeFile),
-    /// Computed by a vocabulary from a window and the neighbourhood that its codes see.
-    Vocabulary(&'a Vocabulary),
+    /// Computed by a vocabulary from a window and the neighbourhood that its codes see; with its weights as kernels read them.
+    Vocabulary(&'a Vocabulary, Frozen),
 }
 
 /// Per level, the codes of a window.
@@ -53,7 +55,7 @@ impl Gather for Codes<'_> {
     fn gather(&self, places: &[Place], device: &Device) -> io::Result<CodeBatch> {
         let codes: Vec<Levels> = match &self.origin {
             Origin::File(file) => places.iter().map(|place| file.read(place)).collect::<io::Result<_>>()?,
-            Origin::Vocabulary(vocabulary) => encode(vocabulary, self.corpus, places, device)?,
+            Origin::Vocabulary(vocabulary, frozen) => frozen.run(|| encode(vocabulary, self.corpus, places, device))?,
         };
         let window = |(place, codes): (&Place, Levels)| {
             let read = place.read(self.corpus)?;
@@ -112,26 +114,58 @@ struct Provenance {
     inputs: Vec<String>,
     letters: Policy,
     both_strands: bool,
+    /// BLAKE3 of the array and of the table beside it; empty before they are written.
+    files: [String; 2],
+}
+
+/// What a run's folder holds of codes.
+pub enum Found {
+    /// Those of this vocabulary, these inputs and letters.
+    Codes(CodeFile),
+    /// The same, but they were changed or cut after they were written.
+    Damaged,
+    /// None, or others.
+    Nothing,
 }
 
 /// Names of the folder and the files.
 const FOLDER: &str = "codes";
 const ARRAY: &str = "corpus.npy";
+const RECORDS: &str = "corpus.npy.records.tsv";
 const PROVENANCE: &str = "provenance.json";
 /// Version of `provenance.json`; files of another one are computed anew.
-const FORMAT_VERSION: u64 = 1;
+const FORMAT_VERSION: u64 = 2;
+/// Bytes of `provenance.json` beyond which it is none of ours.
+const MOST: u64 = 16 << 20;
+/// Bytes that are hashed before it is asked whether to go on.
+const PART: usize = 1 << 24;
 /// Bases computed in one piece; changes no code.
 const CHUNK: usize = 4096;
 
 impl CodeFile {
-    /// The codes of a corpus that an earlier run left in a run's folder, if they are of the same vocabulary, inputs and letters.
-    #[must_use]
-    pub fn find(folder: &Path, vocabulary: &Vocabulary, corpus: &Corpus, data: &DataConfig) -> Option<Self> {
-        let (folder, provenance) = (folder.join(FOLDER), Provenance::of(vocabulary, corpus, data));
-        let found: Provenance = serde_json::from_slice(&std::fs::read(folder.join(PROVENANCE)).ok()?).ok()?;
-        let both_strands = provenance.both_strands || found.both_strands;
-        let serves = found == Provenance { both_strands, ..provenance.clone() };
-        serves.then(|| Self::open(&folder, &provenance, corpus).ok().flatten()).flatten()
+    /// The codes of a corpus that an earlier run left in a run's folder, if they are of the same vocabulary, inputs and letters, and are
+    /// what was written.
+    ///
+    /// # Errors
+    /// If `stop` is set while they are read.
+    pub fn find(
+        folder: &Path,
+        vocabulary: &Vocabulary,
+        corpus: &Corpus,
+        data: &DataConfig,
+        stop: &AtomicBool,
+    ) -> Result<Found, TranscodeError> {
+        let (folder, wanted) = (folder.join(FOLDER), Provenance::of(vocabulary, corpus, data));
+        let Some(found) = Provenance::read(&folder) else { return Ok(Found::Nothing) };
+        let both_strands = wanted.both_strands || found.both_strands;
+        if found != (Provenance { both_strands, files: found.files.clone(), ..wanted.clone() }) {
+            return Ok(Found::Nothing);
+        }
+        if Provenance::digests(&folder, stop)? != Some(found.files) {
+            return Ok(Found::Damaged);
+        }
+        let opened = Self::open(&folder, &wanted, corpus).ok().flatten();
+        Ok(opened.map_or(Found::Damaged, Found::Codes))
     }
 
     /// Computes the codes of a corpus into a run's folder, in place of what is there.
@@ -147,7 +181,7 @@ impl CodeFile {
         progress: Progress,
     ) -> Result<Self, TranscodeError> {
         let (folder, provenance) = (folder.join(FOLDER), Provenance::of(vocabulary, corpus, data));
-        provenance.compute(&folder, vocabulary, corpus, device, progress)?;
+        provenance.clone().compute(&folder, vocabulary, corpus, device, progress)?;
         Ok(Self::open(&folder, &provenance, corpus)?.expect("codes of every segment were just written"))
     }
 
@@ -189,12 +223,23 @@ impl Provenance {
             inputs: corpus.digests().iter().map(|input| input.blake3.clone()).collect(),
             letters: data.letters,
             both_strands: data.strand != StrandPolicy::Forward,
+            files: [String::new(), String::new()],
         }
+    }
+
+    fn read(folder: &Path) -> Option<Self> {
+        serde_json::from_slice(&bounded::read(&folder.join(PROVENANCE), MOST).ok()?).ok()
+    }
+
+    /// BLAKE3 of the array and of the table beside it; none if one cannot be read.
+    fn digests(folder: &Path, stop: &AtomicBool) -> Result<Option<[String; 2]>, TranscodeError> {
+        let [array, records] = [ARRAY, RECORDS].map(|name| digest(&folder.join(name), stop));
+        Ok(array?.zip(records?).map(|(array, records)| [array, records]))
     }
 
     /// Computes the codes into a folder.
     fn compute(
-        &self,
+        mut self,
         folder: &Path,
         vocabulary: &Vocabulary,
         corpus: &Corpus,
@@ -219,7 +264,27 @@ impl Provenance {
         let mut writer = Writer::create(&folder.join(ARRAY), &job.header(None))?;
         job.corpus(corpus, &mut writer, progress)?;
         writer.finish()?;
-        let text = serde_json::to_vec_pretty(self).expect("plain fields");
+        if let Some(files) = Self::digests(folder, &AtomicBool::new(false))? {
+            self.files = files;
+        }
+        let text = serde_json::to_vec_pretty(&self).expect("plain fields");
         write_aside(&provenance, &text).map_err(writing)
+    }
+}
+
+/// BLAKE3 of a file; none if it cannot be read.
+fn digest(path: &Path, stop: &AtomicBool) -> Result<Option<String>, TranscodeError> {
+    let Ok((mut file, _)) = bounded::open(path) else { return Ok(None) };
+    let (mut hash, mut part) = (blake3::Hasher::new(), vec![0; PART]);
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return Err(TranscodeError::Interrupted);
+        }
+        match file.read(&mut part) {
+            Ok(0) => return Ok(Some(hash.finalize().to_string())),
+            Ok(bytes) => hash.update(&part[..bytes]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => return Ok(None),
+        };
     }
 }

@@ -5,12 +5,12 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use toml::{Table, Value};
 use vqdna_data::segment::Policy;
 use vqdna_data::span::StrandPolicy;
 use vqdna_data::split::{SplitError, SplitPolicy};
 use vqdna_data::window::Windowing;
 
+use super::changes::{Changes, Origin};
 use crate::backbone::transformer::TransformerConfigError;
 use crate::head::sequence::SequenceHeadConfigError;
 use crate::layers::lora::LoraConfigError;
@@ -40,23 +40,20 @@ pub trait StageConfig: Clone + Serialize + DeserializeOwned {
     /// This config with the fields of a TOML file, then with single assignments `path.to.field=value`.
     ///
     /// # Errors
-    /// If the file cannot be read, or a field is unknown or of another type.
+    /// If the file cannot be read, or a field is unknown or of another type; see [`ConfigError::From`].
     fn with_changes(&self, file: Option<&Path>, assignments: &[String]) -> Result<Self, ConfigError> {
-        let mut table = Table::try_from(self).map_err(|e| field_error(String::new(), &e))?;
-        if let Some(path) = file {
-            let text =
-                std::fs::read_to_string(path).map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
-            let changes: Table =
-                text.parse().map_err(|e| ConfigError::Syntax { path: path.to_owned(), reason: syntax(&text, &e) })?;
-            merge(&mut table, changes);
-        }
-        for assignment in assignments {
-            merge(&mut table, parse_assignment(assignment)?);
-        }
-        serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
-            let path = e.path().to_string();
-            field_error(path, e.inner())
-        })
+        Changes::read(file, assignments)?.apply(self)
+    }
+
+    /// As [`StageConfig::with_changes`], checked.
+    ///
+    /// # Errors
+    /// Those of [`StageConfig::with_changes`] and [`StageConfig::check`].
+    fn resolve(&self, file: Option<&Path>, assignments: &[String]) -> Result<Self, ConfigError> {
+        let changes = Changes::read(file, assignments)?;
+        let config = changes.apply(self)?;
+        config.check().map_err(|error| changes.blame(error))?;
+        Ok(config)
     }
 }
 
@@ -146,6 +143,14 @@ pub enum ConfigError {
     /// An assignment without `=`.
     #[error("`--set {0}`: expected `field=value`, such as `train.steps=100`")]
     Assignment(String),
+    /// Any of the others, with where the setting came from.
+    #[error("{}{error}", origin.prefix())]
+    From {
+        /// Where.
+        origin: Origin,
+        /// What is wrong with it.
+        error: Box<ConfigError>,
+    },
     /// A field that does not exist, or a value of another type.
     #[error("config field `{field}`: {reason}")]
     Field {
@@ -256,47 +261,4 @@ pub(super) fn check_train(train: &TrainConfig) -> Result<(), ConfigError> {
     )?;
     require(optimizer.clip >= 0.0, "train.optimizer.clip", "0 or more")?;
     require(is_share(train.usage_alarm), "train.usage_alarm", "a share of the codes, 0 to 1")
-}
-
-/// What is wrong with a TOML text, on one line, with the number of the line.
-fn syntax(text: &str, error: &toml::de::Error) -> String {
-    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    format!("line {}: {}", 1 + before.matches('\n').count(), error.message().replace('\n', ", "))
-}
-
-/// The first line of an error, without the snippet of a document the user never wrote.
-fn field_error(field: String, error: &dyn std::fmt::Display) -> ConfigError {
-    let text = error.to_string();
-    let reason = text.lines().filter(|line| !line.trim().is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
-    ConfigError::Field { field, reason }
-}
-
-/// `a.b.c=1` as the table `{ a = { b = { c = 1 } } }`. A value that is not TOML is taken as a string.
-fn parse_assignment(text: &str) -> Result<Table, ConfigError> {
-    let wrong = || ConfigError::Assignment(text.to_owned());
-    let (path, value) = text.split_once('=').ok_or_else(wrong)?;
-    let value = value.trim();
-    let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
-    let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
-    let mut fields = path.trim().split('.').rev();
-    let last = fields.next().filter(|field| !field.is_empty()).ok_or_else(wrong)?;
-    let innermost = Table::from_iter([(last.to_owned(), value)]);
-    Ok(fields.fold(innermost, |inner, field| Table::from_iter([(field.to_owned(), Value::Table(inner))])))
-}
-
-/// Puts the fields of `changes` over those of `table`. Where the `kind` of a choice changes, the fields of the former kind go.
-fn merge(table: &mut Table, changes: Table) {
-    for (key, change) in changes {
-        match (table.get_mut(&key), change) {
-            (Some(Value::Table(old)), Value::Table(new)) => {
-                if new.get("kind").is_some_and(|kind| old.get("kind") != Some(kind)) {
-                    old.clear();
-                }
-                merge(old, new);
-            }
-            (_, change) => {
-                table.insert(key, change);
-            }
-        }
-    }
 }

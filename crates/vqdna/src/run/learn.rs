@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::config::{ConfigError, CorpusConfig, DataConfig, StageConfig, check_data, check_train, require};
 use super::source::{Bases, Windows};
-use super::stage::{Finished, Job, StageError, StageObserver, fingerprint};
+use super::stage::{Finished, Job, StageError, StageObserver, identity};
 use crate::folder::{self, ModelConfig};
 use crate::objective::reconstruct::Reconstruct;
 use crate::tokenizer::vqdna::{Kind, Preset, VqdnaConfig, publish};
@@ -89,9 +89,14 @@ impl Learn<'_> {
     /// # Errors
     /// See [`StageError`]. Nothing but logs and checkpoints is written before training ends.
     pub fn run(&self, observer: &mut dyn StageObserver) -> Result<Finished, StageError> {
-        let (begun, Self { job, config }) = (Instant::now(), self);
+        let begun = Instant::now();
+        self.job.unless_stopped(begun, self.learn(begun, observer))
+    }
+
+    fn learn(&self, begun: Instant, observer: &mut dyn StageObserver) -> Result<Finished, StageError> {
+        let Self { job, config } = self;
         config.check()?;
-        let _claim = job.claim()?;
+        let _claim = job.claim(observer)?;
         let corpus = job.read(&config.data, observer)?;
         let windows = Windows::new(&corpus, *config);
         job.begin(*config, &corpus, windows.sizes(), observer)?;
@@ -105,7 +110,7 @@ impl Learn<'_> {
             source: &source,
             config: &config.train,
             selection: None,
-            fingerprint: fingerprint(*config, corpus.digests(), None),
+            identity: identity(*config, corpus.digests(), None),
             folder: job.folder,
             stop: job.stop,
         };

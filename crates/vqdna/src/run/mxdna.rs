@@ -11,7 +11,7 @@ use super::config::{
     ConfigError, CorpusConfig, DataConfig, StageConfig, check_data, check_masking, check_train, require,
 };
 use super::source::{Gather, Place, Windows};
-use super::stage::{Finished, Job, StageError, StageObserver, fingerprint};
+use super::stage::{Finished, Job, StageError, StageObserver, identity};
 use crate::batch::{CodeBatch, CodeWindow};
 use crate::folder::{self, ModelConfig};
 use crate::objective::letters::{LetterModel, MaskedLetters};
@@ -113,9 +113,14 @@ impl PretrainMxdna<'_> {
     /// # Errors
     /// See [`StageError`]. Nothing but logs and checkpoints is written before training ends.
     pub fn run(&self, observer: &mut dyn StageObserver) -> Result<Finished, StageError> {
-        let (begun, Self { job, config }) = (Instant::now(), self);
+        let begun = Instant::now();
+        self.job.unless_stopped(begun, self.pretrain(begun, observer))
+    }
+
+    fn pretrain(&self, begun: Instant, observer: &mut dyn StageObserver) -> Result<Finished, StageError> {
+        let Self { job, config } = self;
         config.check()?;
-        let _claim = job.claim()?;
+        let _claim = job.claim(observer)?;
         let corpus = job.read(&config.data, observer)?;
         let windows = Windows::new(&corpus, *config);
         job.begin(*config, &corpus, windows.sizes(), observer)?;
@@ -128,7 +133,7 @@ impl PretrainMxdna<'_> {
             source: &source,
             config: &config.train,
             selection: None,
-            fingerprint: fingerprint(*config, corpus.digests(), None),
+            identity: identity(*config, corpus.digests(), None),
             folder: job.folder,
             stop: job.stop,
         };
@@ -136,7 +141,7 @@ impl PretrainMxdna<'_> {
         let (model, finished) = job.train(&training, &test, model, begun, observer)?;
         if finished.ending == Ending::Finished {
             let manifest = job.manifest(*config, &corpus, None, windows.sizes(), &finished);
-            let made = ModelConfig::of_mxdna(&config.mxdna, config.data.letters);
+            let made = ModelConfig::of_mxdna(&config.mxdna, config.data.letters, Some(config.data.length));
             folder::save(job.folder, &made, &folder::publish_mxdna(&model.valid()), &manifest)?;
         }
         Ok(finished)

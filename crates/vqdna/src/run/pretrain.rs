@@ -9,23 +9,22 @@ use vqdna_data::corpus::Corpus;
 use vqdna_data::segment::Policy;
 use vqdna_data::span::StrandPolicy;
 
-use super::codes::{CodeFile, Codes, Origin};
+use super::codes::{CodeFile, Codes, Found, Origin};
 use super::config::{
     CodesFrom, ConfigError, CorpusConfig, DataConfig, StageConfig, check_data, check_masking, check_train, require,
 };
 use super::source::Windows;
-use super::stage::{Finished, Job, StageError, StageObserver, fingerprint};
+use super::stage::{Finished, Job, StageError, StageObserver, identity};
 use crate::backbone::transformer::TransformerConfig;
 use crate::folder::{self, ModelConfig, PretrainedConfig, Vocabulary};
-use crate::objective::Measures;
 use crate::objective::masked::masking::MaskingConfig;
 use crate::objective::masked::{self, MaskedModel};
+use crate::ops::Frozen;
 use crate::tokenizer::vqdna::Preset;
 use crate::train::checkpoint::Checkpoint;
 use crate::train::optimizer::AdamwConfig;
 use crate::train::schedule::ScheduleConfig;
 use crate::train::{Ending, TrainConfig, Training};
-use crate::transcode::TranscodeError;
 
 /// Everything that a run of `pretrain` depends on, but its vocabulary and its inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -120,24 +119,23 @@ impl Pretrain<'_> {
     /// # Errors
     /// See [`StageError`]. Nothing but codes, logs and checkpoints is written before training ends.
     pub fn run(&self, observer: &mut dyn StageObserver) -> Result<Finished, StageError> {
-        let (begun, Self { job, config, vocabulary }) = (Instant::now(), self);
+        let begun = Instant::now();
+        self.job.unless_stopped(begun, self.pretrain(begun, observer))
+    }
+
+    fn pretrain(&self, begun: Instant, observer: &mut dyn StageObserver) -> Result<Finished, StageError> {
+        let Self { job, config, vocabulary } = self;
         config.check()?;
-        let _claim = job.claim()?;
+        let _claim = job.claim(observer)?;
         let corpus = job.read(&config.data, observer)?;
         let windows = Windows::new(&corpus, *config);
         job.begin(*config, &corpus, windows.sizes(), observer)?;
-        let fingerprint = fingerprint(*config, corpus.digests(), Some(&vocabulary.digest));
+        let identity = identity(*config, corpus.digests(), Some(&vocabulary.digest));
         if job.resume {
             // Before the codes of another run are replaced.
-            Checkpoint::check(job.folder, &fingerprint)?;
+            Checkpoint::check(job.folder, &identity)?;
         }
-        let codes = match self.codes(&corpus, observer) {
-            Err(StageError::Transcode(TranscodeError::Interrupted)) => {
-                let (ending, wall_s) = (Ending::Interrupted(0), begun.elapsed().as_secs_f64());
-                return Ok(Finished { ending, best: None, evaluated_on: "nothing", measures: Measures::new(), wall_s });
-            }
-            codes => codes?,
-        };
+        let codes = self.codes(&corpus, observer)?;
 
         let device = job.device.clone().autodiff();
         let (source, test) = (windows.source(&codes, &device), windows.test_source(&codes, &device));
@@ -147,7 +145,7 @@ impl Pretrain<'_> {
             source: &source,
             config: &config.train,
             selection: None,
-            fingerprint,
+            identity,
             folder: job.folder,
             stop: job.stop,
         };
@@ -161,7 +159,7 @@ impl Pretrain<'_> {
                 codebook_sizes: sizes.clone(),
                 backbone: config.backbone.clone(),
             };
-            let made = ModelConfig::of_pretrained(tokenizer, config.data.letters, pretrained);
+            let made = ModelConfig::of_pretrained(tokenizer, config.data.letters, config.data.length, pretrained);
             folder::save(job.folder, &made, &folder::publish(&vocabulary.model, &model.valid()), &manifest)?;
         }
         Ok(finished)
@@ -170,7 +168,7 @@ impl Pretrain<'_> {
     fn codes<'c>(&'c self, corpus: &'c Corpus, observer: &mut dyn StageObserver) -> Result<Codes<'c>, StageError> {
         let Self { config, vocabulary, .. } = self;
         let origin = match config.data.codes.unwrap_or_default() {
-            CodesFrom::OnTheFly => Origin::Vocabulary(vocabulary),
+            CodesFrom::OnTheFly => Origin::Vocabulary(vocabulary, Frozen::default()),
             CodesFrom::Cached => Origin::File(self.code_file(corpus, observer)?),
         };
         Ok(Codes { corpus, asks_soft_masked: config.data.soft_masked_weight > 0.0, origin })
@@ -178,9 +176,13 @@ impl Pretrain<'_> {
 
     fn code_file(&self, corpus: &Corpus, observer: &mut dyn StageObserver) -> Result<CodeFile, StageError> {
         let Self { job, config, vocabulary } = self;
-        if let Some(found) = CodeFile::find(job.folder, vocabulary, corpus, &config.data) {
-            observer.found_codes();
-            return Ok(found);
+        match CodeFile::find(job.folder, vocabulary, corpus, &config.data, job.stop)? {
+            Found::Codes(found) => {
+                observer.found_codes();
+                return Ok(found);
+            }
+            Found::Damaged => observer.alarm("the codes in the folder are damaged, and are computed again"),
+            Found::Nothing => {}
         }
         let strands = if config.data.strand == StrandPolicy::Forward { 1 } else { 2 };
         let of = strands * corpus.segments().iter().map(|segment| segment.bases).sum::<u64>();

@@ -1,19 +1,23 @@
 //! What all stages share: the folder that a run makes, its inputs, its loop, and what it leaves behind.
 
 use burn::prelude::*;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use vqdna_data::aside::{AsideFile, write_aside};
 use vqdna_data::corpus::Corpus;
 use vqdna_data::fasta::FastaError;
 use vqdna_data::input::InputDigest;
+use vqdna_data::lock::{self, FolderLock, LockError};
 use vqdna_data::segment::Counts;
 use vqdna_data::split::SplitError;
 
-use super::config::{ConfigError, DataConfig, StageConfig};
+use super::config::{ConfigError, CorpusConfig, DataConfig, StageConfig};
 use crate::folder::{FolderError, Manifest, measures_json};
 use crate::objective::{Measures, Objective};
+use crate::train::checkpoint::Checkpoint;
+use crate::train::identity::Identity;
 use crate::train::record::Recorder;
 use crate::train::selection::Best;
 use crate::train::{Ending, Observer, Source, TrainError, Trained, Training};
@@ -88,6 +92,9 @@ pub enum StageError {
     /// See [`TranscodeError`].
     #[error(transparent)]
     Transcode(#[from] TranscodeError),
+    /// See [`LockError`].
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// The folder cannot be made or written.
     #[error("cannot write to {}: {source}", folder.display())]
     Output {
@@ -131,44 +138,44 @@ pub enum StageError {
     },
 }
 
-/// A folder that a run may write to. Dropped while nothing is in it, it leaves no trace of the folders that were made for it.
-pub(super) struct Claim {
-    /// Folders that were not there, innermost first.
-    created: Vec<PathBuf>,
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        for folder in &self.created {
-            // Fails if something is in it by now, which is then not ours to remove.
-            let _ = std::fs::remove_dir(folder);
-        }
-    }
-}
-
 impl Job<'_> {
-    /// Makes the folder, so that an unwritable place is known before any work.
-    pub(super) fn claim(&self) -> Result<Claim, StageError> {
-        let taken = |what, hint| StageError::Taken { folder: self.folder.to_owned(), what, hint };
-        if self.resume {
-            if self.holds("model.safetensors") && !self.has_checkpoint() {
-                return Err(taken("a finished model, and no checkpoint to go on from", ""));
-            }
-        } else if self.holds("model.safetensors") || self.has_checkpoint() {
-            return Err(taken("a model or checkpoint", ", or go on with `--resume`"));
-        } else if !self.holds("config.toml")
-            && std::fs::read_dir(self.folder).is_ok_and(|mut files| files.next().is_some())
-        {
-            // A run that diverged leaves its config and log, and may be tried again; anything else is not ours.
-            return Err(taken("other files", ""));
+    /// Takes the folder for the life of the run, so that an unwritable place, and another run there, are known before any work. Dropped
+    /// while nothing is in the folder, it leaves no trace of it.
+    pub(super) fn claim(&self, observer: &mut dyn StageObserver) -> Result<FolderLock, StageError> {
+        // Once before anything is written there, and once when nobody else can change it any more.
+        self.check_folder()?;
+        let lock = FolderLock::take(self.folder)?;
+        self.check_folder()?;
+        if !lock.is_held() {
+            observer.alarm(&format!(
+                "the file system of {} knows no locks: make sure that no other run writes to it",
+                self.folder.display()
+            ));
         }
-        let missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
-        let created = self.folder.ancestors().take_while(missing).map(Path::to_owned).collect();
-        let claim = Claim { created };
-        std::fs::create_dir_all(self.folder).map_err(self.output_error())?;
         // Dropped at once: only whether it can be made matters.
         AsideFile::create(&self.folder.join("config.toml")).map_err(self.output_error())?;
-        Ok(claim)
+        Ok(lock)
+    }
+
+    /// Refuses a folder that is not for this run.
+    fn check_folder(&self) -> Result<(), StageError> {
+        let taken = |what, hint| StageError::Taken { folder: self.folder.to_owned(), what, hint };
+        let has_model = self.holds("model.safetensors");
+        if self.resume {
+            if has_model && !self.has_checkpoint() {
+                return Err(taken("a finished model, and no checkpoint to go on from", ""));
+            }
+        } else if has_model || self.has_checkpoint() {
+            return Err(taken("a model or checkpoint", ", or go on with `--resume`"));
+        } else if !self.holds("config.toml") {
+            // A run that diverged leaves its config and log, and may be tried again; anything else is not ours.
+            let foreign =
+                |entry: std::io::Result<std::fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() != lock::NAME);
+            if std::fs::read_dir(self.folder).is_ok_and(|mut files| files.any(foreign)) {
+                return Err(taken("other files", ""));
+            }
+        }
+        Ok(())
     }
 
     fn holds(&self, name: &str) -> bool {
@@ -187,7 +194,10 @@ impl Job<'_> {
     /// Reads the inputs.
     pub(super) fn read(&self, data: &DataConfig, observer: &mut dyn StageObserver) -> Result<Corpus, StageError> {
         let memory = data.memory_megabases.saturating_mul(1_000_000);
-        let progress = &mut |bases| observer.reading(bases);
+        let progress = &mut |bases| {
+            observer.reading(bases);
+            if self.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
         let corpus = Corpus::read_with_progress(self.inputs, data.letters, memory, progress)?;
         data.split.check(corpus.contigs().iter().map(|name| &**name))?;
         Ok(corpus)
@@ -197,19 +207,45 @@ impl Job<'_> {
     /// own: the run goes on only if the two are of one essence.
     pub(super) fn begin(
         &self,
-        config: &impl StageConfig,
+        config: &impl CorpusConfig,
         corpus: &Corpus,
         windows: (usize, usize),
         observer: &mut dyn StageObserver,
     ) -> Result<(), StageError> {
-        let bases = corpus.counts().bases;
-        if windows.0 == 0 {
-            let reason =
-                if bases == 0 { "no record holds any" } else { "all are dropped by a letter policy or held out" };
+        let Counts { bases, ambiguous, soft_masked, .. } = corpus.counts();
+        let reason = match (windows.0, bases) {
+            (0, 0) => Some("no record holds any"),
+            (_, bases) if bases > 0 && ambiguous == bases => Some("all are ambiguous letters, such as N"),
+            (_, bases) if bases > 0 && soft_masked == bases && config.data().soft_masked_weight == 0.0 => {
+                Some("all are soft-masked, which `data.soft_masked_weight = 0` leaves out")
+            }
+            (0, _) => Some("all are dropped by a letter policy or held out"),
+            _ => None,
+        };
+        if let Some(reason) = reason {
             return Err(StageError::NothingToLearn { bases, reason });
         }
         observer.read(&corpus.counts(), windows);
         self.write_config(config)
+    }
+
+    /// What a run returns that was asked to stop before its first step: a checkpoint stays as it is.
+    pub(super) fn unless_stopped(
+        &self,
+        begun: Instant,
+        result: Result<Finished, StageError>,
+    ) -> Result<Finished, StageError> {
+        use StageError::{Fasta, Transcode};
+        if !matches!(result, Err(Fasta(FastaError::Interrupted) | Transcode(TranscodeError::Interrupted))) {
+            return result;
+        }
+        Ok(Finished {
+            ending: Ending::Interrupted(if self.resume { Checkpoint::steps(self.folder) } else { 0 }),
+            best: None,
+            evaluated_on: "nothing",
+            measures: Measures::new(),
+            wall_s: begun.elapsed().as_secs_f64(),
+        })
     }
 
     /// Writes the resolved config, but for a folder with a checkpoint.
@@ -235,15 +271,22 @@ impl Job<'_> {
         S: Source<Batch = O::Batch>,
     {
         let device = self.device.clone().autodiff();
-        let Trained { model, ending, best } = training.run(model, self.resume, &device, observer)?;
+        let Trained { model, mut ending, best } = training.run(model, self.resume, &device, observer)?;
         let (mut evaluated_on, mut measures) = ("nothing", Measures::new());
         if ending == Ending::Finished {
             let (name, source) = if test.held_out_windows() > 0 { ("test", test) } else { ("valid", training.source) };
             observer.evaluating(source.held_out_windows());
-            measures = Training { source, fingerprint: String::new(), ..*training }.evaluate(&model, usize::MAX)?;
+            let steps = training.config.steps;
+            match (Training { source, identity: Identity::default(), ..*training }).evaluate(&model, usize::MAX)? {
+                Some(found) => measures = found,
+                // The checkpoint holds all steps, from which a resumed run comes here again.
+                None => ending = Ending::Interrupted(steps),
+            }
+            if let Some((measure, value)) = measures.iter().find(|(_, value)| !value.is_finite()) {
+                return Err(TrainError::Measure { name: measure.clone(), split: name, value: *value }.into());
+            }
             if !measures.is_empty() {
                 evaluated_on = name;
-                let steps = training.config.steps;
                 Recorder::open(self.folder, steps)?.write(steps, name, &measures)?;
             }
         }
@@ -294,13 +337,11 @@ impl Job<'_> {
     }
 }
 
-/// Names what a run depends on: the essence of its config, the contents of its inputs, and the vocabulary that it began with.
-pub(super) fn fingerprint(config: &impl StageConfig, inputs: &[InputDigest], vocabulary: Option<&str>) -> String {
-    let mut hash = blake3::Hasher::new();
-    hash.update(toml::to_string(&config.essence()).expect("a checked config is TOML").as_bytes());
-    for input in inputs {
-        hash.update(input.blake3.as_bytes());
+/// What a run depends on: the essence of its config, the contents of its inputs, and the vocabulary or model that it began with.
+pub(super) fn identity(config: &impl StageConfig, inputs: &[InputDigest], model: Option<&str>) -> Identity {
+    Identity {
+        settings: toml::to_string(&config.essence()).expect("a checked config is TOML"),
+        inputs: inputs.iter().map(|input| input.blake3.clone()).collect(),
+        model: model.map(str::to_owned),
     }
-    hash.update(vocabulary.unwrap_or_default().as_bytes());
-    hash.finalize().to_string()
 }

@@ -5,7 +5,10 @@
 //! learning rate on *n*, and a checkpoint holds everything else. Resumed runs are therefore equal to uninterrupted ones, bit
 //! for bit on the CPU.
 
+mod alarm;
 pub mod checkpoint;
+mod error;
+pub mod identity;
 pub mod optimizer;
 pub mod record;
 pub mod schedule;
@@ -14,18 +17,23 @@ pub mod tensorboard;
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::cell::Cell;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::objective::{Measures, Objective};
 use crate::ops::{self, Precision};
-use crate::weights::{WeightError, to_array};
-use checkpoint::Checkpoint;
+use crate::weights::to_array;
+use alarm::UsageAlarm;
+use checkpoint::{Checkpoint, Contents};
+use identity::Identity;
 use optimizer::{Adamw, AdamwConfig, Gradients};
 use record::Recorder;
 use schedule::ScheduleConfig;
 use selection::{Best, Kept, SelectionConfig};
+
+pub use error::TrainError;
 
 /// Settings of the loop.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,11 +85,6 @@ impl Default for TrainConfig {
     }
 }
 
-/// Log entries in a row with low usage before the alarm.
-const ALARM_PATIENCE: u32 = 5;
-/// Share of the steps before the alarm listens: codebooks need a while to spread.
-const ALARM_AFTER: f64 = 0.1;
-
 /// Where micro-batches come from.
 pub trait Source {
     /// What a forward pass takes.
@@ -99,67 +102,6 @@ pub trait Source {
     /// Held-out batches without autodiff, at most `windows` windows, read as they are asked for; none if nothing is held
     /// out. An item is an error if the data cannot be read.
     fn held_out(&self, windows: usize) -> Box<dyn Iterator<Item = std::io::Result<Self::Batch>> + '_>;
-}
-
-/// Why a run stopped short.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainError {
-    /// The loss or a gradient is not a number.
-    #[error(
-        "the loss is not finite at step {step} (learning rate {rate:e}; {parts}). Try a lower `train.schedule.rate`; \
-         a checkpoint of an earlier step is unharmed"
-    )]
-    Diverged {
-        /// The step, counted from 1.
-        step: u64,
-        /// Its learning rate.
-        rate: f64,
-        /// Parts of its loss, and the gradient norm.
-        parts: String,
-    },
-    /// A measure to select by that no evaluation has.
-    #[error("`selection.measure` is `{measure}`, but an evaluation measures {}", known.join(", "))]
-    Selection {
-        /// As written.
-        measure: String,
-        /// What there is.
-        known: Vec<String>,
-    },
-    /// Training data could not be read.
-    #[error("training data: {0}")]
-    Data(std::io::Error),
-    /// A file of the run could not be written or read.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        source: std::io::Error,
-    },
-    /// A checkpoint that does not fit.
-    #[error("checkpoint {}: {source}", path.display())]
-    Checkpoint {
-        /// The folder of the checkpoint.
-        path: PathBuf,
-        /// What does not fit.
-        source: WeightError,
-    },
-    /// A checkpoint from a program newer than this one.
-    #[error("{}: `format_version` is {found}, but this program reads up to {}; use a newer vqdna", path.display(), checkpoint::FORMAT_VERSION)]
-    NewerCheckpoint {
-        /// The file.
-        path: PathBuf,
-        /// The version found.
-        found: u64,
-    },
-    /// A checkpoint of another run.
-    #[error("{} belongs to a run with other settings ({what}); resume with the same config, or choose another folder", path.display())]
-    OtherRun {
-        /// The folder of the checkpoint.
-        path: PathBuf,
-        /// What differs.
-        what: String,
-    },
 }
 
 /// How a run ended.
@@ -214,8 +156,8 @@ pub struct Training<'a, O: Objective, S: Source<Batch = O::Batch>> {
     pub config: &'a TrainConfig,
     /// Which evaluation's model is wanted; none for that of the last step.
     pub selection: Option<&'a SelectionConfig>,
-    /// Names the run: a checkpoint with another fingerprint is refused.
-    pub fingerprint: String,
+    /// What the run depends on: the checkpoint of another one is refused.
+    pub identity: Identity,
     /// Where logs and checkpoints go.
     pub folder: &'a Path,
     /// Set by another thread to end the run after the current step.
@@ -246,43 +188,41 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
         device: &Device,
         observer: &mut dyn Observer,
     ) -> Result<Trained<O::Model>, TrainError> {
-        let found = if resume { Checkpoint::open(self.folder, &self.fingerprint)? } else { None };
+        let found = if resume { Checkpoint::open(self.folder, &self.identity)? } else { None };
         observer.started(found.as_ref().map(|checkpoint| checkpoint.steps));
+        if let Some(what) = found.as_ref().and_then(|checkpoint| checkpoint.instead_of.as_ref()) {
+            observer.alarm(&format!("going on from the checkpoint before the last one, which cannot be read: {what}"));
+        }
         let mut state = match found {
-            Some(checkpoint) => self.restore(model, &checkpoint, device)?,
-            None => self.start(model)?,
+            Some(checkpoint) => self.restore(model, checkpoint, device)?,
+            None => match self.start(model)? {
+                (state, false) => state,
+                // Nothing is done that a checkpoint could hold.
+                (State { model, .. }, true) => {
+                    return Ok(Trained { model, ending: Ending::Interrupted(0), best: None });
+                }
+            },
         };
         let mut recorder = Recorder::open(self.folder, state.done)?;
         let mut alarm = UsageAlarm::default();
         let begun = Instant::now();
-        while state.done < self.config.steps && !self.has_waited(&state) {
-            if self.stop.load(Ordering::Relaxed) {
+        while state.evaluation_due || (state.done < self.config.steps && !self.has_waited(&state)) {
+            let went_on = if state.evaluation_due {
+                self.measure(&mut state, &mut recorder, observer)?
+            } else {
+                let (next, taken) = ops::with_awake_threads(|| self.step(state))?;
+                state = next;
+                if let Some(taken) = &taken {
+                    self.tell(&mut state, taken, begun, &mut recorder, &mut alarm, observer)?;
+                }
+                taken.is_some()
+            };
+            if !went_on {
                 self.save(&state)?;
                 let ending = Ending::Interrupted(state.done);
                 return Ok(Trained { model: state.model, ending, best: state.kept.map(|kept| kept.best) });
             }
-            let (next, taken) = ops::with_awake_threads(|| self.step(state))?;
-            state = next;
-            let done = state.done;
-            let logged = (done.is_multiple_of(self.config.log_every.max(1)) || done == self.config.steps)
-                .then(|| self.log(&state, &taken, begun, &mut recorder))
-                .transpose()?;
-            observer.step(done, taken.bases, logged.as_ref());
-            let message = logged.as_ref().and_then(|measures| alarm.hear(self.config, done, measures));
-            if let Some(message) = message {
-                observer.alarm(&message);
-            }
-            let last = done == self.config.steps;
-            let due = |every: u64| every > 0 && done.is_multiple_of(every) && !last;
-            if due(self.config.evaluate_every) || (last && self.selection.is_some()) {
-                let measures = self.evaluate(&state.model, self.config.evaluate_windows)?;
-                if !measures.is_empty() {
-                    recorder.write(done, "valid", &measures)?;
-                    observer.evaluated(done, &measures);
-                    self.select(&mut state, &measures)?;
-                }
-            }
-            if due(self.config.checkpoint_every) {
+            if !state.evaluation_due && self.is_due(self.config.checkpoint_every, state.done) {
                 self.save(&state)?;
             }
         }
@@ -295,6 +235,54 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
         Ok(Trained { model, ending: Ending::Finished, best })
     }
 
+    /// Whether something that is done every so many steps is to be done after `done` of them; after the last, everything is.
+    fn is_due(&self, every: u64, done: u64) -> bool {
+        every > 0 && done.is_multiple_of(every) && done < self.config.steps
+    }
+
+    fn is_asked_to_stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Logs a step, and tells of it.
+    fn tell(
+        &self,
+        state: &mut State<O::Model>,
+        taken: &Taken,
+        begun: Instant,
+        recorder: &mut Recorder,
+        alarm: &mut UsageAlarm,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let (done, last) = (state.done, state.done == self.config.steps);
+        let logged = (done.is_multiple_of(self.config.log_every.max(1)) || last)
+            .then(|| self.log(state, taken, begun, recorder))
+            .transpose()?;
+        observer.step(done, taken.bases, logged.as_ref());
+        if let Some(message) = logged.as_ref().and_then(|measures| alarm.hear(self.config, done, measures)) {
+            observer.alarm(&message);
+        }
+        state.evaluation_due = self.is_due(self.config.evaluate_every, done) || (last && self.selection.is_some());
+        Ok(())
+    }
+
+    /// The evaluation after a step; whether it came to its end.
+    fn measure(
+        &self,
+        state: &mut State<O::Model>,
+        recorder: &mut Recorder,
+        observer: &mut dyn Observer,
+    ) -> Result<bool, TrainError> {
+        let Some(measures) = self.evaluate(&state.model, self.config.evaluate_windows)? else { return Ok(false) };
+        state.evaluation_due = false;
+        if !measures.is_empty() {
+            recorder.write(state.done, "valid", &measures)?;
+            observer.evaluated(state.done, &measures);
+            self.select(state, &measures)?;
+        }
+        Ok(true)
+    }
+
     /// Whether no better evaluation is to be expected.
     fn has_waited(&self, state: &State<O::Model>) -> bool {
         let patience = self.selection.map_or(0, |selection| selection.patience);
@@ -305,42 +293,55 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
         let Some(config) = self.selection else { return Ok(()) };
         let weights = || crate::weights::collect(&state.model);
         let kept = selection::consider(config, state.kept.take(), state.done, measures, weights);
-        state.kept = Some(kept.map_err(|known| TrainError::Selection { measure: config.measure.clone(), known })?);
+        state.kept = kept.map_err(|known| TrainError::Selection { measure: config.measure.clone(), known })?;
         Ok(())
     }
 
-    /// Measures on held-out windows; empty if nothing is held out.
+    /// Measures on held-out windows; empty if nothing is held out, none if it was asked to stop before the end.
     ///
     /// # Errors
     /// If the data cannot be read.
-    pub fn evaluate(&self, model: &O::Model, windows: usize) -> Result<Measures, TrainError> {
-        let mut failure = None;
+    pub fn evaluate(&self, model: &O::Model, windows: usize) -> Result<Option<Measures>, TrainError> {
+        let (mut failure, mut is_stopped) = (None, false);
         let batches = self.source.held_out(windows);
-        let mut batches = batches.map_while(|batch| batch.map_err(|error| failure = Some(error)).ok()).peekable();
-        if batches.peek().is_none() {
-            drop(batches);
-            return failure.map_or(Ok(Measures::new()), |error| Err(TrainError::Data(error)));
-        }
-        let measures = self.objective.evaluate(&model.valid(), &mut batches);
+        let mut batches = batches
+            .map_while(|batch| {
+                is_stopped = self.is_asked_to_stop();
+                batch.map_err(|error| failure = Some(error)).ok().filter(|_| !is_stopped)
+            })
+            .peekable();
+        let measures = match batches.peek() {
+            Some(_) => self.objective.evaluate(&model.valid(), &mut batches),
+            None => Measures::new(),
+        };
         drop(batches);
-        failure.map_or(Ok(measures), |error| Err(TrainError::Data(error)))
+        match failure {
+            Some(error) => Err(TrainError::Data(error)),
+            None => Ok((!is_stopped).then_some(measures)),
+        }
     }
 
-    fn start(&self, model: O::Model) -> Result<State<O::Model>, TrainError> {
-        let mut failure = None;
+    /// A fresh run, and whether it was asked to stop before it began.
+    fn start(&self, model: O::Model) -> Result<(State<O::Model>, bool), TrainError> {
+        let (mut failure, is_stopped) = (None, Cell::new(false));
+        let go_on = || {
+            is_stopped.set(is_stopped.get() || self.is_asked_to_stop());
+            !is_stopped.get()
+        };
         let micro_batches = self.config.accumulate.max(1);
-        let mut batches = (0..).map_while(|n: u64| {
+        let mut batches = (0..).take_while(|_| go_on()).map_while(|n: u64| {
             let read = self.source.micro_batch(n / micro_batches, n % micro_batches);
             read.map(|(batch, _)| batch).map_err(|error| failure = Some(error)).ok()
         });
-        let model = self.objective.start(model, &mut batches, micro_batches as usize);
+        let model = self.objective.start(model, &mut batches, micro_batches as usize, &go_on);
+        drop(batches);
         match failure {
             Some(error) => Err(TrainError::Data(error)),
-            None => Ok(State { model, optimizer: Adamw::new(&self.config.optimizer), done: 0, kept: None }),
+            None => Ok((State::new(model, Adamw::new(&self.config.optimizer)), is_stopped.get())),
         }
     }
 
-    fn restore(&self, model: O::Model, from: &Checkpoint, device: &Device) -> Result<State<O::Model>, TrainError> {
+    fn restore(&self, model: O::Model, from: Checkpoint, device: &Device) -> Result<State<O::Model>, TrainError> {
         let misfit = |source| TrainError::Checkpoint { path: from.path.clone(), source };
         let plain = device.clone().without_autodiff();
         let optimizer = match from.steps {
@@ -349,16 +350,25 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
                 Adamw::from_arrays(&self.config.optimizer, &model, &from.optimizer, steps, &plain).map_err(misfit)?
             }
         };
+        if let Some(kept) = &from.kept {
+            // They are asked for at the very end.
+            crate::weights::check_fit(&model, &kept.weights).map_err(misfit)?;
+        }
         let model = crate::weights::assign(model, &from.model).map_err(misfit)?;
-        Ok(State { model, optimizer, done: from.steps, kept: from.kept.clone() })
+        let Checkpoint { steps: done, evaluation_due, kept, .. } = from;
+        Ok(State { done, evaluation_due, kept, ..State::new(model, optimizer) })
     }
 
-    fn step(&self, state: State<O::Model>) -> Result<(State<O::Model>, Taken), TrainError> {
-        let State { model, mut optimizer, done, kept } = state;
+    /// One step, or none if it is asked to stop before the last micro-batch.
+    fn step(&self, state: State<O::Model>) -> Result<(State<O::Model>, Option<Taken>), TrainError> {
+        let State { model, mut optimizer, done, evaluation_due, kept } = state;
         let rate = self.config.schedule.rate_at(done, self.config.steps);
         let mut taken = Taken { rate, ..Taken::default() };
         let (mut gradients, mut carries) = (Gradients::default(), Vec::new());
         for micro in 0..self.config.accumulate.max(1) {
+            if self.is_asked_to_stop() {
+                return Ok((State { model, optimizer, done, evaluation_due, kept }, None));
+            }
             let (batch, bases) = self.source.micro_batch(done, micro).map_err(TrainError::Data)?;
             let outcome = self.objective.forward(&model, &batch);
             taken.bases += bases;
@@ -377,7 +387,7 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
         }
         let done = done + 1;
         let model = self.objective.after_step(model, carries, done);
-        Ok((State { model, optimizer, done, kept }, taken))
+        Ok((State { model, optimizer, done, evaluation_due, kept }, Some(taken)))
     }
 
     fn log(
@@ -396,8 +406,16 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
     }
 
     fn save(&self, state: &State<O::Model>) -> Result<(), TrainError> {
-        let arrays = (crate::weights::collect(&state.model), state.optimizer.to_arrays());
-        Checkpoint::write(self.folder, &self.fingerprint, state.done, &arrays.0, &arrays.1, state.kept.as_ref())
+        let (model, optimizer) = (crate::weights::collect(&state.model), state.optimizer.to_arrays());
+        let State { done: steps, evaluation_due, kept, .. } = state;
+        let contents = Contents {
+            steps: *steps,
+            evaluation_due: *evaluation_due,
+            model: &model,
+            optimizer: &optimizer,
+            kept: kept.as_ref(),
+        };
+        Checkpoint::write(self.folder, &self.identity, &contents)
     }
 }
 
@@ -406,8 +424,17 @@ struct State<M> {
     model: M,
     optimizer: Adamw,
     done: u64,
+    /// Whether the evaluation after the last step is still to be done.
+    evaluation_due: bool,
     /// The best evaluation, if one is selected.
     kept: Option<Kept>,
+}
+
+impl<M> State<M> {
+    /// No step taken.
+    fn new(model: M, optimizer: Adamw) -> Self {
+        Self { model, optimizer, done: 0, evaluation_due: false, kept: None }
+    }
 }
 
 /// What one step was made of.
@@ -425,53 +452,5 @@ impl Taken {
             Some((_, sum)) => *sum += value,
             None => self.parts.push((name.to_owned(), value)),
         }
-    }
-}
-
-/// Listens for codebooks that stay mostly unused.
-#[derive(Default)]
-struct UsageAlarm {
-    low: u32,
-}
-
-impl UsageAlarm {
-    /// A message when usage has been low for a while; then quiet until it recovers.
-    fn hear(&mut self, config: &TrainConfig, done: u64, measures: &Measures) -> Option<String> {
-        if (done as f64) < ALARM_AFTER * config.steps as f64 {
-            return None;
-        }
-        let usage = measures.iter().filter(|(name, _)| name.starts_with("usage_"));
-        let lowest = usage.min_by(|a, b| a.1.total_cmp(&b.1))?;
-        if lowest.1 >= config.usage_alarm {
-            self.low = 0;
-            return None;
-        }
-        self.low += 1;
-        (self.low == ALARM_PATIENCE).then(|| {
-            let level = lowest.0.trim_start_matches("usage_");
-            format!(
-                "only {:.0} % of the codes of level {level} are in use after {done} steps; try a smaller codebook, \
-                 a larger `revive_below`, or `--quantizer fsq`",
-                100.0 * lowest.1
-            )
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_alarm_waits_rings_once_and_rearms() {
-        let config = TrainConfig { steps: 100, usage_alarm: 0.5, ..TrainConfig::default() };
-        let low = vec![("usage_1".to_owned(), 0.9), ("usage_2".to_owned(), 0.1)];
-        let fine = vec![("usage_1".to_owned(), 0.9)];
-        let mut alarm = UsageAlarm::default();
-        let mut rings = |measures: &Measures, done| alarm.hear(&config, done, measures).is_some();
-        assert!(!(0..9).any(|done| rings(&low, done)), "too early");
-        assert_eq!((10..30).filter(|&done| rings(&low, done)).count(), 1);
-        assert!(!rings(&fine, 30));
-        assert_eq!((31..40).filter(|&done| rings(&low, done)).count(), 1);
     }
 }

@@ -10,6 +10,9 @@ use super::TrainError;
 use super::tensorboard::EventWriter;
 use crate::objective::Measures;
 
+/// Bytes of a log beyond which it is none of ours.
+const MOST_LOG: u64 = 4 << 30;
+
 /// Writes the log of one run folder.
 pub struct Recorder {
     path: PathBuf,
@@ -29,7 +32,7 @@ impl Recorder {
             move |source| TrainError::Io { path, source }
         };
         let kept = if done > 0 && path.exists() {
-            let text = std::fs::read_to_string(&path).map_err(io(&path))?;
+            let text = vqdna_data::bounded::read_text(&path, MOST_LOG).map_err(io(&path))?;
             text.split_inclusive('\n').filter(|line| step_of(line).is_some_and(|step| step <= done)).collect()
         } else {
             String::new()
@@ -44,7 +47,8 @@ impl Recorder {
         Ok(Self { path, metrics, events })
     }
 
-    /// Appends one entry.
+    /// Appends one entry. A measure that is not finite, such as a correlation with equal numbers, is left out of `metrics.jsonl`: JSON has
+    /// no word for it.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -52,7 +56,8 @@ impl Recorder {
         let mut entry = Map::new();
         entry.insert("step".to_owned(), step.into());
         entry.insert("split".to_owned(), split.into());
-        entry.extend(measures.iter().map(|(name, value)| (name.clone(), Value::from(*value))));
+        let finite = measures.iter().filter(|(_, value)| value.is_finite());
+        entry.extend(finite.map(|(name, value)| (name.clone(), Value::from(*value))));
         let io = |source| TrainError::Io { path: self.path.clone(), source };
         writeln!(self.metrics, "{}", Value::Object(entry)).map_err(io)?;
         for (name, value) in measures {
@@ -99,6 +104,10 @@ mod tests {
         log.write(3, "train", &measures).expect("written");
         let text = std::fs::read_to_string(folder.path().join("metrics.jsonl")).expect("readable");
         assert_eq!(text.lines().filter_map(step_of).collect::<Vec<_>>(), [1, 2, 3]);
+        let odd = vec![("loss".to_owned(), 0.5), ("spearman".to_owned(), f64::NAN)];
+        log.write(4, "valid", &odd).expect("written");
+        let last = std::fs::read_to_string(folder.path().join("metrics.jsonl")).expect("readable");
+        assert!(last.ends_with("{\"step\":4,\"split\":\"valid\",\"loss\":0.5}\n"), "{last}");
         assert!(text.starts_with(r#"{"step":1,"split":"train","loss":0.5}"#), "{text}");
     }
 }

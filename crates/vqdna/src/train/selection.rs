@@ -51,7 +51,7 @@ pub struct Kept {
     pub weights: Arrays,
 }
 
-/// The best after one more evaluation: `weights` is asked for only if that is the one.
+/// The best after one more evaluation: `weights` is asked for only if that is the one. None while no measure was a number.
 ///
 /// # Errors
 /// The names that there are, if the measure is not among them.
@@ -61,16 +61,17 @@ pub(super) fn consider(
     step: u64,
     measures: &Measures,
     weights: impl FnOnce() -> Arrays,
-) -> Result<Kept, Vec<String>> {
+) -> Result<Option<Kept>, Vec<String>> {
     let found = measures.iter().find(|(name, _)| *name == config.measure);
     let value = found.ok_or_else(|| measures.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>())?.1;
-    Ok(match before {
+    Ok(Some(match before {
         // What is not a number is never better.
-        Some(kept) if !config.is_better(value, kept.best.value) => {
+        Some(kept) if !value.is_finite() || !config.is_better(value, kept.best.value) => {
             Kept { best: Best { waited: kept.best.waited + 1, ..kept.best }, ..kept }
         }
+        None if !value.is_finite() => return Ok(None),
         _ => Kept { best: Best { step, value, waited: 0 }, weights: weights() },
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -82,12 +83,13 @@ mod tests {
         for (measure, values, want) in [
             ("loss", [0.5, 0.4, 0.4, 0.6], Best { step: 2, value: 0.4, waited: 2 }),
             ("mcc", [0.5, 0.4, 0.7, f64::NAN], Best { step: 3, value: 0.7, waited: 1 }),
+            ("mcc", [f64::NAN, 0.4, f64::INFINITY, 0.3], Best { step: 2, value: 0.4, waited: 2 }),
         ] {
             let config = SelectionConfig { measure: measure.to_owned(), patience: 0 };
             let mut kept = None;
             for (step, value) in (1..).zip(values) {
                 let measures = vec![("other".to_owned(), 0.0), (measure.to_owned(), value)];
-                kept = Some(consider(&config, kept, step, &measures, Arrays::new).expect("a known measure"));
+                kept = consider(&config, kept, step, &measures, Arrays::new).expect("a known measure");
             }
             assert_eq!(kept.map(|kept| kept.best), Some(want));
         }

@@ -25,8 +25,12 @@ fn the_average_of_a_constant_is_that_constant() {
         let tap = || tensor::<1>(&constant, [D_CODE], &Device::flex()).reshape([1, 1, D_CODE]).repeat(&[4, 8, 1]);
         let all: Vec<Tensor<3>> = (0..config.taps()).map(|_| tap()).collect();
         let rows: Vec<Tensor<2>> = all.iter().map(|tap| tap.clone().reshape([32, D_CODE])).collect();
-        let mut quantizer =
-            config.init(D_CODE, &mut stream(SEED, "weights", &[]), &Device::flex()).initialise(&rows, 32, SEED);
+        let mut quantizer = config.init(D_CODE, &mut stream(SEED, "weights", &[]), &Device::flex()).initialise(
+            &rows,
+            32,
+            SEED,
+            &|| true,
+        );
         let first = floats(quantizer.forward(&all, &all_real([4, 8])).output);
         if config.codebook().is_some() {
             assert_near(name, &first, &floats(tap()), ROUNDING);
@@ -104,7 +108,7 @@ fn revival_leaves_no_dead_code() {
 fn the_same_seed_gives_the_same_codebooks() {
     let learned = |config: &QuantizerConfig, seed| {
         let mut quantizer = config.init(D_CODE, &mut stream(seed, "weights", &[]), &Device::flex());
-        quantizer = quantizer.initialise(&sample(config), 100, seed);
+        quantizer = quantizer.initialise(&sample(config), 100, seed, &|| true);
         for step in 1..=10 {
             let statistics = statistics(&quantizer, &taps(config, step, [2, 20], &Device::flex()), [2, 20]);
             quantizer = quantizer.update(statistics, seed, step);

@@ -28,7 +28,7 @@ fn started(kind: Kind) -> Vqdna {
     let model = config(kind).init(3, &Device::flex());
     let windows: Vec<HostWindow> = (0..4).map(|seed| window(50 + seed, 256)).collect();
     let objective = Reconstruct { config: config(kind), seed: 3, start_rows: 512 };
-    objective.start(model, &mut std::iter::once(batch(&windows)), 1)
+    objective.start(model, &mut std::iter::once(batch(&windows)), 1, &|| true)
 }
 
 fn taps(model: &Vqdna, batch: &Batch) -> Vec<Tensor<3>> {
@@ -139,7 +139,7 @@ fn padding_never_changes_the_loss_or_its_gradient() {
     for kind in KINDS {
         let objective = Reconstruct { config: config(kind), seed: 3, start_rows: 512 };
         let narrow = Batch::new(&windows, 1.0, &device);
-        let model = objective.start(config(kind).init(3, &device), &mut std::iter::once(narrow.clone()), 1);
+        let model = objective.start(config(kind).init(3, &device), &mut std::iter::once(narrow.clone()), 1, &|| true);
         let made = |batch: &Batch| {
             let outcome = objective.forward(&model, batch);
             let parts: Vec<f32> = outcome.parts.into_iter().flat_map(|(_, part)| floats(part)).collect();

@@ -82,7 +82,13 @@ impl Objective for Pretrain<'_> {
     type Batch = CodeBatch;
     type Carry = ();
 
-    fn start(&self, model: MaskedModel, _: &mut dyn Iterator<Item = CodeBatch>, _: usize) -> MaskedModel {
+    fn start(
+        &self,
+        model: MaskedModel,
+        _: &mut dyn Iterator<Item = CodeBatch>,
+        _: usize,
+        _: &dyn Fn() -> bool,
+    ) -> MaskedModel {
         model
     }
 
@@ -92,7 +98,7 @@ impl Objective for Pretrain<'_> {
         let all = Tensor::cat(losses.clone(), 0);
         let named = |(level, loss): (usize, Tensor<1>)| (format!("cross_entropy_nats_{level}"), loss.inner());
         let mut parts: Vec<_> = (1..).zip(losses).map(named).collect();
-        parts.push(("bits_per_base".to_owned(), all.clone().inner().sum().div_scalar(std::f64::consts::LN_2)));
+        parts.push(("masked_code_bits".to_owned(), all.clone().inner().sum().div_scalar(std::f64::consts::LN_2)));
         Outcome { loss: all.mean(), parts, carry: () }
     }
 
@@ -117,8 +123,8 @@ impl Objective for Pretrain<'_> {
             }
         }
         let mut measures = if self.masking.span == 1 { singles.measures() } else { spans.measures() };
-        for (tally, name) in [(singles, "bits_per_base_single"), (spans, "bits_per_base_span")] {
-            measures.extend(tally.bits_per_base().map(|bits| (name.to_owned(), bits)));
+        for (tally, name) in [(singles, "masked_code_bits_single"), (spans, "masked_code_bits_span")] {
+            measures.extend(tally.code_bits().map(|bits| (name.to_owned(), bits)));
         }
         measures
     }
@@ -161,7 +167,7 @@ impl Tally {
     }
 
     /// Bits that the codes of all levels of a masked base take.
-    fn bits_per_base(&self) -> Option<f64> {
+    fn code_bits(&self) -> Option<f64> {
         let nats: f64 = self.told.iter().map(|told| told.nats).sum();
         (self.bases > 0).then(|| nats / self.bases as f64 / std::f64::consts::LN_2)
     }

@@ -309,7 +309,7 @@ impl<M: Predictor> Objective for Supervised<'_, M> {
     type Batch = Batch<M::Input>;
     type Carry = ();
 
-    fn start(&self, model: M, _: &mut dyn Iterator<Item = Batch<M::Input>>, _: usize) -> M {
+    fn start(&self, model: M, _: &mut dyn Iterator<Item = Batch<M::Input>>, _: usize, _: &dyn Fn() -> bool) -> M {
         model
     }
 

@@ -38,6 +38,20 @@ impl Drop for Before {
     }
 }
 
+/// What was made of the weights of a frozen model, for its later uses.
+#[derive(Default)]
+pub(in crate::ops) struct Preparations(RefCell<HashMap<Key, Entry>>);
+
+impl Preparations {
+    /// As [`with_frozen_weights`], with what earlier calls made.
+    pub(in crate::ops) fn run<R>(&self, work: impl FnOnce() -> R) -> R {
+        let _before = Before(ENTRIES.replace(Some(self.0.take())));
+        let result = work();
+        self.0.replace(ENTRIES.take().unwrap_or_default());
+        result
+    }
+}
+
 /// Weights and settings as a kernel wants them: what was made of the same ones before, inside of [`with_frozen_weights`].
 pub(super) fn prepared<P: 'static>(weights: &[FlexTensor], settings: &[u64], make: impl FnOnce() -> P) -> Rc<P> {
     if ENTRIES.with_borrow(Option::is_none) {
@@ -96,6 +110,9 @@ mod tests {
             (5, 6),
             "nothing is kept outside"
         );
+        let kept = Preparations::default();
+        let within = || kept.run(|| *prepared(&weights, &[7], make));
+        assert_eq!((within(), *prepared(&weights, &[7], make), within()), (7, 8, 7), "kept between uses alone");
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(super) use attention::attention;
 pub(super) use classifier::{cross_entropy, layer_norm, linear_gelu};
 pub(super) use conv_block::conv_block;
 pub(super) use experts::experts;
-pub(super) use frozen::{joined, with_frozen_weights};
+pub(super) use frozen::{Preparations, joined, with_frozen_weights};
 pub(super) use low_rank::{arguments as low_rank_arguments, merged};
 pub(super) use mlp::mlp;
 pub(super) use quantize::{add_codes, average, code_statistics, commitment, nearest, residual, straight_through};

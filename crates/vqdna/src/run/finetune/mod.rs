@@ -13,7 +13,7 @@ use vqdna_data::metric::{Bootstrap, Scores};
 
 use super::config::StageConfig;
 use super::labelled::{Features, Inputs, Labelled, LabelledSource, sequences};
-use super::stage::{Finished, Job, StageError, StageObserver, fingerprint};
+use super::stage::{Finished, Job, StageError, StageObserver, identity};
 use crate::backbone::transformer::{Transformer, TransformerConfig};
 use crate::folder::{self, Finetuned, FinetunedConfig, ModelConfig, Pretrained, PretrainedMxdna, Vocabulary};
 use crate::head::sequence::SequenceHead;
@@ -137,7 +137,7 @@ impl Finetune<'_> {
     pub fn run(&self, observer: &mut dyn StageObserver) -> Result<Finetuning, StageError> {
         let (begun, Self { job, config, task, .. }) = (Instant::now(), self);
         config.check()?;
-        let _claim = job.claim()?;
+        let _claim = job.claim(observer)?;
         job.write_config(*config)?;
         let train = config.training(task.splits.train.len());
         let learned = match config.mode {
@@ -233,7 +233,7 @@ impl Finetune<'_> {
             source: &source,
             config: train,
             selection: splits.dev.as_ref().map(|_| &config.selection),
-            fingerprint: fingerprint(self.config, &splits.digests, Some(&self.base.digest)),
+            identity: identity(self.config, &splits.digests, Some(&self.base.digest)),
             folder: self.job.folder,
             stop: self.job.stop,
         };
