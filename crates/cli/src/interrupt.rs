@@ -148,10 +148,6 @@ fn end() -> ! {
     vqdna_data::aside::remove_unfinished();
     vqdna_data::lock::remove_all();
     for folder in &left().folders {
-        let mut files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        if files.all(|file| file.file_name() == vqdna_data::lock::NAME) {
-            drop(std::fs::remove_file(folder.join(vqdna_data::lock::NAME)));
-        }
         // Fails if something is in it, which then stays.
         drop(std::fs::remove_dir(folder));
     }
