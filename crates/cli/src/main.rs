@@ -25,6 +25,7 @@ macro_rules! message {
 mod allocator;
 mod arguments;
 mod commands;
+mod inputs;
 mod interrupt;
 mod measures;
 mod memory;

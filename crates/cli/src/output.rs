@@ -29,8 +29,38 @@ impl Output {
 /// Says what a program that is stopped leaves, if `path` is standard output, a pipe or a device: a part, where a file would be whole or
 /// not there.
 pub fn note_stream(path: &Path) {
-    if path == Path::new("-") || (path.exists() && !path.is_file()) {
+    if is_stream(path) {
         crate::interrupt::leaves("the output is not whole");
+    }
+}
+
+/// Whether what is written to a path is seen before the end: on standard output, a pipe or a device.
+fn is_stream(path: &Path) -> bool {
+    path == Path::new("-") || (path.exists() && !path.is_file())
+}
+
+/// Counts the rows that others see already, so that a program that is stopped can say how many there are.
+pub struct RowsSeen {
+    is_stream: bool,
+    rows: u64,
+}
+
+impl RowsSeen {
+    /// Of the output at a path.
+    pub fn of(path: &Path) -> Self {
+        note_stream(path);
+        Self { is_stream: is_stream(path), rows: 0 }
+    }
+
+    /// A row was written, which `flush` hands on.
+    pub fn add(&mut self, flush: impl FnOnce() -> Result<()>) -> Result<()> {
+        if self.is_stream {
+            flush()?;
+            self.rows += 1;
+            let rows = crate::words::counted(self.rows, "row");
+            crate::interrupt::leaves(format!("{rows} written; the output is not whole"));
+        }
+        Ok(())
     }
 }
 

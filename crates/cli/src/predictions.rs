@@ -141,6 +141,14 @@ impl<'a> Predictions<'a> {
         }
     }
 
+    /// Hands the rows so far on to standard output or a pipe.
+    pub fn flush(&mut self) -> Result<()> {
+        match &mut self.inner {
+            Inner::Table { writer, .. } => Ok(writer.flush()?),
+            Inner::Places(places) => Ok(places.output.flush()?),
+        }
+    }
+
     /// Puts a file in its place.
     pub fn finish(self) -> Result<()> {
         match self.inner {

@@ -204,8 +204,6 @@ fn what_cannot_be_learned_is_said_in_one_line() {
     refused("finetune model unseen -o out --mode probe", &["dev.csv, line 2", "`2`", "0, 1"]);
     with("column", "dna,label\nACGT,1\nAC,0\n", "sequence,label\nACGT,1\n");
     refused("finetune model column -o out --mode probe", &["train.csv", "sequence"]);
-    with("empty", &format!("{train},1\n"), &train);
-    refused("finetune model empty -o out --mode probe", &["train.csv", "line 22"]);
     with("protein", &format!("{train}MKLVEF,1\n"), &train);
     refused("finetune model protein -o out --mode probe", &["train.csv", "line 22", "no nucleotide"]);
     with("nan", "sequence,label\nACGT,0.5\nAC,nan\nACC,7.5\n", &train);

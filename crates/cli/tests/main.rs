@@ -3,6 +3,7 @@
 mod edge_cases;
 mod errors;
 mod finetune;
+mod inputs;
 mod mxdna;
 mod pipeline;
 mod predictions;

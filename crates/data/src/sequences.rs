@@ -138,8 +138,8 @@ mod tests {
         }
         let unlike = "x: is FASTA, whatever its name says".to_owned();
         assert_eq!(read("x.csv", &gzip), Ok((fasta, Some(unlike))));
-        let fastq = b"@r 1\nACG\n+\nIII\n";
-        assert_eq!(read("reads.txt", fastq), Ok((vec!["r ACG".to_owned()], None)));
+        let reads = b"@r 1\nACG\n+\nIII\n";
+        assert_eq!(read("reads.txt", reads), Ok((vec!["r ACG".to_owned()], None)));
         let rows = vec!["1 ACGT".to_owned()];
         assert_eq!(read("x.csv", b"sequence,y\nACGT,1\n"), Ok((rows.clone(), None)));
         assert_eq!(read("x.txt", b"sequence\nACGT\n"), Ok((rows.clone(), None)));

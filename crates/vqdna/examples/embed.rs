@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // Longer records are seen in windows of 512 bases; the vector is the mean over all bases.
     let windows = Windows { length: 512, stride: 512 };
-    Input::Fasta(fasta.into()).read(|sequences| {
+    Input::Fasta(fasta.into()).open()?.read(embedder.letters(), |sequences| {
         for found in embedder.embed(&sequences, windows, Some(Pooling::Mean), Execution::on(&device)) {
             let found = found?;
             println!("{}\t{:?}", sequences[found.sequence].id, &found.vector);

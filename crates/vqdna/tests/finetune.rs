@@ -71,7 +71,7 @@ fn finetune(
         std::fs::write(data.join(name), rows(first, count)).expect("written");
     }
     let splits = Splits::read(&data, &config.data).expect("readable");
-    let task = Task::new(splits, &base, config.reverse_complement, &device);
+    let task = Task::new(splits, &base, config, &device).expect("letters");
     place.run(name, resume, event, |job, observer| {
         Finetune { job, config, base: &base, task: &task }.run(observer).map(|done| done.finished)
     })

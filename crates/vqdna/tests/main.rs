@@ -5,6 +5,7 @@ mod floors;
 mod golden;
 mod golden_mxdna;
 mod host;
+mod infer;
 mod laws;
 mod learns;
 mod mxdna;

@@ -64,7 +64,7 @@ fn finetune(
     }
     let base = Base::load(&place.folder("pretrained"), &device)?;
     let splits = Splits::read(&data, &config.data).expect("readable");
-    let task = Task::new(splits, &base, config.reverse_complement, &device);
+    let task = Task::new(splits, &base, config, &device).expect("letters");
     place.run(name, resume, event, |job, observer| {
         Finetune { job, config, base: &base, task: &task }.run(observer).map(|done| done.finished)
     })

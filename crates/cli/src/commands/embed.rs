@@ -4,18 +4,24 @@ use anyhow::Result;
 use clap::{Args as ClapArgs, ValueEnum};
 use std::path::PathBuf;
 use vqdna::head::sequence::Pooling;
-use vqdna::infer::Execution;
 use vqdna::infer::embed::Embedder;
+use vqdna::infer::{Execution, Sequence};
+use vqdna_data::labelled::TakenColumns;
 use vqdna_data::vectors::{Header, Writer};
 
 use super::Verdict;
 use super::predict::{BudgetArgs, ReadArgs, WindowArgs, windows_seen};
 use crate::arguments::{Compute, check_output};
+use crate::inputs;
 use crate::interrupt;
+use crate::output::RowsSeen;
+use crate::progress::{Progress, describe};
+use crate::sample;
 
 /// Turn sequences into vectors: one for each, in their order, or with --pool none one for each base, pool or unit.
 ///
-/// INPUT is a table (CSV, TSV, JSON Lines, Parquet), FASTA or FASTQ, or with --fasta a BED file; `-` is a table on standard input.
+/// INPUT is a table (CSV, TSV, JSON Lines, Parquet), FASTA or FASTQ, which its content tells, or with --fasta a BED file; `-` is
+/// standard input. A sequence without letters has a vector of NaN (nothing in text), and with --pool none no vector.
 #[derive(ClapArgs, Clone, Debug)]
 #[command(after_help = "Examples:\n\
     \x20 vqdna embed runs/encoder examples/data/prom_core_tata/test.csv.gz -o test.parquet\n\
@@ -70,17 +76,14 @@ impl PoolName {
     }
 }
 
-/// Bases seen together where the model names no window: a vocabulary, and folders of older programs.
-const WINDOW: usize = 512;
-
 /// Embeds into a file.
 pub fn run(args: &Args) -> Result<Verdict> {
+    check_output(&args.output, args.read.fasta.iter().chain([&args.input]))?;
     let device = args.compute.open()?;
     let embedder = Embedder::load(&args.model, args.layer, &device)?;
-    check_output(&args.output, args.read.fasta.iter().chain([&args.input]))?;
     // Windows of pooled vectors need not overlap; single ones are better off with context on both sides.
     let overlap = |length: usize| if args.pool == PoolName::None { length.div_ceil(2) } else { length };
-    let windows = args.windows.windows(embedder.window().unwrap_or(WINDOW), overlap)?;
+    let windows = args.windows.windows(embedder.window().unwrap_or(inputs::WINDOW), overlap)?;
     let word = args.pool.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     let note = |name: &str, value: String| (name.to_owned(), value);
     let header = Header {
@@ -94,20 +97,32 @@ pub fn run(args: &Args) -> Result<Verdict> {
         ],
     };
     interrupt::listen()?;
+    let opened = inputs::open(&args.read.input(&args.input, None))?;
+    if opened.columns().is_some_and(TakenColumns::are_pairs) {
+        message!("note: of each pair, the first sequence alone is embedded");
+    }
     let mut writer = Writer::create(&args.output, &header)?;
-    let mut cut = 0_u64;
-    let poll = |_| interrupt::go_on();
+    let (mut seen, mut cut) = (RowsSeen::of(&args.output), 0_u64);
+    let progress = Progress::new("embedding", "bases", sample::bases(std::slice::from_ref(&args.input)));
+    let poll = |bases| {
+        progress.add(bases);
+        interrupt::go_on()
+    };
     let execution = Execution::on(&device).within(args.budget.budget()).polling(&poll);
-    args.read.input(&args.input, None).read(|sequences| -> Result<()> {
-        cut += sequences.iter().filter(|sequence| sequence.first.len() > windows.length).count() as u64;
+    let counts = opened.read(args.read.letters.over(embedder.letters()), |sequences| -> Result<()> {
+        let is_cut = |sequence: &&Sequence| sequence.parts.iter().any(|part| part.len() > windows.length);
+        cut += sequences.iter().filter(is_cut).count() as u64;
         for found in embedder.embed(&sequences, windows, args.pool.pooling(), execution) {
             let found = found?;
             let bases = found.bases.start as u64..found.bases.end as u64;
             writer.write(&sequences[found.sequence].id, bases, &found.vector)?;
+            seen.add(|| Ok(writer.flush()?))?;
         }
         interrupt::check()
     })?;
+    drop(progress);
     writer.finish()?;
+    message!("{}", describe(&counts));
     if cut > 0 {
         windows_seen(cut, windows);
     }

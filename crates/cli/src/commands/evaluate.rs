@@ -12,11 +12,14 @@ use vqdna::objective::supervised::prediction::Prediction;
 use vqdna_data::labelled::{ColumnRequest, Labelling, Missing, Parts, Rows, Set, Targets, read};
 use vqdna_data::metric::{Bootstrap, Confusion, Interval, Part, Score, Scores};
 use vqdna_data::output::{self, TextOutput};
+use vqdna_data::segment::{Counts, Policy};
 use vqdna_data::tabular::{self, Column, Header, Kind, Value, Writer};
 
 use super::Verdict;
 use super::predict::{BudgetArgs, MergeName, WindowArgs};
 use crate::arguments::{Compute, check_output};
+use crate::inputs::LetterArgs;
+use crate::progress::{Progress, describe};
 use crate::words::are;
 
 /// Measure a fine-tuned model on labelled sequences: all measures of its task with bootstrap intervals, and the confusion matrix.
@@ -37,6 +40,8 @@ pub struct Args {
     /// `keep` to take it for a class.
     #[arg(long, value_name = "WHAT", default_value_t)]
     pub missing_labels: Missing,
+    #[command(flatten)]
+    pub letters: LetterArgs,
     #[command(flatten)]
     pub windows: WindowArgs,
     /// What becomes of the windows of a long sequence.
@@ -78,12 +83,20 @@ pub fn run(args: &Args) -> Result<Verdict> {
     if set.rows.left_out.rows() > 0 {
         message!("left out {}", set.rows.left_out);
     }
-    let sequences = sequences(&set.rows);
+    let mut counts = Counts::default();
+    let sequences = sequences(&set.rows, args.letters.over(model.config.letters), &mut counts)?;
+    message!("{}", describe(&counts));
+    let (set, sequences) = seen(set, sequences)?;
     let merge: Merge = args.merge.into();
     crate::interrupt::listen()?;
-    let poll = |_| crate::interrupt::go_on();
+    let progress = Progress::new("evaluating", "bases", Some(counts.bases - counts.dropped));
+    let poll = |bases| {
+        progress.add(bases);
+        crate::interrupt::go_on()
+    };
     let execution = Execution::on(&device).within(args.budget.budget()).polling(&poll);
     let found: Vec<_> = predict(&model, &sequences, windows, merge, execution).collect::<Result<_, _>>()?;
+    drop(progress);
     let values = found.into_iter().flat_map(|found| found.values).collect();
     let prediction = Prediction::merged(labelling, values);
     let bootstrap = Bootstrap { resamples: args.resamples, ..Bootstrap::default() };
@@ -128,12 +141,30 @@ fn file(data: &Path) -> Result<PathBuf> {
     }
 }
 
-fn sequences(rows: &Rows) -> Vec<Sequence> {
-    let sequence = |row: vqdna_data::labelled::Row| match row.second {
-        None => Sequence::new(row.id, row.sequence),
-        Some(second) => Sequence::pair(row.id, row.sequence, second),
+/// The sequences of rows, with what the letter policies keep of each.
+fn sequences(rows: &Rows, letters: Policy, counts: &mut Counts) -> Result<Vec<Sequence>> {
+    let sequence = |(number, row): (usize, vqdna_data::labelled::Row)| -> Result<Sequence> {
+        let parts = rows.kept(number, letters, counts)?;
+        let sequence = match row.second {
+            None => Sequence::new(row.id, row.sequence),
+            Some(second) => Sequence::pair(row.id, row.sequence, second),
+        };
+        Ok(Sequence { parts, ..sequence })
     };
-    rows.iter().map(sequence).collect()
+    rows.iter().enumerate().map(sequence).collect()
+}
+
+/// Leaves out sequences of which the letter policies keep nothing: there is no prediction to measure.
+fn seen(set: Set, sequences: Vec<Sequence>) -> Result<(Set, Vec<Sequence>)> {
+    let kept: Vec<usize> = (0..sequences.len()).filter(|&row| !sequences[row].is_empty()).collect();
+    let left_out = (sequences.len() - kept.len()) as u64;
+    if left_out == 0 {
+        return Ok((set, sequences));
+    }
+    anyhow::ensure!(!kept.is_empty(), "{}: the letter policies keep nothing of any sequence", set.rows.file);
+    message!("note: {} left out, of which the letter policies keep nothing", are(left_out, "row"));
+    let sequences = sequences.into_iter().filter(|sequence| !sequence.is_empty()).collect();
+    Ok((set.select(&kept), sequences))
 }
 
 /// A row for each measure, then for each of each class, label or target, then for each pair of a true and a predicted class.

@@ -23,6 +23,7 @@ use vqdna_data::number::Shortest;
 
 use super::Verdict;
 use crate::arguments::{Configure, RunArgs};
+use crate::inputs::LetterArgs;
 use crate::measures::print_finished;
 use crate::memory::print_memory;
 use crate::words::{are, counted};
@@ -83,6 +84,8 @@ pub struct Args {
     /// Measure beside the model what counts of k-mers achieve under logistic or linear regression.
     #[arg(long)]
     pub kmers: bool,
+    #[command(flatten)]
+    pub letters: LetterArgs,
     #[command(flatten)]
     pub configure: Configure,
     #[command(flatten)]
@@ -159,6 +162,9 @@ fn config(args: &Args, base: &ModelConfig) -> Result<FinetuneConfig> {
     assignments.extend(args.dedup.then(|| "data.dedup=true".to_owned()));
     assignments.extend(args.missing_labels.as_ref().map(|missing| format!("data.missing_labels=\"{missing}\"")));
     assignments.extend(args.balanced.then(|| "class_weights=\"balanced\"".to_owned()));
+    let LetterArgs { ambiguous, soft_mask } = &args.letters;
+    assignments.extend(ambiguous.map(|policy| format!("data.letters.ambiguous=\"{policy}\"")));
+    assignments.extend(soft_mask.map(|policy| format!("data.letters.soft_mask=\"{policy}\"")));
     let names = |names: &[String]| Value::from(names.to_vec()).to_string();
     assignments.extend((!args.sequence.is_empty()).then(|| format!("data.columns.sequence={}", names(&args.sequence))));
     assignments.extend((!args.label.is_empty()).then(|| format!("data.columns.label={}", names(&args.label))));
@@ -207,7 +213,11 @@ fn load(args: &Args, config: &FinetuneConfig, device: &Device) -> Result<(Base, 
     config.fits(&base.config)?;
     let splits = Splits::read(&args.data, &config.data)?;
     describe(&splits, config.data.task);
-    let task = Task::new(splits, &base, config.reverse_complement, device);
+    let task = Task::new(splits, &base, config, device)?;
+    message!("{}", crate::progress::describe(&task.counts));
+    if task.left_out > 0 {
+        message!("note: {} left out, of which the letter policies keep nothing", are(task.left_out, "row"));
+    }
     Ok((base, task))
 }
 

@@ -11,12 +11,17 @@ use vqdna_data::labelled::{ColumnRequest, TakenColumns};
 
 use super::Verdict;
 use crate::arguments::{Compute, check_output};
+use crate::inputs::{self, LetterArgs};
+use crate::output::RowsSeen;
 use crate::predictions::{Format, Predictions};
+use crate::progress::{Progress, describe};
+use crate::sample;
 use crate::words::are;
 
 /// Predict for sequences: a row for each, in their order, with the class (or labels, or values) and the probabilities.
 ///
-/// INPUT is a table (CSV, TSV, JSON Lines, Parquet), FASTA or FASTQ, or with --fasta a BED file; `-` is a table on standard input.
+/// INPUT is a table (CSV, TSV, JSON Lines, Parquet), FASTA or FASTQ, which its content tells, or with --fasta a BED file; `-` is
+/// standard input. A sequence without letters has a row without values.
 #[derive(ClapArgs, Clone, Debug)]
 #[command(after_help = "Examples:\n\
     \x20 vqdna predict runs/promoters examples/data/prom_core_tata/test.csv.gz -o predictions.tsv\n\
@@ -65,19 +70,17 @@ pub struct ReadArgs {
     /// Column of sequences; twice for pairs.
     #[arg(long, value_name = "COLUMN")]
     pub sequence: Vec<String>,
+    #[command(flatten)]
+    pub letters: LetterArgs,
 }
 
 impl ReadArgs {
     /// What `path` is; `model` are the columns that a model learned from, which are looked for in tables.
     pub fn input(&self, path: &Path, model: Option<&TakenColumns>) -> Input {
-        match &self.fasta {
-            Some(genome) => Input::Bed { bed: path.to_owned(), genome: genome.clone() },
-            None if Input::is_fasta(path) => Input::Fasta(path.to_owned()),
-            None => {
-                let columns = ColumnRequest::of_model(&self.sequence, model.cloned());
-                Input::Table { path: path.to_owned(), format: None, columns }
-            }
+        if let Some(genome) = &self.fasta {
+            return Input::Bed { bed: path.to_owned(), genome: genome.clone() };
         }
+        Input::Any { path: path.to_owned(), columns: ColumnRequest::of_model(&self.sequence, model.cloned()) }
     }
 }
 
@@ -157,23 +160,31 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let model = Finetuned::load(&args.model, &device)?;
     let windows = args.windows.windows(model.finetuned.window, |length| length.div_ceil(2))?;
     let labelling = &model.finetuned.labelling;
+    let input = args.read.input(&args.input, model.finetuned.columns.as_ref());
     crate::interrupt::listen()?;
+    let opened = inputs::open(&input)?;
     let of_bed = args.read.fasta.is_some();
     let mut output = Predictions::create(&args.output, format, labelling, args.class.as_deref(), of_bed)?;
-    let mut cut = 0_u64;
-    let poll = |_| crate::interrupt::go_on();
+    let (mut seen, mut cut) = (RowsSeen::of(&args.output), 0_u64);
+    let progress = Progress::new("predicting", "bases", sample::bases(std::slice::from_ref(&args.input)));
+    let poll = |bases| {
+        progress.add(bases);
+        crate::interrupt::go_on()
+    };
     let execution = Execution::on(&device).within(args.budget.budget()).polling(&poll);
-    let taken = |columns: &TakenColumns| message!("{columns}");
-    args.read.input(&args.input, model.finetuned.columns.as_ref()).read_from(taken, |sequences| -> Result<()> {
+    let counts = opened.read(args.read.letters.over(model.config.letters), |sequences| -> Result<()> {
         check_arity(&model, &args.input, &sequences)?;
         for found in predict(&model, &sequences, windows, args.merge.into(), execution) {
             let found = found?;
             cut += u64::from(found.windows > 1);
             output.write(&sequences[found.sequence], &found)?;
+            seen.add(|| output.flush())?;
         }
         crate::interrupt::check()
     })?;
+    drop(progress);
     output.finish()?;
+    message!("{}", describe(&counts));
     if cut > 0 {
         windows_seen(cut, windows);
     }

@@ -185,7 +185,7 @@ impl<'a> Stages<'a> {
         let splits = Splits::read(&self.args.output.join("prom_core_tata"), &config.data)?;
         let kmers = kmers::baseline(&splits, self.device);
         let kmers = kmers.context("the bundled task has dev and test")?;
-        let task = Task::new(splits, &base, config.reverse_complement, self.device);
+        let task = Task::new(splits, &base, &config, self.device)?;
         let steps = config.training(task.splits.train.len()).steps;
         let done = self.stage("finetune", "prom_core_tata", "fine-tuning", steps, |job, progress| {
             Ok(Finetune { job, config: &config, base: &base, task: &task }.run(progress)?.finished)

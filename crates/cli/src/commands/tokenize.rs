@@ -15,10 +15,11 @@ use vqdna::transcode::encode::{Tokenize, Tokenized};
 use vqdna_data::alphabet::{AmbiguousPolicy, SoftMaskPolicy};
 use vqdna_data::codes::{ShardNumber, Writer};
 use vqdna_data::number::Shortest;
-use vqdna_data::segment::Policy;
+use vqdna_data::segment::{Counts, Policy, PolicyChange};
 
-use super::{Verdict, units};
+use super::Verdict;
 use crate::arguments::{Compute, PrecisionName, Strands, check_output};
+use crate::inputs;
 use crate::interrupt;
 use crate::output::{Output, note_stream};
 use crate::progress::{Progress, describe};
@@ -119,8 +120,6 @@ fn cut(args: &Args, device: &burn::prelude::Device) -> Result<Verdict> {
         ("--region", args.region.is_some()),
         ("--shard", args.shard.is_some()),
         ("--strand both", args.strand == Strands::Both),
-        ("--ambiguous", args.ambiguous.is_some()),
-        ("--soft-mask", args.soft_mask.is_some()),
         ("--chunk", args.chunk.is_some()),
         ("--batch", args.batch.is_some()),
     ];
@@ -129,7 +128,7 @@ fn cut(args: &Args, device: &burn::prelude::Device) -> Result<Verdict> {
     }
     check_output(&args.output, &args.inputs)?;
     let cutter = Cutter::load(&args.model, device)?;
-    let length = args.window.unwrap_or_else(|| cutter.window().unwrap_or_default().max(units::WINDOW));
+    let length = args.window.or(cutter.window()).unwrap_or(inputs::WINDOW);
     let windows = Windows { length, stride: length.div_ceil(2) };
     let precision = args.precision.on(device)?;
     interrupt::listen()?;
@@ -142,8 +141,11 @@ fn cut(args: &Args, device: &burn::prelude::Device) -> Result<Verdict> {
     let (mut bases, mut count) = (0, 0_u64);
     let poll = |_| interrupt::go_on();
     let execution = Execution::on(device).polling(&poll);
+    let given = PolicyChange { ambiguous: args.ambiguous, soft_mask: args.soft_mask };
+    let (letters, mut counts) = (given.over(cutter.letters()), Counts::default());
     for input in &args.inputs {
-        Input::Genome(input.clone()).read(|sequences| -> Result<()> {
+        let opened = Input::Fasta(input.clone()).open()?;
+        counts += opened.read(letters, |sequences| -> Result<()> {
             ops::with_precision(precision, || {
                 for unit in cutter.cut(&sequences, windows, execution) {
                     let Unit { sequence, span } = unit?;
@@ -165,6 +167,7 @@ fn cut(args: &Args, device: &burn::prelude::Device) -> Result<Verdict> {
     output.finish()?;
     let seconds = begun.elapsed().as_secs_f64();
     let mean = bases as f64 / count.max(1) as f64;
+    message!("{}", describe(&counts));
     message!(
         "{bases} bases, {count} units of {mean:.2} bases in the mean, in {seconds:.1} s, {:.0} bases/s",
         bases as f64 / seconds

@@ -106,6 +106,12 @@ pub enum LabelledError {
         /// The rows by what they lack.
         left_out: LeftOut,
     },
+    /// The letter policies keep nothing of any sequence.
+    #[error("{file}: the letter policies keep nothing of any sequence")]
+    NothingKept {
+        /// The file.
+        file: Arc<str>,
+    },
     /// The columns are not those that were asked for.
     #[error("{file}: {fault}")]
     Columns {

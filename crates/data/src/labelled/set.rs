@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use super::{ColumnNames, ColumnRequest, Format, LabelledError, Labelling, Rows, table::Table};
-use crate::input::InputDigest;
+use crate::{
+    input::InputDigest,
+    segment::{Counts, Policy},
+};
 
 /// Sequences with what is true of them.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +28,35 @@ impl Set {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// Some of the rows, in the order given.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    #[must_use]
+    pub fn select(&self, rows: &[usize]) -> Self {
+        Self { rows: self.rows.select(rows), targets: self.targets.select(rows) }
+    }
+
+    /// The parts of the sequences that letter policies keep as rows of their own, which have the name, the place and the target of
+    /// their sequence; and for each part the number of that row. Rows of which nothing is kept are left out. What the policies saw is
+    /// added to `counts`.
+    ///
+    /// # Errors
+    /// As [`Rows::kept`].
+    pub fn cut(self, letters: Policy, counts: &mut Counts) -> Result<(Self, Vec<usize>), LabelledError> {
+        let (mut parts, mut is_whole) = (Vec::with_capacity(self.len()), true);
+        for row in 0..self.len() {
+            let kept = self.rows.kept(row, letters, counts)?;
+            is_whole &= matches!(&kept[..], [part] if part.len() == self.rows.get(row).sequence.len());
+            parts.extend(kept.into_iter().map(|part| (row, part)));
+        }
+        let of: Vec<usize> = parts.iter().map(|(row, _)| *row).collect();
+        if is_whole {
+            return Ok((self, of));
+        }
+        Ok((Self { rows: self.rows.parts(&parts), targets: self.targets.select(&of) }, of))
     }
 }
 
@@ -71,6 +103,22 @@ impl Targets {
             Self::Classes(classes) => Target::Class(classes[row]),
             Self::Labels { labels, values } => Target::Labels(&values[row * labels..][..*labels]),
             Self::Values { targets, values } => Target::Values(&values[row * targets..][..*targets]),
+        }
+    }
+
+    /// What is true of some of the rows, in the order given.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    #[must_use]
+    pub fn select(&self, rows: &[usize]) -> Self {
+        fn of<T: Copy>(values: &[T], width: usize, rows: &[usize]) -> Vec<T> {
+            rows.iter().flat_map(|row| &values[row * width..][..width]).copied().collect()
+        }
+        match self {
+            Self::Classes(classes) => Self::Classes(of(classes, 1, rows)),
+            Self::Labels { labels, values } => Self::Labels { labels: *labels, values: of(values, *labels, rows) },
+            Self::Values { targets, values } => Self::Values { targets: *targets, values: of(values, *targets, rows) },
         }
     }
 }
@@ -134,6 +182,29 @@ mod tests {
         assert_eq!(set.targets, Targets::Classes(vec![1, 0]));
         assert_eq!((set.len(), set.rows.get(1).id, set.rows.get(1).sequence), (2, "second", &b"nnAC"[..]));
         assert_eq!((digest.records, digest.bases), (2, 8));
+    }
+
+    #[test]
+    fn parts_are_rows_with_the_target_of_their_sequence() {
+        use crate::alphabet::AmbiguousPolicy;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.csv");
+        fs::write(&path, "id,sequence,label\na,ACNNGT,x\nb,NN,y\nc,TT,y\n").unwrap();
+        let classes = ["x", "y"].map(str::to_owned).to_vec();
+        let labelling = Labelling::Classes { column: "label".into(), classes };
+        let set = || read(&path, None, &ColumnRequest::default(), &labelling).unwrap().0;
+        let mut counts = Counts::default();
+        let (whole, of) = set().cut(Policy::default(), &mut counts).unwrap();
+        assert_eq!((whole, of, counts.records, counts.ambiguous), (set(), vec![0, 1, 2], 3, 4));
+        let split = Policy { ambiguous: AmbiguousPolicy::Split, ..Policy::default() };
+        let (parts, of) = set().cut(split, &mut counts).unwrap();
+        let rows: Vec<_> = parts.rows.iter().map(|row| (row.id, row.sequence)).collect();
+        assert_eq!(rows, [("a", &b"AC"[..]), ("a", b"GT"), ("c", b"TT")]);
+        assert_eq!((of, parts.targets), (vec![0, 0, 2], Targets::Classes(vec![0, 0, 1])));
+        assert_eq!(parts.rows.place(1).number, 2);
+        let error = Policy { ambiguous: AmbiguousPolicy::Error, ..split };
+        let message = set().cut(error, &mut counts).unwrap_err().to_string();
+        assert!(message.contains("x.csv, line 2, column `sequence`: letter 3: `N` is ambiguous"), "{message}");
     }
 
     #[test]

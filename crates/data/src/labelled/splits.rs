@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     input::InputDigest,
+    segment::PolicyChange,
     split::{Shares, Split},
 };
 
@@ -21,6 +22,9 @@ use crate::{
 pub struct Options {
     /// Which columns are read.
     pub columns: ColumnNames,
+    /// What becomes of letters, where it is another than in the model.
+    #[serde(skip_serializing_if = "PolicyChange::is_none")]
+    pub letters: PolicyChange,
     /// The task, if it is not to be told from the labels.
     pub task: Option<Task>,
     /// How much is held out where a part has no file of its own; `test` of a lone file only.
@@ -37,7 +41,8 @@ impl Default for Options {
     /// A tenth for each part.
     fn default() -> Self {
         let (columns, held_out) = (ColumnNames::default(), Shares { valid: 0.1, test: 0.1 });
-        Self { columns, task: None, held_out, seed: 42, dedup: false, missing_labels: Missing::default() }
+        let letters = PolicyChange::default();
+        Self { columns, letters, task: None, held_out, seed: 42, dedup: false, missing_labels: Missing::default() }
     }
 }
 

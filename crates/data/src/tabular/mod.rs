@@ -207,6 +207,17 @@ impl Writer {
         }
     }
 
+    /// Hands the rows so far on to standard output or a pipe; of a file nobody sees any before its end.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn flush(&mut self) -> Result<(), TabularError> {
+        match &mut self.0 {
+            Inner::Text(writer) => writer.flush(),
+            Inner::Parquet(_) => Ok(()),
+        }
+    }
+
     /// Puts the file in its place.
     ///
     /// # Errors

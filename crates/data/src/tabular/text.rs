@@ -45,6 +45,10 @@ impl Writer {
         self.write_line()
     }
 
+    pub(super) fn flush(&mut self) -> Result<(), TabularError> {
+        self.output.flush().map_err(TabularError::io(&self.path))
+    }
+
     pub(super) fn finish(mut self) -> Result<(), TabularError> {
         self.begin()?;
         self.output.finish().map_err(TabularError::io(&self.path))

@@ -111,6 +111,17 @@ impl Writer {
         }
     }
 
+    /// Hands the rows so far on to standard output or a pipe; of a file nobody sees any before its end.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn flush(&mut self) -> Result<(), VectorsError> {
+        match &mut self.inner {
+            Inner::Text(writer) => writer.flush(),
+            Inner::Parquet(_) | Inner::Npy(_) => Ok(()),
+        }
+    }
+
     /// Puts the file in its place.
     ///
     /// # Errors
@@ -165,6 +176,16 @@ mod tests {
         let packed = folder.path().join("x.tsv.zst");
         write(&packed).unwrap();
         assert_eq!(zstd::decode_all(&fs::read(packed).unwrap()[..]).unwrap(), text.as_bytes());
+    }
+
+    #[test]
+    fn a_vector_of_nothing_is_empty_in_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.tsv");
+        let mut writer = Writer::create(&path, &header()).unwrap();
+        writer.write("a", 0..0, &[f32::NAN; 3]).unwrap();
+        writer.finish().unwrap();
+        assert!(fs::read_to_string(&path).unwrap().ends_with("\na\t0\t0\t\t\t\n"));
     }
 
     #[test]

@@ -33,7 +33,8 @@ impl Writer {
         self.line.clear();
         let _ = write!(self.line, "{id}\t{}\t{}", bases.start, bases.end);
         for value in vector {
-            let _ = write!(self.line, "\t{}", Shortest(*value));
+            // A vector of nothing is empty, as a missing value is in any table.
+            let _ = if value.is_nan() { write!(self.line, "\t") } else { write!(self.line, "\t{}", Shortest(*value)) };
         }
         self.write_line()
     }
@@ -46,6 +47,10 @@ impl Writer {
     /// Writes what stands above the rows, once: standard output stays empty where the input turns out to have none.
     fn begin(&mut self) -> Result<(), VectorsError> {
         if std::mem::replace(&mut self.has_begun, true) { Ok(()) } else { self.write_line() }
+    }
+
+    pub(super) fn flush(&mut self) -> Result<(), VectorsError> {
+        self.output.flush().map_err(VectorsError::io(&self.path))
     }
 
     pub(super) fn finish(mut self) -> Result<(), VectorsError> {

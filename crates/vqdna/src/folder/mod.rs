@@ -64,8 +64,7 @@ pub struct ModelConfig {
     /// The encoder of a model that cuts sequences itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mxdna: Option<MxdnaConfig>,
-    /// What became of letters when it learned, and becomes of them when it tokenizes. A model that cuts sequences itself reads what is no
-    /// certain base as N then.
+    /// What became of letters when it learned, and becomes of them when it is used.
     pub letters: Policy,
     /// What was pre-trained; none in a vocabulary.
     #[serde(default, skip_serializing_if = "Option::is_none")]

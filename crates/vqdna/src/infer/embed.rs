@@ -3,6 +3,7 @@
 use burn::prelude::*;
 use std::ops::Range;
 use std::path::Path;
+use vqdna_data::segment::Policy;
 
 use super::budget::{floats_of_codes, floats_of_letters, groups};
 use super::execution::{computed, with_empty};
@@ -22,6 +23,7 @@ pub struct Embedder {
     layer: usize,
     /// Bases of the longest sequence that a fine-tuned model learned from, or of a window of pre-training.
     window: Option<usize>,
+    letters: Policy,
     /// Names the weights.
     pub digest: String,
 }
@@ -111,7 +113,7 @@ impl Embedder {
             Network::Codes(vocabulary, backbone) => Network::Codes(vocabulary, backbone.filter(|_| layer > 0)),
             Network::Letters(encoder) => Network::Letters(encoder),
         };
-        Ok(Self { network, layer, window, digest })
+        Ok(Self { network, layer, window, letters: config.letters, digest })
     }
 
     /// Numbers of a vector.
@@ -135,6 +137,12 @@ impl Embedder {
     #[must_use]
     pub fn window(&self) -> Option<usize> {
         self.window
+    }
+
+    /// What became of letters when the model learned.
+    #[must_use]
+    pub fn letters(&self) -> Policy {
+        self.letters
     }
 
     /// One vector for each sequence in order, pooled over its bases and those of its windows; NaN where there is nothing to see. Or with

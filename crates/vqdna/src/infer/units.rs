@@ -2,6 +2,7 @@
 
 use burn::prelude::*;
 use std::path::Path;
+use vqdna_data::segment::Policy;
 
 use super::budget::{floats_of_letters, groups};
 use super::execution::computed;
@@ -15,6 +16,7 @@ use crate::tokenizer::mxdna::{LetterRows, Mxdna, UnitSpan};
 pub struct Cutter {
     encoder: Mxdna,
     window: Option<usize>,
+    letters: Policy,
     /// Names the weights.
     pub digest: String,
 }
@@ -42,10 +44,10 @@ impl Cutter {
         if config.kind() == Kind::Finetuned {
             let Finetuned { model, finetuned, digest, .. } = Finetuned::load(folder, device)?;
             let encoder = model.encoder.ok_or_else(no_mxdna)?;
-            return Ok(Self { encoder, window: Some(finetuned.window), digest });
+            return Ok(Self { encoder, window: Some(finetuned.window), letters: config.letters, digest });
         }
         let PretrainedMxdna { model, digest, .. } = PretrainedMxdna::load(folder, device)?;
-        Ok(Self { encoder: model.encoder, window: config.window, digest })
+        Ok(Self { encoder: model.encoder, window: config.window, letters: config.letters, digest })
     }
 
     /// Bases of a unit of each expert.
@@ -59,6 +61,12 @@ impl Cutter {
     #[must_use]
     pub fn window(&self) -> Option<usize> {
         self.window
+    }
+
+    /// What became of letters when the model learned.
+    #[must_use]
+    pub fn letters(&self) -> Policy {
+        self.letters
     }
 
     /// The units of sequences, in order, no two of which overlap; each from the window in whose middle its anchor is nearest. Where

@@ -8,8 +8,9 @@ use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
-use vqdna_data::labelled::{Set, Splits, Targets, class_weights};
+use vqdna_data::labelled::{LabelledError, Labelling, Set, Splits, Targets, class_weights};
 use vqdna_data::metric::{Bootstrap, Scores};
+use vqdna_data::segment::Counts;
 
 use super::config::StageConfig;
 use super::labelled::{Features, Inputs, Labelled, LabelledSource, sequences};
@@ -84,27 +85,65 @@ impl Base {
 /// A data set with its sequences as the model takes them, for as many runs as one likes.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// Rows and labels.
+    /// Rows and labels. Where letter policies cut a sequence, each part is a row.
     pub splits: Splits,
+    /// What the letter policies saw in all parts of the data set.
+    pub counts: Counts,
+    /// Rows of which the letter policies keep nothing, and which are left out.
+    pub left_out: u64,
     train: SequenceRows,
     /// The training set from the other strand, where it is asked for.
     train_reverse: Option<SequenceRows>,
-    dev: Option<SequenceRows>,
-    test: Option<SequenceRows>,
+    dev: Option<HeldOut>,
+    test: Option<HeldOut>,
+}
+
+/// The sequences of a set that is measured on.
+#[derive(Clone, Debug)]
+struct HeldOut {
+    inputs: SequenceRows,
+    /// Of each row, the number of the sequence that it is a part of; ascending.
+    of: Vec<usize>,
 }
 
 impl Task {
-    /// Computes the codes of a data set, if the model takes codes.
-    #[must_use]
-    pub fn new(splits: Splits, base: &Base, strands: ReverseComplement, device: &Device) -> Self {
+    /// Applies the letter policies to a data set, and computes its codes if the model takes codes.
+    ///
+    /// # Errors
+    /// If a letter is forbidden, a pair would be cut, or nothing is left to learn from.
+    pub fn new(
+        mut splits: Splits,
+        base: &Base,
+        config: &FinetuneConfig,
+        device: &Device,
+    ) -> Result<Self, LabelledError> {
+        let (letters, mut counts, mut left_out) = (config.letters(&base.config), Counts::default(), 0);
+        let mut cut = |set: Set| -> Result<(Set, Vec<usize>), LabelledError> {
+            let (file, rows) = (set.rows.file.clone(), set.len());
+            let (set, of) = set.cut(letters, &mut counts)?;
+            left_out += (rows - of.chunk_by(|a, b| a == b).count()) as u64;
+            if set.is_empty() { Err(LabelledError::NothingKept { file }) } else { Ok((set, of)) }
+        };
         let rows = |set: &Set, reverse| sequences(base.tokenizer(), &set.rows, reverse, device);
-        Self {
+        splits.train = cut(splits.train)?.0;
+        let mut held_out = |part: &mut Option<Set>| -> Result<Option<HeldOut>, LabelledError> {
+            let Some(set) = part.take() else { return Ok(None) };
+            let (set, of) = cut(set)?;
+            let inputs = rows(&set, false);
+            *part = Some(set);
+            Ok(Some(HeldOut { inputs, of }))
+        };
+        let (dev, test) = (held_out(&mut splits.dev)?, held_out(&mut splits.test)?);
+        let strands = config.reverse_complement;
+        Ok(Self {
             train: rows(&splits.train, false),
             train_reverse: (strands != ReverseComplement::None).then(|| rows(&splits.train, true)),
-            dev: splits.dev.as_ref().map(|set| rows(set, false)),
-            test: splits.test.as_ref().map(|set| rows(set, false)),
+            dev,
+            test,
             splits,
-        }
+            counts,
+            left_out,
+        })
     }
 }
 
@@ -170,7 +209,15 @@ impl Finetune<'_> {
         let (device, task) = (self.job.device.clone().autodiff(), self.task);
         let model = self.fresh(&device)?;
         let reverse = task.train_reverse.as_ref();
-        let trained = self.learn(model, &task.train, reverse, task.dev.as_ref(), train, &device, observer)?;
+        let trained = self.learn(
+            model,
+            &task.train,
+            reverse,
+            task.dev.as_ref().map(|dev| &dev.inputs),
+            train,
+            &device,
+            observer,
+        )?;
         Ok(Learned { model: trained.model.valid(), ending: trained.ending, best: trained.best })
     }
 
@@ -184,7 +231,7 @@ impl Finetune<'_> {
         let model = self.fresh(plain)?;
         let [outputs, width] = model.head.classifier.weight.dims();
         let features = |rows: &SequenceRows| Features { values: model.features_of(rows, plain), width };
-        let (mut known, mut dev) = (features(&task.train), task.dev.as_ref().map(features));
+        let (mut known, mut dev) = (features(&task.train), task.dev.as_ref().map(|dev| features(&dev.inputs)));
         let mut reverse = task.train_reverse.as_ref().map(features);
         let scaling = Scaling::of(&known);
         [Some(&mut known), dev.as_mut(), reverse.as_mut()].into_iter().flatten().for_each(|found| scaling.apply(found));
@@ -310,7 +357,7 @@ impl Finetune<'_> {
         let (task, splits) = (self.task, &self.task.splits);
         let known = [("test", &task.test, &splits.test), ("dev", &task.dev, &splits.dev)];
         let found = known.into_iter().find_map(|(name, rows, set)| Some((name, rows.as_ref()?, set.as_ref()?)));
-        let Some((name, rows, set)) = found else { return };
+        let Some((name, HeldOut { inputs: rows, of }, set)) = found else { return };
         observer.evaluating(set.len());
         let device = self.job.device;
         let mut outputs = model.outputs_of(rows, POSITIONS_TOGETHER, device);
@@ -318,7 +365,9 @@ impl Finetune<'_> {
             let reverse = sequences(self.base.tokenizer(), &set.rows, true, device);
             mean_of(&mut outputs, &model.outputs_of(&reverse, POSITIONS_TOGETHER, device));
         }
-        let scores = Prediction::new(&splits.labelling, &outputs).scores(&set.targets, Some(Bootstrap::default()));
+        let prediction = Prediction::new(&splits.labelling, &outputs);
+        let (prediction, targets) = whole(&splits.labelling, &prediction, &set.targets, of);
+        let scores = prediction.scores(&targets, Some(Bootstrap::default()));
         finetuning.finished.evaluated_on = name;
         finetuning.finished.measures =
             scores.scores.iter().filter_map(|score| Some((score.name.clone(), score.value?))).collect();
@@ -342,7 +391,8 @@ impl Finetune<'_> {
             window: splits.train.rows.lengths().into_iter().max().unwrap_or_default(),
             both_strands: config.reverse_complement == ReverseComplement::Average,
         };
-        let network = ModelConfig { mxdna: self.mxdna().cloned(), ..base.config.clone() };
+        let network =
+            ModelConfig { mxdna: self.mxdna().cloned(), letters: config.letters(&base.config), ..base.config.clone() };
         let made = ModelConfig::of_finetuned(&network, finetuned);
         let weights = folder::publish_finetuned(base.tokenizer(), &model);
         let resolved = FinetuneConfig { train: train.clone(), ..config.clone() };
@@ -364,6 +414,25 @@ struct Learned<M> {
 /// A module with the weights of another one of its shape.
 fn with_weights_of<M: Module>(fresh: M, known: &M) -> M {
     weights::assign(fresh, &weights::collect(known)).expect("its own weights")
+}
+
+/// The mean of the predictions for the parts of each sequence, and what is true of it; `of` says which sequence a part is of.
+fn whole<'a>(
+    labelling: &'a Labelling,
+    parts: &Prediction,
+    targets: &Targets,
+    of: &[usize],
+) -> (Prediction<'a>, Targets) {
+    let rows: Vec<&[f64]> = parts.rows().collect();
+    let (mut values, mut first, mut start) = (Vec::new(), Vec::new(), 0);
+    for parts in of.chunk_by(|a, b| a == b) {
+        let rows = &rows[start..start + parts.len()];
+        let mean = |output: usize| rows.iter().map(|row| row[output]).sum::<f64>() / rows.len() as f64;
+        values.extend((0..labelling.outputs().len()).map(mean));
+        first.push(start);
+        start += parts.len();
+    }
+    (Prediction::merged(labelling, values), targets.select(&first))
 }
 
 /// The mean of both, in place of the first.

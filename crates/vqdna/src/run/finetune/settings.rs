@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use vqdna_data::labelled::Options;
+use vqdna_data::segment::Policy;
 
 use crate::backbone::transformer::TransformerConfig;
 use crate::folder::ModelConfig;
@@ -140,6 +141,12 @@ impl FinetuneConfig {
             selection: SelectionConfig::default(),
             train,
         }
+    }
+
+    /// What becomes of letters: as these settings say, or else as in the model.
+    #[must_use]
+    pub fn letters(&self, base: &ModelConfig) -> Policy {
+        self.data.letters.over(base.letters)
     }
 
     /// Refuses a model that has not what the mode needs.
