@@ -2,13 +2,13 @@
 //! [`attention`] in the middle.
 
 use crate::attention::{self, Positions};
-use crate::fresh;
+use crate::fresh::{self, Out};
 use crate::linear;
 use crate::mlp::add_row;
 use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Left, Matrix, Onto, Pair, Panels, Precision, Saved, Unit};
 use crate::product::{TILE, multiply, multiply_all, rows_product};
-use crate::rows::{for_overwrite, in_order, tile_heights, tiles, tiles_mut, with_scratch};
+use crate::rows::{tile_heights, tiles, tiles_mut, with_scratch};
 use crate::shape::{fits, positive, sequences};
 use rayon::prelude::*;
 
@@ -164,10 +164,8 @@ impl<U: Unit> Attend<U> {
     fn run(&self, input: Input, keep: bool) -> Kept {
         let (norm, right) = (self.norm.view(), self.qkv.view());
         let d = norm.gain.len();
-        let mut qkv = Saved::new::<U>(input.mask.len(), 3 * d);
         let heights = tile_heights(input.mask.len());
-        let tasks = tiles_mut(qkv.units_mut::<U>(), &heights, U::width(3 * d));
-        in_order(tasks.zip(tiles(input.x, &heights, d)), |(qkv, x)| {
+        let (qkv, _) = fresh::tiles::<U, _, _>(&heights, U::width(3 * d), tiles(input.x, &heights, d), |qkv, x| {
             let rows = x.len() / d;
             with_scratch([x.len(), rows * STRIP, U::scratch(rows, d)], |[y, strip, units]| {
                 norm::forward_rows(norm, x, y);
@@ -178,10 +176,13 @@ impl<U: Unit> Attend<U> {
                     let (columns, strip) = (first..first + width, &mut strip[..rows * width]);
                     let bias = Onto::Row(&self.qkv_bias[columns.clone()]);
                     multiply(strip, width, y, right, 0..right.steps(), columns, bias);
-                    U::write_rows(strip, width, width, &mut qkv[U::width(first)..], U::width(3 * d));
+                    U::put_rows(strip, width, width, Out::fresh(&mut qkv[U::width(first)..]), U::width(3 * d));
                 }
             });
+            // SAFETY: strips are all columns, each of whole units but for the last one, and all rows of each are put.
+            (unsafe { qkv.assume_init_mut() }, ())
         });
+        let qkv = Saved::from_units(qkv);
         let Input { mask, length, places, .. } = input;
         let (heads, positions) = (self.heads, self.positions);
         let among = attention::Input::among(qkv.units::<U>(), mask, length, heads, positions);
@@ -290,14 +291,12 @@ fn before_attention<U: Unit>(
         }
         return (None, None);
     }
-    let mut dx = for_overwrite(dout.len());
     let right = Panels::<U>::new(Matrix::new(w.qkv, 3 * d, d));
     let heights = tile_heights(input.mask.len());
     let width = if needs_normed { d } else { 0 };
-    let tasks =
-        tiles_mut(&mut dx, &heights, d).zip(tiles_mut(normed, &heights, width)).zip(tiles(input.x, &heights, d));
+    let tasks = tiles_mut(normed, &heights, width).zip(tiles(input.x, &heights, d));
     let tasks = tasks.zip(tiles(dout, &heights, d)).zip(tiles(dqkv, &heights, 3 * d));
-    let dnorms = in_order(tasks, |((((dx, normed), x), dout), dqkv)| {
+    let (dx, dnorms) = fresh::tiles(&heights, d, tasks, |dx, (((normed, x), dout), dqkv)| {
         if needs_normed {
             norm::forward_rows(w.norm, x, normed);
         }

@@ -3,15 +3,14 @@
 //! A ConvNeXt block (Liu et al. 2022) in one dimension: depth-wise convolution, layer norm, two products with GELU between,
 //! residual. The forward pass keeps only a tile of the wide inner layer; the backward pass computes it again from `x`.
 
-use crate::fresh::{self, Unwritten};
+use crate::fresh::{self, Out, Unwritten};
 use crate::linear;
 use crate::mlp::{self, Kept};
 use crate::norm::{self, Norm, OwnedNorm};
 use crate::product::{Pair, Precision, Saved, TILE, Unit, transpose};
-use crate::rows::{for_overwrite, sum_over_rows, tile_height, tile_heights, with_scratch};
+use crate::rows::{sum_over_rows, tile_height, tile_heights, with_scratch};
 use crate::shape::{fits, positive, sequences, width_of};
 use crate::simd::{fma, prefetch, simd};
-use rayon::prelude::*;
 
 /// Rows as `[batch, length, d]`, and which of them are real.
 #[derive(Clone, Copy)]
@@ -162,7 +161,7 @@ impl Convolution {
             ask_ahead(input.x, row + kernel / 2, d);
             if sees_all(input, row, kernel) {
                 let window = &input.x[(row - kernel / 2) * d..(row + kernel / 2 + 1) * d];
-                weighted_rows(&self.taps, window, &self.bias, out);
+                weighted_rows(&self.taps, window, &self.bias, Out::over(out));
                 continue;
             }
             out.copy_from_slice(&self.bias);
@@ -199,9 +198,9 @@ const CHANNELS: usize = 64;
 
 simd! {
     /// `out = onto + Σ weights · rows` over as many rows as there are weights, channel by channel; the same order of additions as
-    /// [`add_product`] row after row.
-    fn weighted_rows[FMA](weights: &[f32], rows: &[f32], onto: &[f32], out: &mut [f32]) {
-        let d = out.len();
+    /// [`add_product`] row after row. All of `out`, which is as wide as `onto`, is put.
+    fn weighted_rows[FMA](weights: &[f32], rows: &[f32], onto: &[f32], out: Out<f32>) {
+        let (d, mut out) = (onto.len(), out);
         let mut first = 0;
         while first + CHANNELS <= d {
             let mut sums = [0.0f32; CHANNELS];
@@ -212,15 +211,18 @@ simd! {
                     sums[i] = fma::<FMA>(weights[i], row[i], sums[i]);
                 }
             }
-            out[first..first + CHANNELS].copy_from_slice(&sums);
+            out.part(first..first + CHANNELS).copy(&sums);
             first += CHANNELS;
         }
-        out[first..].copy_from_slice(&onto[first..]);
+        let mut sums = [0.0f32; CHANNELS];
+        let sums = &mut sums[..d - first];
+        sums.copy_from_slice(&onto[first..]);
         for (weights, row) in weights.chunks_exact(d).zip(rows.chunks_exact(d)) {
-            for i in first..d {
-                out[i] = fma::<FMA>(weights[i], row[i], out[i]);
+            for ((sum, weight), x) in sums.iter_mut().zip(&weights[first..]).zip(&row[first..]) {
+                *sum = fma::<FMA>(*weight, *x, *sum);
             }
         }
+        out.part(first..).copy(sums);
     }
 }
 
@@ -308,24 +310,24 @@ fn convolve_backward_input(input: Input, dconv: &[f32], conv: &Convolution, dout
     let (taps, kernel, half) = (&conv.taps, conv.kernel(), conv.kernel() / 2);
     // The output at `row + half − tap` read this row through `tap`: in rising order of rows, the taps are reversed.
     let reversed: Vec<f32> = taps.chunks_exact(d).rev().flatten().copied().collect();
-    let mut dx = for_overwrite(dout.len());
     let height = tile_height(input.mask.len());
-    dx.par_chunks_mut(height * d).zip(dout.par_chunks(height * d)).enumerate().for_each(|(tile, (dx, dout))| {
-        for (i, (dx, dout)) in dx.chunks_exact_mut(d).zip(dout.chunks_exact(d)).enumerate() {
+    fresh::chunks(dout.len(), height * d, |tile, dx| {
+        dx.rows_written(d, |i, dx| {
             let row = tile * height + i;
+            let dout = &dout[row * d..][..d];
             ask_ahead(dconv, row + half, d);
             if input.mask[row] == 0.0 {
-                dx.copy_from_slice(dout);
-                continue;
+                return dx.write_copy_of_slice(dout);
             }
             let at = row % input.length;
             let skipped = half.saturating_sub(at);
             let end = kernel.min(input.length + half - at);
             let readers = (row + skipped - half) * d..(row + end - half) * d;
-            weighted_rows(&reversed[skipped * d..end * d], &dconv[readers], dout, dx);
-        }
-    });
-    dx
+            weighted_rows(&reversed[skipped * d..end * d], &dconv[readers], dout, Out::fresh(dx));
+            // SAFETY: all of the row is put, which is as wide as that of `dout`.
+            unsafe { dx.assume_init_mut() }
+        })
+    })
 }
 
 /// Gradients of the depth-wise weights `[d, 1, kernel]` and of their bias.

@@ -1,8 +1,9 @@
 //! Mean cross-entropy of a linear classifier whose classes are many: the logits of all rows never exist at once.
 
+use crate::fresh;
 use crate::linear::column_sums;
 use crate::product::{Left, Matrix, Onto, Pair, Panels, Precision, TILE, Unit, multiply, transpose, transposed};
-use crate::rows::{for_overwrite, with_scratch};
+use crate::rows::with_scratch;
 use crate::shape::{count, fits, place, positive, width_of};
 use crate::simd::{exp, simd};
 use rayon::prelude::*;
@@ -102,7 +103,7 @@ fn forward_in<U: Unit>(input: Input) -> (f32, Vec<f32>) {
     }
     let panels = Panels::<U>::new(Matrix::new(weight, classes, d).transposed());
     let panels = panels.view();
-    let (mut stats, mut losses) = (for_overwrite(rows), for_overwrite(rows));
+    let (mut stats, mut losses) = (vec![0.0; rows], vec![0.0; rows]);
     let tiles = h.par_chunks(TILE * d).zip(target.par_chunks(TILE));
     tiles.zip(stats.par_chunks_mut(TILE)).zip(losses.par_chunks_mut(TILE)).for_each(
         |(((h, target), stats), losses)| {
@@ -111,7 +112,6 @@ fn forward_in<U: Unit>(input: Input) -> (f32, Vec<f32>) {
                 let (units, stride) = U::of_rows(h, d, d, units);
                 let h = Left::Rows { units, stride };
                 largest.fill(f32::NEG_INFINITY);
-                stats.fill(0.0);
                 for first in (0..classes).step_by(STRIP) {
                     let width = STRIP.min(classes - first);
                     let columns = first..first + width;
@@ -168,8 +168,8 @@ fn backward_in<U: Unit>(input: Input, stats: &[f32], dloss: f32) -> Gradients {
     let (up, back) = (up.view(), back.view());
     // Rows whose gradients of logits exist at a time; the last bits of sums depend on it, so it depends on the classes alone.
     let group = (KEPT / classes).max(1).next_multiple_of(TILE);
-    let mut dlogits = for_overwrite(count("logits", &[group.min(rows), classes]));
-    let mut dh = for_overwrite(h.len());
+    let mut dlogits: Vec<f32> = fresh::cleared(count("logits", &[group.min(rows), classes]));
+    let mut dh: Vec<f32> = fresh::cleared(h.len());
     let (mut dw, mut dbias) = (vec![0.0; d * classes], vec![0.0; classes]);
     let groups = h.chunks(group * d).zip(target.chunks(group)).zip(stats.chunks(group)).zip(dh.chunks_mut(group * d));
     for (((h, target), stats), dh) in groups {

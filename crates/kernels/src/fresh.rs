@@ -6,8 +6,6 @@
 //! A function that writes fresh memory therefore has the type `fn(.., &mut [MaybeUninit<T>]) -> &mut [T]`; [`Unwritten`] has the smallest
 //! of them, and [`Out`] is for those that write over values too. [`Scattered`] is for parts that do not follow one another.
 
-#![allow(dead_code)]
-
 use crate::rows::in_order;
 use rayon::prelude::*;
 use std::marker::PhantomData;
@@ -367,6 +365,26 @@ impl<T: Plain> Scattered<'_, T> {
         (unsafe { fresh.assume_written() }, result)
     }
 
+    /// [`Scattered::collect`] of several vectors.
+    ///
+    /// # Panics
+    /// As there.
+    pub(crate) fn collect_each<const N: usize, R>(
+        lengths: [usize; N],
+        work: impl FnOnce([&Scattered<'_, T>; N]) -> R,
+    ) -> ([Vec<T>; N], R) {
+        let mut fresh = lengths.map(Fresh::<T>::new);
+        let all = fresh.each_mut().map(|fresh| {
+            let (start, length) = (fresh.as_mut_ptr(), fresh.len());
+            Scattered { start, length, written: AtomicUsize::new(0), lent: PhantomData }
+        });
+        let result = work(all.each_ref());
+        let written = all.map(|all| all.written.into_inner());
+        assert_eq!(written, lengths, "values written");
+        // SAFETY: as in `collect_over`.
+        (fresh.map(|fresh| unsafe { fresh.assume_written() }), result)
+    }
+
     /// The `length` places from `start` on, to be written.
     ///
     /// # Panics
@@ -400,6 +418,33 @@ impl<T: Plain> Scattered<'_, T> {
         let result = all_of(part.places, write);
         self.written.fetch_add(length, Ordering::Relaxed);
         result
+    }
+
+    /// [`Scattered::write`] for each of many parts of `length` values, counted together: threads that count each of many small parts
+    /// would wait for each other. `write` gets the number of a part and its place.
+    ///
+    /// # Panics
+    /// As [`Scattered::write`].
+    ///
+    /// # Safety
+    /// As [`Scattered::write`].
+    pub(crate) unsafe fn write_each(
+        &self,
+        starts: impl IntoIterator<Item = usize>,
+        length: usize,
+        mut write: impl FnMut(usize, &mut [MaybeUninit<T>]) -> &mut [T],
+    ) {
+        let mut count = 0;
+        for (number, start) in starts.into_iter().enumerate() {
+            let fits = self.length.checked_sub(start).is_some_and(|left| length <= left);
+            assert!(fits, "{length} values at {start} of {}", self.length);
+            // SAFETY: as in `write`.
+            let part = unsafe { std::slice::from_raw_parts_mut(self.start.add(start), length) };
+            let given = Given::new(part);
+            given.check(write(number, part));
+            count += length;
+        }
+        self.written.fetch_add(count, Ordering::Relaxed);
     }
 }
 
@@ -479,6 +524,18 @@ mod tests {
             });
         });
         assert_eq!(values, (0..90).map(|i| i / 3 * 3).collect::<Vec<u32>>());
+    }
+
+    #[test]
+    fn many_scattered_parts_are_counted_together() {
+        let (values, ()) = Scattered::<u32>::collect(90, |all| {
+            (0..3usize).into_par_iter().for_each(|task| {
+                let starts = (0..10).map(|n| (3 * n + task) * 3);
+                // SAFETY: numbers modulo 3 are those of one task.
+                unsafe { all.write_each(starts, 3, |n, out| out.written([(3 * n + task) as u32; 3])) };
+            });
+        });
+        assert_eq!(values, (0..90).map(|i| i / 3).collect::<Vec<u32>>());
     }
 
     #[test]

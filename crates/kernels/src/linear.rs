@@ -2,8 +2,8 @@
 
 use crate::low_rank::{Factors, LowRank, Rows};
 use crate::product::{Matrix, Onto, Pair, Panels, Precision, Unit, rows_product, transposed, turned};
-use crate::rows::{for_overwrite, sum_over_rows};
-use crate::shape::{count, fits, positive, rows_of, width_of};
+use crate::rows::sum_over_rows;
+use crate::shape::{fits, positive, rows_of, width_of};
 use crate::simd::simd;
 
 /// `x [rows, d_in]`, `w [d_out, d_in]`, `b [d_out]` to `[rows, d_out]`.
@@ -20,9 +20,9 @@ pub fn forward(x: &[f32], w: &[f32], b: &[f32], precision: Precision) -> Vec<f32
 fn forward_in<U: Unit>(x: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
     positive("d_out", b.len());
     let d_in = width_of("w", w, b.len());
-    let rows = rows_of("x", x, d_in);
-    count("y", &[rows, b.len()]);
-    rows_product(x, Panels::<U>::new(Matrix::new(w, b.len(), d_in).transposed()).view(), Onto::Row(b))
+    rows_of("x", x, d_in);
+    let w = Panels::<U>::new(Matrix::new(w, b.len(), d_in).transposed());
+    rows_product(x, w.view(), Onto::Row(b))
 }
 
 /// Which gradients of a linear layer's parameters a backward pass is asked for.
@@ -106,10 +106,7 @@ fn backward_in<U: Unit>(
         fits("x", x, &[rows, d_in]);
     }
     wanted.check(d_in, d_out);
-    let dx = of_x.then(|| {
-        count("x", &[rows, d_in]);
-        rows_product(dy, Panels::<U>::new(Matrix::new(w, d_out, d_in)).view(), Onto::Zero)
-    });
+    let dx = of_x.then(|| rows_product(dy, Panels::<U>::new(Matrix::new(w, d_out, d_in)).view(), Onto::Zero));
     (dx, parameter_gradients::<U>(x, d_in, dy, d_out, wanted))
 }
 
@@ -135,7 +132,7 @@ pub(crate) fn parameter_gradients<U: Unit>(
 
 /// `dyᵀ · x`, `[d_out, d_in]`, with the wider matrix where the product wants it.
 fn weight_gradient<U: Unit>(x: &[f32], d_in: usize, dy: &[f32], d_out: usize) -> Vec<f32> {
-    let mut dw = for_overwrite(d_in * d_out);
+    let mut dw = vec![0.0; d_in * d_out];
     if d_in >= d_out {
         transposed::<U>(&mut dw, dy, d_out, x, d_in, Onto::Zero);
     } else {

@@ -159,9 +159,7 @@ fn backward_in<U: Unit>(x: &[f32], norm: Norm, w: Weights, dout: &[f32], pre: &S
         },
         |first, dy, dx| {
             let at = first * d..first * d + dy.len();
-            let dx = dx.write_copy_of_slice(&x[at.clone()]);
-            let sums = norm::backward_tile(norm, &x[at.clone()], dy, &dout[at], dx);
-            (dx, sums)
+            norm::backward_tile(norm, &x[at.clone()], dy, &dout[at], dx)
         },
         |_| (),
     );

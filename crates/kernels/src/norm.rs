@@ -1,11 +1,12 @@
 //! Layer normalisation of rows (Ba et al. 2016), alone inside other kernels and fused with GELU as an operation.
 
+use crate::fresh::{self, Out};
 use crate::gelu;
 use crate::linear::column_sums;
-use crate::rows::{for_overwrite, with_scratch};
+use crate::rows::with_scratch;
 use crate::shape::{fits, positive, rows_of};
 use crate::simd::{LANES, fma, simd, sum_lanes};
-use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// Rows handled by one task.
 const ROWS: usize = 64;
@@ -79,16 +80,29 @@ fn moments(x: &[f32], eps: f32) -> (f32, f32) {
 }
 
 simd! {
-    /// `y = norm(x)`, row by row.
-    pub(crate) fn forward_rows[FMA](norm: Norm, x: &[f32], y: &mut [f32]) {
-        let width = norm.gain.len();
-        for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
+    /// `norm(x)`, row by row, as long as there are both rows and places.
+    fn put_rows[FMA](norm: Norm, x: &[f32], y: Out<f32>) {
+        let (width, mut y) = (norm.gain.len(), y);
+        for (x, mut y) in x.chunks_exact(width).zip(y.chunks(width)) {
             let (mean, scale) = moments(x, norm.eps);
-            for (((y, &x), &g), &b) in y.iter_mut().zip(x).zip(norm.gain).zip(norm.bias) {
-                *y = fma::<FMA>((x - mean) * scale, g, b);
-            }
+            let row = x.iter().zip(norm.gain).zip(norm.bias);
+            y.put_all(row.map(|((&x, &g), &b)| fma::<FMA>((x - mean) * scale, g, b)));
         }
     }
+}
+
+/// `y = norm(x)`, row by row.
+pub(crate) fn forward_rows(norm: Norm, x: &[f32], y: &mut [f32]) {
+    put_rows(norm, x, Out::over(y));
+}
+
+/// [`forward_rows`] into fresh memory.
+fn rows_written<'y>(norm: Norm, x: &[f32], y: &'y mut [MaybeUninit<f32>]) -> &'y mut [f32] {
+    norm.check_rows("x", x);
+    assert_eq!(x.len(), y.len(), "a number for each place");
+    put_rows(norm, x, Out::fresh(y));
+    // SAFETY: as many whole rows of x are put as there are of y, each as wide as gain and bias are.
+    unsafe { y.assume_init_mut() }
 }
 
 simd! {
@@ -138,14 +152,20 @@ simd! {
     }
 }
 
-/// `dx = residual + gradient of the rows x` for a tile; returns the gradients of gain and bias, one after the other.
-pub(crate) fn backward_tile(norm: Norm, x: &[f32], dy: &[f32], residual: &[f32], dx: &mut [f32]) -> Vec<f32> {
+/// `residual` and the gradient of the rows x of a tile; beside it the gradients of gain and bias, one after the other.
+pub(crate) fn backward_tile<'a>(
+    norm: Norm,
+    x: &[f32],
+    dy: &[f32],
+    residual: &[f32],
+    dx: &'a mut [MaybeUninit<f32>],
+) -> (&'a mut [f32], Vec<f32>) {
     let mut sums = vec![0.0; 2 * norm.gain.len()];
     let (dgain, dbias) = sums.split_at_mut(norm.gain.len());
-    dx.copy_from_slice(x);
+    let dx = dx.write_copy_of_slice(x);
     backward_in_place(norm, dx, dy, dgain, dbias);
     add(dx, residual);
-    sums
+    (dx, sums)
 }
 
 /// Gradients of gain and bias, out of those of each tile.
@@ -170,10 +190,8 @@ simd! {
 /// If the bias is not as wide, both are empty, or x does not hold whole rows.
 pub fn forward(norm: Norm, x: &[f32]) -> Vec<f32> {
     norm.check_rows("x", x);
-    let mut y = for_overwrite(x.len());
     let chunk = ROWS * norm.gain.len();
-    y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(y, x)| forward_rows(norm, x, y));
-    y
+    fresh::chunks(x.len(), chunk, |part, y| rows_written(norm, &x[part * chunk..][..y.len()], y))
 }
 
 /// Gradients of [`forward`] at `x` for the output gradient `dy`, which has the shape of x.
@@ -189,16 +207,15 @@ pub fn backward(norm: Norm, x: &[f32], dy: &[f32]) -> Gradients {
 /// Gradients tile by tile: `tile` gets a copy of rows of x to turn into their gradient, where they begin, and two sums.
 fn backward_by(norm: Norm, x: &[f32], tile: impl Fn(&mut [f32], usize, &mut [f32], &mut [f32]) + Sync) -> Gradients {
     let width = norm.gain.len();
-    let mut dx = for_overwrite(x.len());
-    let chunk = ROWS * width;
-    let parts = dx.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).enumerate().map(|(i, (dx, x))| {
+    let rows = x.len() / width;
+    let heights: Vec<usize> = (0..rows).step_by(ROWS).map(|first| ROWS.min(rows - first)).collect();
+    let (dx, parts) = fresh::tiles(&heights, width, (0..).step_by(ROWS * width), |dx, at| {
         let mut sums = vec![0.0; 2 * width];
         let (dgain, dbias) = sums.split_at_mut(width);
-        dx.copy_from_slice(x);
-        tile(dx, i * chunk, dgain, dbias);
-        sums
+        let dx = dx.write_copy_of_slice(&x[at..at + dx.len()]);
+        tile(dx, at, dgain, dbias);
+        (dx, sums)
     });
-    let parts: Vec<_> = parts.collect();
     let [gain, bias] = sum_tiles(&parts, width);
     Gradients { x: dx, gain, bias }
 }
@@ -209,13 +226,12 @@ fn backward_by(norm: Norm, x: &[f32], tile: impl Fn(&mut [f32], usize, &mut [f32
 /// As [`forward`].
 pub fn gelu_forward(norm: Norm, x: &[f32]) -> Vec<f32> {
     norm.check_rows("x", x);
-    let mut y = for_overwrite(x.len());
     let chunk = ROWS * norm.gain.len();
-    y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(y, x)| {
-        forward_rows(norm, x, y);
+    fresh::chunks(x.len(), chunk, |part, y| {
+        let y = rows_written(norm, &x[part * chunk..][..y.len()], y);
         gelu::in_place(y);
-    });
-    y
+        y
+    })
 }
 
 /// Gradients of [`forward`] or [`gelu_forward`].

@@ -3,10 +3,12 @@
 //!
 //! Rows of `z [rows, d]` are vectors, `index [rows]` their codes, `mask [rows]` 1 for a real position and 0 for padding.
 
-use crate::rows::{for_overwrite, sum_over_rows};
+use crate::fresh::{self, Unwritten};
+use crate::rows::sum_over_rows;
 use crate::shape::{count, fits, place, positive, rows_of, width_of};
 use crate::simd::{fma, simd, sum_by};
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// Rows that a thread takes at a time: a few hundred kilobytes, and the same part for any number of threads.
 const ROWS: usize = 128;
@@ -53,19 +55,20 @@ pub fn add_codes(
     sum.inspect(|sum| fits("sum", sum, &[rows, d]));
     fits("mask", mask, &[rows]);
     let size = count("sum", &[rows, d]);
-    let (mut total, mut mean) = (for_overwrite(size), for_overwrite(size));
-    let tasks = total.par_chunks_mut(chunk(d)).zip(mean.par_chunks_mut(chunk(d)));
-    let tasks = tasks.zip(index.par_chunks(ROWS).zip(mask.par_chunks(ROWS)));
-    tasks.enumerate().for_each(|(part, ((total, mean), (index, mask)))| {
-        let rows = total.chunks_exact_mut(d).zip(mean.chunks_exact_mut(d)).zip(index.iter().zip(mask));
-        for (n, ((total, mean), (&code, &real))) in rows.enumerate() {
-            let code = &codes[place("index", code, k) * d..][..d];
-            match sum.map(|sum| &sum[(part * ROWS + n) * d..][..d]) {
-                None => total.copy_from_slice(code),
-                Some(sum) => total.iter_mut().zip(code).zip(sum).for_each(|((t, e), s)| *t = s + e),
+    let [total, mean] = fresh::chunks_of([size; 2], [chunk(d); 2], |part, [total, mean]| {
+        let first = part * ROWS;
+        let total = total.rows_written(d, |n, total| {
+            let code = &codes[place("index", index[first + n], k) * d..][..d];
+            match sum.map(|sum| &sum[(first + n) * d..][..d]) {
+                None => total.write_copy_of_slice(code),
+                Some(sum) => total.written(code.iter().zip(sum).map(|(e, s)| s + e)),
             }
-            mean.iter_mut().zip(&*total).for_each(|(m, t)| *m = *t / levels * real);
-        }
+        });
+        let mean = mean.rows_written(d, |n, mean| {
+            let real = mask[first + n];
+            mean.written(total[n * d..][..d].iter().map(|t| t / levels * real))
+        });
+        [total, mean]
     });
     (total, mean)
 }
@@ -77,15 +80,7 @@ pub fn add_codes(
 /// If a slice does not fit its shape, or `d` is 0.
 pub fn straight_through(z: &[f32], mean: &[f32], mask: &[f32], d: usize) -> Vec<f32> {
     check_rows(z, mean, mask, d);
-    let mut out = for_overwrite(z.len());
-    let parts = out.par_chunks_mut(chunk(d)).zip(z.par_chunks(chunk(d)).zip(mean.par_chunks(chunk(d))));
-    parts.zip(mask.par_chunks(ROWS)).for_each(|((out, (z, mean)), mask)| {
-        let rows = out.chunks_exact_mut(d).zip(z.chunks_exact(d)).zip(mean.chunks_exact(d)).zip(mask);
-        for (((out, z), mean), real) in rows {
-            out.iter_mut().zip(z).zip(mean).for_each(|((out, z), m)| *out = (z + (m - z)) * real);
-        }
-    });
-    out
+    by_row(z, mean, mask, d, |z, m, real| (z + (m - z)) * real)
 }
 
 /// Gradient of [`straight_through`] for z: over `dy [rows, d]`, 0 at padding, where `mask [rows]` is 0.
@@ -127,17 +122,19 @@ pub fn commitment(z: &[f32], mean: &[f32], mask: &[f32], d: usize) -> f32 {
 /// As [`commitment`].
 pub fn commitment_backward(z: &[f32], mean: &[f32], mask: &[f32], d: usize, dy: f32) -> Vec<f32> {
     check_rows(z, mean, mask, d);
-    let mut dz = for_overwrite(z.len());
     let factor = 2.0 * dy / numbers(mask, d);
-    let parts = dz.par_chunks_mut(chunk(d)).zip(z.par_chunks(chunk(d)).zip(mean.par_chunks(chunk(d))));
-    parts.zip(mask.par_chunks(ROWS)).for_each(|((dz, (z, mean)), mask)| {
-        for (((dz, z), mean), real) in dz.chunks_exact_mut(d).zip(z.chunks_exact(d)).zip(mean.chunks_exact(d)).zip(mask)
-        {
-            let factor = factor * real;
-            dz.iter_mut().zip(z).zip(mean).for_each(|((dz, z), m)| *dz = factor * (z - m));
-        }
-    });
-    dz
+    by_row(z, mean, mask, d, |z, m, real| factor * real * (z - m))
+}
+
+/// `of(z, mean, mask)` for each number of all rows.
+fn by_row(z: &[f32], mean: &[f32], mask: &[f32], d: usize, of: impl Fn(f32, f32, f32) -> f32 + Sync) -> Vec<f32> {
+    fresh::chunks(z.len(), chunk(d), |part, out| {
+        out.rows_written(d, |n, out| {
+            let row = part * ROWS + n;
+            let (z, mean, real) = (&z[row * d..][..d], &mean[row * d..][..d], mask[row]);
+            out.written(z.iter().zip(mean).map(|(&z, &m)| of(z, m, real)))
+        })
+    })
 }
 
 fn check_rows(z: &[f32], mean: &[f32], mask: &[f32], d: usize) {
@@ -191,27 +188,23 @@ pub fn average(step: Average, [counts, new_counts]: [&[f32]; 2], [sums, new_sums
     let counts: Vec<f32> = counts.iter().zip(new_counts).map(|(n, new)| n * step.decay + new * take).collect();
     let total: f32 = counts.iter().sum();
     let smoothed = |count: f32| (count + step.smoothing) / (total + k as f32 * step.smoothing) * total;
-    let (mut codes, mut moved) = (for_overwrite(sums.len()), for_overwrite(sums.len()));
-    let parts = codes.par_chunks_mut(chunk(d)).zip(moved.par_chunks_mut(chunk(d)));
-    parts.zip(counts.par_chunks(ROWS)).enumerate().for_each(|(part, ((codes, moved), counts))| {
-        let rows = codes.chunks_exact_mut(d).zip(moved.chunks_exact_mut(d)).zip(counts);
-        for (n, ((codes, moved), &count)) in rows.enumerate() {
-            let at = (part * ROWS + n) * d..(part * ROWS + n + 1) * d;
-            move_towards(step.decay, &sums[at.clone()], &new_sums[at], moved);
-            let count = smoothed(count);
-            codes.iter_mut().zip(&*moved).for_each(|(code, sum)| *code = sum / count);
-        }
+    let [codes, sums] = fresh::chunks_of([k * d; 2], [chunk(d); 2], |part, [codes, moved]| {
+        let at = part * chunk(d)..part * chunk(d) + moved.len();
+        let moved = move_towards(step.decay, &sums[at.clone()], &new_sums[at], moved);
+        let codes = codes.rows_written(d, |n, code| {
+            let count = smoothed(counts[part * ROWS + n]);
+            code.written(moved[n * d..][..d].iter().map(|sum| sum / count))
+        });
+        [codes, moved]
     });
-    Averaged { codes, counts, sums: moved }
+    Averaged { codes, counts, sums }
 }
 
 simd! {
     /// `decay · old + (1 − decay) · new`.
-    fn move_towards[FMA](decay: f32, old: &[f32], new: &[f32], out: &mut [f32]) {
+    fn move_towards<'a>[FMA](decay: f32, old: &[f32], new: &[f32], out: &'a mut [MaybeUninit<f32>]) -> &'a mut [f32] {
         let take = 1.0 - decay;
-        for ((out, &old), &new) in out.iter_mut().zip(old).zip(new) {
-            *out = fma::<FMA>(decay, old, take * new);
-        }
+        out.written(old.iter().zip(new).map(|(&old, &new)| fma::<FMA>(decay, old, take * new)))
     }
 }
 

@@ -1,6 +1,5 @@
 //! Work on rows in parallel, in parts whose number does not depend on the threads.
 
-use crate::fresh::{self, Plain};
 use crate::product::{BLOCK, TILE};
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -108,11 +107,6 @@ pub(crate) fn with_scratch<const N: usize, R>(lengths: [usize; N], work: impl Fn
     }));
     SCRATCH.with_borrow_mut(|buffers| buffers.push(buffer));
     result
-}
-
-/// A vector of zeros to write over.
-pub(crate) fn for_overwrite<T: Plain>(length: usize) -> Vec<T> {
-    fresh::cleared(length)
 }
 
 /// A slice that tasks share, each writing parts of its own.

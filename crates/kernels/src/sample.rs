@@ -3,10 +3,11 @@
 //!
 //! Tap k of output t reads at `t - taps / 2 + k + offset[t, k]`. Beyond the sequence rows are 0, and are interpolated with.
 
-use crate::rows::for_overwrite;
+use crate::fresh::{self, Unwritten};
 use crate::shape::{count, fits, positive, rows_of};
 use crate::simd::{simd, sum_by};
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// Rows handled by one task.
 const ROWS: usize = 64;
@@ -64,34 +65,31 @@ impl Taps<'_> {
 #[must_use]
 pub fn forward(x: &[f32], taps: &Taps, d: usize) -> Vec<f32> {
     let rows = taps.check(x, d);
-    let mut y = for_overwrite(count("y", &[rows, taps.count, d]));
+    let size = count("y", &[rows, taps.count, d]);
     if rows == 0 {
-        return y;
+        return Vec::new();
     }
-    let width = taps.count * d;
-    y.par_chunks_mut(ROWS * width).enumerate().for_each(|(task, y)| {
-        for (row, y) in (task * ROWS..).zip(y.chunks_exact_mut(width)) {
-            for (tap, y) in y.chunks_exact_mut(d).enumerate() {
-                let (place, factor) = (taps.place(row, tap), taps.factors[row * taps.count + tap]);
-                let [left, right] = [(place.left, 1.0 - place.share), (place.right, place.share)]
-                    .map(|(row, share)| row.map(|row| (&x[row * d..(row + 1) * d], factor * share)));
-                match (left, right) {
-                    (Some((a, first)), Some((b, second))) => between(a, b, first, second, y),
-                    (Some((row, share)), None) | (None, Some((row, share))) => between(row, row, share, 0.0, y),
-                    (None, None) => y.fill(0.0),
-                }
+    // A row of the output is that of a tap.
+    let of_task = ROWS * taps.count;
+    fresh::chunks(size, of_task * d, |task, y| {
+        y.rows_written(d, |n, y| {
+            let read = task * of_task + n;
+            let (place, factor) = (taps.place(read / taps.count, read % taps.count), taps.factors[read]);
+            let [left, right] = [(place.left, 1.0 - place.share), (place.right, place.share)]
+                .map(|(row, share)| row.map(|row| (&x[row * d..(row + 1) * d], factor * share)));
+            match (left, right) {
+                (Some((a, first)), Some((b, second))) => between(a, b, first, second, y),
+                (Some((row, share)), None) | (None, Some((row, share))) => between(row, row, share, 0.0, y),
+                (None, None) => y.cleared(),
             }
-        }
-    });
-    y
+        })
+    })
 }
 
 simd! {
     /// `y = first · a + second · b`.
-    fn between[FMA](a: &[f32], b: &[f32], first: f32, second: f32, y: &mut [f32]) {
-        for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-            *y = first * a + second * b;
-        }
+    fn between<'y>[FMA](a: &[f32], b: &[f32], first: f32, second: f32, y: &'y mut [MaybeUninit<f32>]) -> &'y mut [f32] {
+        y.written(a.iter().zip(b).map(|(a, b)| first * a + second * b))
     }
 }
 

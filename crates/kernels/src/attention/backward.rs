@@ -2,9 +2,10 @@
 
 use super::forward::QUERIES;
 use super::rotation::rotate_back;
-use super::{Input, KEYS, Problem, Scores, add_distances, clear_padding, stride};
+use super::{Input, KEYS, Problem, Scores, add_distances, stride};
+use crate::fresh::{Scattered, Unwritten};
 use crate::product::{Left, Matrix, Onto, Saved, Unit, View, multiply};
-use crate::rows::{Shared, for_overwrite, with_scratch};
+use crate::rows::with_scratch;
 use crate::shape::{count, fits};
 use crate::simd::{exp2, simd, sum_by};
 use rayon::prelude::*;
@@ -24,18 +25,42 @@ const STRIP: usize = 256;
 /// As [`forward`](super::forward()), and if `out`, `stats` or `dout` does not fit its shape.
 pub fn backward<U: Unit>(input: Input<U>, out: &Saved, stats: &[f32], dout: &[f32]) -> Vec<f32> {
     let problem = Problem::new(input);
-    let (d, d_head) = (problem.d, problem.d_head);
+    let d = problem.d;
     let rows = input.mask.len();
     fits("out", out.units::<U>(), &[rows, U::width(d)]);
     fits("stats", stats, &[rows, input.heads]);
     fits("dout", dout, &[rows, d]);
-    let mut dqkv = for_overwrite(count("dqkv", &[rows, 3, d]));
-    if input.keys.is_some() {
-        // Rows that attend have no gradients of keys and values, and others none of queries.
-        dqkv.par_iter_mut().for_each(|x| *x = 0.0);
-    } else {
-        clear_padding(&mut dqkv, input.mask);
-    }
+    let forward = Forward { out, stats, dout };
+    Scattered::collect(count("dqkv", &[rows, 3, d]), |dqkv| {
+        clear(&problem, dqkv);
+        differentiate(&problem, &forward, dqkv);
+    })
+    .0
+}
+
+/// Clears the gradients of what nothing was made of: queries that attend to nothing, keys and values that nothing attends to.
+fn clear<U: Unit>(problem: &Problem<U>, dqkv: &Scattered<f32>) {
+    /// Rows of a task.
+    const TOGETHER: usize = 64;
+    let Problem { input, d, .. } = *problem;
+    let keys = input.keys.unwrap_or(input.mask);
+    input.mask.par_chunks(TOGETHER).zip(keys.par_chunks(TOGETHER)).enumerate().for_each(|(task, (mask, keys))| {
+        let rows = || (task * TOGETHER..).zip(mask.iter().zip(keys));
+        let idle = |row: usize, attends: f32| attends == 0.0 || problem.keys[row / input.length].is_empty();
+        let queries = rows().filter(|&(row, (attends, _))| idle(row, *attends)).map(|(row, _)| row * 3 * d);
+        let others = rows().filter(|(_, (_, key))| **key == 0.0).map(|(row, _)| row * 3 * d + d);
+        // SAFETY: rows are those of one task, and of each either these columns are cleared here or they are those of tasks which
+        // differentiate: those of keys have all rows that are keys, and write all rows that are queries if there is a key.
+        unsafe {
+            dqkv.write_each(queries, d, |_, out| out.cleared());
+            dqkv.write_each(others, 2 * d, |_, out| out.cleared());
+        }
+    });
+}
+
+/// Writes the gradients of all queries that attend to something, and of all keys and values.
+fn differentiate<U: Unit>(problem: &Problem<U>, forward: &Forward, dqkv: &Scattered<f32>) {
+    let Problem { input, d_head, .. } = *problem;
     let tasks = problem.keys.iter().enumerate().flat_map(|(sequence, keys)| {
         (0..input.heads).flat_map(move |head| (0..keys.len().div_ceil(KEYS)).map(move |part| (sequence, head, part)))
     });
@@ -43,30 +68,47 @@ pub fn backward<U: Unit>(input: Input<U>, out: &Saved, stats: &[f32], dout: &[f3
     // Parts of the keys each have a gradient of all queries, added in order: few at a time, so that they take little memory.
     let several = problem.keys.iter().any(|keys| keys.len() > KEYS);
     let wave = if several { 4 * rayon::current_num_threads() } else { tasks.len() };
-    let shared = Shared::new(&mut dqkv);
-    let forward = Forward { out, stats, dout };
+    let chunk = QUERIES * d_head;
+    let mut sum = Vec::new();
     for tasks in tasks.chunks(wave.max(1)) {
         let dq: Vec<_> = tasks
             .par_iter()
-            .map(|&(sequence, head, part)| backward_part(&problem, sequence, head, part, &forward, &shared))
+            .map(|&(sequence, head, part)| backward_part(problem, sequence, head, part, forward, dqkv))
             .collect();
-        for (&(sequence, head, part), dq) in tasks.iter().zip(&dq) {
-            let chunk = QUERIES * d_head;
-            dq.par_chunks(chunk).zip(problem.queries[sequence].par_chunks(QUERIES)).for_each(|(dq, queries)| {
-                for (row, &position) in dq.chunks_exact(d_head).zip(queries) {
-                    let at = (sequence * input.length + position as usize) * 3 * d + head * d_head;
-                    // SAFETY: each row is met once.
-                    let to = unsafe { shared.part(at, d_head) };
-                    if part == 0 {
-                        to.copy_from_slice(row);
-                    } else {
-                        to.iter_mut().zip(row).for_each(|(to, x)| *to += x);
-                    }
-                }
-            });
+        for (&(sequence, head, part), dq) in tasks.iter().zip(dq) {
+            let parts = problem.keys[sequence].len().div_ceil(KEYS);
+            if part == 0 {
+                sum = dq;
+            } else {
+                let chunks = sum.par_chunks_mut(chunk).zip(dq.par_chunks(chunk));
+                chunks.for_each(|(sum, dq)| sum.iter_mut().zip(dq).for_each(|(sum, x)| *sum += x));
+            }
+            if parts > 1 && part + 1 == parts {
+                sum.par_chunks(chunk).zip(problem.queries[sequence].par_chunks(QUERIES)).for_each(|(sum, queries)| {
+                    // SAFETY: the queries of this head, each once, are written here alone, since there are several parts of the keys.
+                    unsafe { write(problem, [sequence, head, 0], queries, sum, dqkv) };
+                });
+            }
         }
     }
-    dqkv
+}
+
+/// Writes gradients of some rows of queries (0), keys (1) or values (2) of a head.
+///
+/// # Safety
+/// No row may be written twice.
+unsafe fn write<U: Unit>(
+    problem: &Problem<U>,
+    [sequence, head, which]: [usize; 3],
+    positions: &[u32],
+    rows: &[f32],
+    dqkv: &Scattered<f32>,
+) {
+    let Problem { input, d, d_head, .. } = *problem;
+    let column = which * d + head * d_head;
+    let starts = positions.iter().map(|&row| (sequence * input.length + row as usize) * 3 * d + column);
+    // SAFETY: heads, and queries, keys and values, have columns of their own; rows are met once, as the caller promises.
+    unsafe { dqkv.write_each(starts, d_head, |n, out| out.write_copy_of_slice(&rows[n * d_head..][..d_head])) };
 }
 
 /// What the forward pass returned, and the gradient of its output.
@@ -84,9 +126,9 @@ fn backward_part<U: Unit>(
     head: usize,
     part: usize,
     forward: &Forward,
-    dqkv: &Shared<f32>,
+    dqkv: &Scattered<f32>,
 ) -> Vec<f32> {
-    let Problem { input, d, d_head, ref table, .. } = *problem;
+    let Problem { input, d_head, ref table, .. } = *problem;
     let (queries, keys) = (&problem.queries[sequence], &problem.keys[sequence]);
     let whole = keys.len() <= KEYS;
     let keys = &keys[part * KEYS..keys.len().min((part + 1) * KEYS)];
@@ -94,14 +136,7 @@ fn backward_part<U: Unit>(
     let strip = STRIP.min(cols);
     let stride = stride(strip);
     let rows = QUERIES_BACK.min(queries.len());
-    let mut share = for_overwrite(if whole { 0 } else { queries.len() * d_head });
-    let write = |positions: &[u32], column: usize, rows: &[f32]| {
-        for (&position, row) in positions.iter().zip(rows.chunks_exact(d_head)) {
-            let at = (sequence * input.length + position as usize) * 3 * d + column;
-            // SAFETY: these rows of this head belong to this task, those of queries where it is alone.
-            unsafe { dqkv.part(at, d_head).copy_from_slice(row) };
-        }
-    };
+    let mut share = Vec::with_capacity(if whole { 0 } else { queries.len() * d_head });
     let lengths = [
         cols * d_head,
         cols * d_head,
@@ -170,9 +205,10 @@ fn backward_part<U: Unit>(
             // The queries of the product carry `log₂ e`; its gradients are of scores to base e.
             rotate_back(dq, d_head, &problem.places(sequence, queries), table, problem.scale() * LN_2);
             if whole {
-                write(queries, head * d_head, dq);
+                // SAFETY: this task alone has the queries of this head, each once.
+                unsafe { write(problem, [sequence, head, 0], queries, dq, dqkv) };
             } else {
-                share[tile * QUERIES_BACK * d_head..][..dq.len()].copy_from_slice(dq);
+                share.extend_from_slice(dq);
             }
         }
         if queries.is_empty() {
@@ -180,8 +216,11 @@ fn backward_part<U: Unit>(
             dv.fill(0.0);
         }
         rotate_back(dk, d_head, &problem.places(sequence, keys), table, LN_2);
-        write(keys, d + head * d_head, dk);
-        write(keys, 2 * d + head * d_head, dv);
+        // SAFETY: these keys of this head are those of this task, each once.
+        unsafe {
+            write(problem, [sequence, head, 1], keys, dk, dqkv);
+            write(problem, [sequence, head, 2], keys, dv, dqkv);
+        }
     });
     share
 }

@@ -1,7 +1,8 @@
 //! Outputs: a task is a head of a sequence and a part of its queries, tile by tile of the keys.
 
-use super::{Input, KEYS, LANES, Problem, Scores, add_distances, clear_padding, stride};
-use crate::product::{Left, Matrix, Onto, Saved, Unit, View, multiply};
+use super::{Input, KEYS, LANES, Problem, Scores, add_distances, stride};
+use crate::fresh::{Scattered, Unwritten};
+use crate::product::{Left, Matrix, Onto, Saved, Unit, View, multiply, row_written};
 use crate::rows::{Shared, with_scratch};
 use crate::shape::count;
 use crate::simd::{exp2, fma, simd, sum_by};
@@ -22,12 +23,11 @@ pub(super) const PART: usize = 2112;
 /// divide d, or have an odd width and are rotated or in bf16. Of no rows, none of it matters.
 pub fn forward<U: Unit>(input: Input<U>, keep: bool) -> (Saved, Vec<f32>) {
     let problem = Problem::new(input);
-    let mut out = Saved::new::<U>(input.mask.len(), problem.d);
     if input.mask.is_empty() {
-        return (out, Vec::new());
+        return (Saved::default(), Vec::new());
     }
     let mut stats = vec![0.0; if keep { count("stats", &[input.mask.len(), input.heads]) } else { 0 }];
-    clear_padding(out.units_mut::<U>(), input.mask);
+    let width = U::width(problem.d);
     // A row is the same in any part: smaller ones where threads would be idle.
     let tasks = problem.queries.len() * input.heads;
     let wanted = (4 * rayon::current_num_threads()).div_ceil(tasks.max(1));
@@ -36,13 +36,19 @@ pub fn forward<U: Unit>(input: Input<U>, keep: bool) -> (Saved, Vec<f32>) {
         let firsts = move || (0..queries.len()).step_by(part);
         (0..input.heads).flat_map(move |head| firsts().map(move |first| (sequence, head, first)))
     });
-    let (shared_out, shared_stats) = (Shared::new(out.units_mut::<U>()), Shared::new(&mut stats));
-    tasks.collect::<Vec<_>>().into_par_iter().for_each(|(sequence, head, first)| {
-        let queries = &problem.queries[sequence];
-        let queries = &queries[first..queries.len().min(first + part)];
-        forward_part(&problem, sequence, head, queries, &shared_out, keep.then_some(&shared_stats));
+    let tasks: Vec<_> = tasks.collect();
+    let shared_stats = Shared::new(&mut stats);
+    let (out, ()) = Scattered::<U>::collect(count("out", &[input.mask.len(), width]), |out| {
+        let padding = (0..).zip(input.mask).filter(|(_, m)| **m == 0.0).map(|(row, _): (usize, _)| row * width);
+        // SAFETY: rows of padding, which are no queries of a task.
+        unsafe { out.write_each(padding, width, |_, out| out.cleared()) };
+        tasks.into_par_iter().for_each(|(sequence, head, first)| {
+            let queries = &problem.queries[sequence];
+            let queries = &queries[first..queries.len().min(first + part)];
+            forward_part(&problem, sequence, head, queries, out, keep.then_some(&shared_stats));
+        });
     });
-    (out, stats)
+    (Saved::from_units(out), stats)
 }
 
 /// Some queries of a head, all keys.
@@ -51,7 +57,7 @@ fn forward_part<U: Unit>(
     sequence: usize,
     head: usize,
     queries: &[u32],
-    out: &Shared<U>,
+    out: &Scattered<U>,
     stats: Option<&Shared<f32>>,
 ) {
     let Problem { input, d, d_head, .. } = *problem;
@@ -104,16 +110,14 @@ fn forward_part<U: Unit>(
             finish(sum, d_head, largest, totals);
         }
         let (base, column) = (sequence * input.length, head * d_head);
-        for ((&position, row), &total) in queries.iter().zip(sum.chunks_exact(d_head)).zip(&*totals) {
-            let at = base + position as usize;
-            // SAFETY: rows of this head and these queries belong to this task.
-            unsafe {
-                let width = U::width(d_head);
-                U::write_rows(row, d_head, d_head, out.part(at * U::width(d) + U::width(column), width), width);
-                if let Some(stats) = stats {
-                    let of_head = (sequence * input.heads + head) * input.length;
-                    stats.part(of_head + position as usize, 1)[0] = total;
-                }
+        let firsts = queries.iter().map(|&row| (base + row as usize) * U::width(d) + U::width(column));
+        // SAFETY: heads have columns of their own, of whole units; these queries, each once, are those of this task.
+        unsafe { out.write_each(firsts, U::width(d_head), |n, out| row_written(&sum[n * d_head..][..d_head], out)) };
+        if let Some(stats) = stats {
+            let of_head = (sequence * input.heads + head) * input.length;
+            for (&position, &total) in queries.iter().zip(&*totals) {
+                // SAFETY: rows of this head and these queries belong to this task.
+                unsafe { stats.part(of_head + position as usize, 1)[0] = total };
             }
         }
     });

@@ -16,7 +16,6 @@ pub use rotation::{alibi_slopes, rotary_table};
 use crate::product::Unit;
 use crate::shape::{fits, positive, sequences};
 use crate::simd::{fma, prefetch};
-use rayon::prelude::*;
 use rotation::rotate;
 use std::borrow::Cow;
 use std::f32::consts::LOG2_E;
@@ -235,12 +234,6 @@ fn add_distances<const FMA: bool>(row: &mut [f32], query: u32, keys: &[u32], slo
 /// Floats from one row of scores to the next: not a multiple of 4 KiB, or rows would share the sets of the first cache.
 fn stride(keys: usize) -> usize {
     keys.next_multiple_of(LANES) + 16
-}
-
-/// Clears the rows of padding, which no task writes.
-fn clear_padding<U: Unit>(x: &mut [U], mask: &[f32]) {
-    let width = x.len() / mask.len().max(1);
-    x.par_chunks_mut(width.max(1)).zip(mask).filter(|(_, m)| **m == 0.0).for_each(|(row, _)| row.fill(U::default()));
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
 //! How positions enter: slopes of `ALiBi`, and the angles by which rows are turned.
 
 use super::FURTHEST;
-use crate::rows::for_overwrite;
+use crate::fresh::{self, Unwritten};
 use crate::shape::count;
 use crate::simd::{fma, simd};
-use rayon::prelude::*;
 
 /// Slopes of `ALiBi`, one a head: 2^(−8(h+1)/n) for n heads if n is a power of two, else those of the power of two below, followed by
 /// every other slope of the power of two above (Press et al. 2022, and DNABERT-2).
@@ -34,14 +33,14 @@ pub fn rotary_table(theta: f32, length: usize, half: usize) -> Vec<f32> {
     // Rounded to f32 here and at the product, as PyTorch's f32 tensors are: at far positions a last bit is a visible angle.
     let speeds: Vec<f32> =
         (0..half).map(|i| f64::from(theta).powf(f64::from(-(i as f32 / half as f32))) as f32).collect();
-    let mut table = for_overwrite(size);
-    table.par_chunks_mut(2 * half).enumerate().for_each(|(position, row)| {
+    fresh::chunks(size, 2 * half, |position, row| {
+        let row = row.cleared();
         let (cos, sin) = row.split_at_mut(half);
         for ((cos, sin), speed) in cos.iter_mut().zip(sin).zip(&speeds) {
             (*sin, *cos) = (position as f32 * speed).sin_cos();
         }
-    });
-    table
+        row
+    })
 }
 
 simd! {

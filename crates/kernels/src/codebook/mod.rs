@@ -2,8 +2,9 @@
 
 mod screen;
 
+use crate::fresh::{self, Unwritten};
 use crate::product::{Left, Matrix, Onto, Panels, TILE, multiply, panel_width};
-use crate::rows::{for_overwrite, in_order, tile_heights, tiles, tiles_mut, with_scratch};
+use crate::rows::{in_order, tile_heights, tiles, tiles_mut, with_scratch};
 use crate::shape::{self, fits, positive, rows_of};
 use crate::simd::{simd, sum_by};
 use rayon::prelude::*;
@@ -51,15 +52,13 @@ impl Prepared {
         let k = rows_of("codes", codes, d);
         positive("codes", k);
         numbered("codes", k);
-        let mut scaled = for_overwrite(codes.len());
-        let parts = scaled.par_chunks_mut(PART * d).zip(codes.par_chunks(PART * d));
-        let norms = parts.flat_map_iter(|(scaled, codes)| {
-            scaled.iter_mut().zip(codes).for_each(|(scaled, v)| *scaled = -2.0 * v);
-            codes.chunks_exact(d).map(|e| sum_by(d, |i| e[i] * e[i]))
+        let [scaled, norms] = fresh::chunks_of([codes.len(), k], [PART * d, PART], |part, [scaled, norms]| {
+            let codes = &codes[part * PART * d..][..scaled.len()];
+            let scaled = scaled.written(codes.iter().map(|v| -2.0 * v));
+            [scaled, norms.written(codes.chunks_exact(d).map(|e| sum_by(d, |i| e[i] * e[i])))]
         });
-        let norms: Vec<f32> = norms.collect();
-        let columns = Matrix::new(&scaled, norms.len(), d).transposed();
-        let screen = Screen::pays(norms.len()).then(|| Screen::new(&scaled, d, &norms));
+        let columns = Matrix::new(&scaled, k, d).transposed();
+        let screen = Screen::pays(k).then(|| Screen::new(&scaled, d, &norms));
         Self { columns: Panels::new(columns), norms, screen }
     }
 
@@ -207,11 +206,10 @@ pub fn statistics(h: &[f32], index: &[i32], weight: &[f32], k: usize, d: usize) 
     fits("h", h, &[index.len(), d]);
     let counted = index.iter().zip(weight).filter(|(_, w)| **w != 0.0);
     counted.for_each(|(&code, _)| _ = shape::place("index", code, k));
-    let (mut counts, mut sums) = (vec![0.0; k], for_overwrite(shape::count("sums", &[k, d])));
+    let size = shape::count("sums", &[k, d]);
     // Every task reads all codes and adds the rows of its own, in the order of rows.
-    let parts = counts.par_chunks_mut(PART).zip(sums.par_chunks_mut(PART.saturating_mul(d))).enumerate();
-    parts.for_each(|(part, (counts, sums))| {
-        sums.fill(0.0);
+    let [counts, sums] = fresh::chunks_of([k, size], [PART, PART.saturating_mul(d)], |part, [counts, sums]| {
+        let (counts, sums) = (counts.cleared(), sums.cleared());
         for ((row, &code), &weight) in h.chunks_exact(d).zip(index).zip(weight) {
             let code = (code as usize).wrapping_sub(part * PART);
             if code < counts.len() && weight != 0.0 {
@@ -219,6 +217,7 @@ pub fn statistics(h: &[f32], index: &[i32], weight: &[f32], k: usize, d: usize) 
                 sums[code * d..(code + 1) * d].iter_mut().zip(row).for_each(|(s, v)| *s += weight * v);
             }
         }
+        [counts, sums]
     });
     (counts, sums)
 }

@@ -1,10 +1,11 @@
 //! From the gradients of the vectors of units to those of rows and weights.
 
-use super::{Expert, ExpertGradients, Kept, Shape, counts, gather, swapped, tiles, width};
+use super::{Expert, ExpertGradients, Kept, Shape, counts, swapped, tiles, width};
+use crate::fresh::Scattered;
 use crate::glu;
 use crate::norm::{self, Norm};
 use crate::product::{Left, Matrix, Onto, Panels, Unit, multiply, multiply_all, transpose, transposed};
-use crate::rows::{Shared, for_overwrite, with_scratch};
+use crate::rows::{Shared, with_scratch};
 use crate::shape::fits;
 use crate::simd::{exp, simd};
 use rayon::prelude::*;
@@ -120,12 +121,8 @@ pub(super) fn run<U: Unit>(
     fits("dout", dout, &[units, d]);
     fits("kept", &kept.convolved, &[units, d]);
     fits("kept", kept.both.units::<U>(), &[rows, 2, U::width(d)]);
-    let room = |length: usize| for_overwrite::<f32>(if of_weights { length } else { 0 });
-    let (mut active, mut dconv) = (room(units * d), room(units * d));
-    let (mut grouped, mut dboth) = (room(rows * d), room(2 * rows * d));
-    let shared = [&mut active, &mut dconv, &mut grouped, &mut dboth].map(|all| Shared::new(all));
     let shared_dx = Shared::new(&mut dx);
-    let of_tile = |&[expert, first, count]: &[usize; 3]| {
+    let of_tile = |&[expert, first, count]: &[usize; 3], all: [&Scattered<f32>; 4]| {
         let (back, count_all) = (&backs[expert], counts[expert]);
         let Shape { size, groups, .. } = back.shape;
         let (unit, row) = (units_before[expert] + first, rows_before[expert] + first * size);
@@ -144,14 +141,14 @@ pub(super) fn run<U: Unit>(
             if of_weights {
                 // Groups one after another, each with all units of the expert.
                 let by_group =
-                    |to: &Shared<f32>, begin: usize, from: &mut dyn Iterator<Item = &[f32]>, width: usize| {
+                    |to: &Scattered<f32>, begin: usize, from: &mut dyn Iterator<Item = &[f32]>, width: usize| {
                         for (group, from) in from.enumerate() {
-                            // SAFETY: the units of a tile are those of no other.
-                            unsafe { to.part(begin + (group * count_all + first) * width, count * width) }
-                                .copy_from_slice(from);
+                            let start = begin + (group * count_all + first) * width;
+                            // SAFETY: the units of a tile are those of no other, and experts and groups have places of their own.
+                            unsafe { to.write(start, count * width, |to| (to.write_copy_of_slice(from), ())) };
                         }
                     };
-                let [all_active, all_dconv, all_grouped, all_dboth] = &shared;
+                let [all_active, all_dconv, all_grouped, all_dboth] = all;
                 by_group(all_active, units_before[expert] * d, &mut std::iter::once(&*active), d);
                 let (inside, group) = (back.shape.inside(), back.shape.group());
                 let own: Vec<Vec<f32>> = (0..groups).map(|group| columns(dconv, d, group * inside, inside)).collect();
@@ -162,7 +159,11 @@ pub(super) fn run<U: Unit>(
             (expert, sums)
         })
     };
-    let sums: Vec<(usize, Vec<f32>)> = tiles.par_iter().map(of_tile).collect();
+    let lengths = [units * d, units * d, rows * d, 2 * rows * d].map(|length| if of_weights { length } else { 0 });
+    let ([active, dconv, grouped, dboth], sums) = Scattered::collect_each(lengths, |all| {
+        let sums = tiles.par_iter().map(|tile| of_tile(tile, all));
+        sums.collect::<Vec<(usize, Vec<f32>)>>()
+    });
     if !of_weights {
         return (dx, Vec::new());
     }
@@ -178,13 +179,13 @@ pub(super) fn run<U: Unit>(
         let (inside, group) = (back.shape.inside(), back.shape.group());
         let (first, count) = (units_before[expert] * d, counts[expert] * d);
         let (first_row, rows) = (rows_before[expert] * d, covered[expert].len() * d);
-        let mut near = for_overwrite(rows);
-        gather(x, d, &covered[expert], &mut near);
-        let mut pre = for_overwrite(2 * d * d);
+        let mut near = Vec::with_capacity(rows);
+        covered[expert].iter().for_each(|&row| near.extend_from_slice(&x[row as usize * d..][..d]));
+        let mut pre = vec![0.0; 2 * d * d];
         transposed::<U>(&mut pre, &near, d, &dboth[2 * first_row..][..2 * rows], 2 * d, Onto::Zero);
-        let mut post = for_overwrite(d * d);
+        let mut post = vec![0.0; d * d];
         transposed::<U>(&mut post, &dout[first..][..count], d, &active[first..][..count], d, Onto::Zero);
-        let mut conv = for_overwrite(d * group);
+        let mut conv = vec![0.0; d * group];
         let (dconv, grouped) = (&dconv[first..][..count], &grouped[first_row..][..rows]);
         conv.par_chunks_mut(inside * group).enumerate().for_each(|(n, conv)| {
             let (dconv, grouped) = (&dconv[n * count / groups..], &grouped[n * rows / groups..]);

@@ -1,23 +1,24 @@
 //! From rows to a vector for each unit.
 
 use super::{Expert, Kept, Shape, counts, gather, swapped, tiles, width};
+use crate::fresh::{self, Out, Scattered};
 use crate::glu;
 use crate::norm::{self, OwnedNorm};
-use crate::product::{Left, Matrix, Onto, Panels, Saved, Unit, multiply, multiply_all};
-use crate::rows::{for_overwrite, with_scratch};
+use crate::product::{Left, Matrix, Onto, Panels, Saved, Unit, multiply, product_written};
+use crate::rows::with_scratch;
 use crate::simd::{exp, simd};
 use rayon::prelude::*;
+use std::mem::MaybeUninit;
 
 /// Columns of both halves of the first layer that are computed at a time.
 const STRIP: usize = 128;
 
-/// Some units of an expert, with what belongs to them.
-struct Task<'a, U> {
-    expert: usize,
-    covered: &'a [u32],
-    both: &'a mut [U],
-    convolved: &'a mut [f32],
-    out: &'a mut [f32],
+/// Where what is kept of a tile goes: that of all tiles, and how many rows and units come before it.
+struct Keep<'a, U> {
+    both: &'a Scattered<'a, U>,
+    convolved: &'a Scattered<'a, f32>,
+    rows_before: usize,
+    units_before: usize,
 }
 
 /// An expert in the order in which its forward pass reads it.
@@ -50,10 +51,20 @@ impl<U: Unit> Ready<U> {
         }
     }
 
-    fn tile(&self, x: &[f32], keep: bool, task: Task<U>) {
+    /// The vectors of some units, that cover these rows.
+    ///
+    /// # Safety
+    /// What is kept of a tile has a place of its own.
+    unsafe fn tile<'o>(
+        &self,
+        x: &[f32],
+        covered: &[u32],
+        keep: Option<Keep<U>>,
+        out: &'o mut [MaybeUninit<f32>],
+    ) -> &'o mut [f32] {
         let Shape { d, size, .. } = self.shape;
         let (inside, group) = (self.shape.inside(), self.shape.group());
-        let (rows, units, strip) = (task.covered.len(), task.covered.len() / size, STRIP.min(d));
+        let (rows, units, strip) = (covered.len(), covered.len() / size, STRIP.min(d));
         let lengths = [
             rows * d,
             U::scratch(rows, d),
@@ -65,41 +76,59 @@ impl<U: Unit> Ready<U> {
             U::scratch(units, d),
         ];
         with_scratch(lengths, |[near, near_units, values, gates, grouped, group_units, inner, inner_units]| {
-            gather(x, d, task.covered, near);
+            gather(x, d, covered, near);
             let (near, stride) = U::of_rows(near, d, d, near_units);
             let left = Left::Rows { units: near, stride };
-            for first in (0..d).step_by(STRIP) {
-                let width = STRIP.min(d - first);
-                let (values, gates) = (&mut values[..rows * width], &mut gates[..rows * width]);
-                for (half, panels) in [(&mut *values, &self.values), (&mut *gates, &self.gates)] {
-                    let right = panels.view();
-                    multiply(half, width, left, right, 0..right.steps(), first..first + width, Onto::Zero);
+            let half = U::width(d);
+            // Gated values in the order of groups; both halves before that into `both`.
+            let mut gated = |mut both: Option<&mut [MaybeUninit<U>]>| {
+                for first in (0..d).step_by(STRIP) {
+                    let width = STRIP.min(d - first);
+                    let (values, gates) = (&mut values[..rows * width], &mut gates[..rows * width]);
+                    for (half, panels) in [(&mut *values, &self.values), (&mut *gates, &self.gates)] {
+                        let right = panels.view();
+                        multiply(half, width, left, right, 0..right.steps(), first..first + width, Onto::Zero);
+                    }
+                    if let Some(both) = &mut both {
+                        U::put_rows(values, width, width, Out::fresh(&mut both[U::width(first)..]), 2 * half);
+                        U::put_rows(gates, width, width, Out::fresh(&mut both[half + U::width(first)..]), 2 * half);
+                    }
+                    glu::gate_in_place(values, gates);
+                    for (row, values) in values.chunks_exact(width).enumerate() {
+                        self.shape.parts(row, units, first, width, |from, to, length| {
+                            grouped[to..to + length].copy_from_slice(&values[from..from + length]);
+                        });
+                    }
                 }
-                if keep {
-                    let half = U::width(d);
-                    U::write_rows(values, width, width, &mut task.both[U::width(first)..], 2 * half);
-                    U::write_rows(gates, width, width, &mut task.both[half + U::width(first)..], 2 * half);
-                }
-                glu::gate_in_place(values, gates);
-                for (row, values) in values.chunks_exact(width).enumerate() {
-                    self.shape.parts(row, units, first, width, |from, to, length| {
-                        grouped[to..to + length].copy_from_slice(&values[from..from + length]);
+            };
+            match &keep {
+                None => gated(None),
+                // SAFETY: a place of this tile, as the caller promises. Strips are all columns of both halves, each of whole units but for
+                // the last one, and all rows of each are put.
+                Some(keep) => unsafe {
+                    keep.both.write(2 * keep.rows_before * half, 2 * rows * half, |both| {
+                        gated(Some(&mut *both));
+                        (both.assume_init_mut(), ())
                     });
-                }
+                },
             }
             for (n, (grouped, conv)) in grouped.chunks_exact(units * group).zip(&self.conv).enumerate() {
                 let (grouped, stride) = U::of_rows(grouped, group, group, group_units);
                 let (left, right) = (Left::Rows { units: grouped, stride }, conv.view());
                 multiply(&mut inner[n * inside..], d, left, right, 0..right.steps(), 0..inside, Onto::Zero);
             }
-            if keep {
-                task.convolved.copy_from_slice(inner);
+            if let Some(keep) = &keep {
+                // SAFETY: a place of this tile, as the caller promises.
+                unsafe {
+                    keep.convolved.write(keep.units_before * d, units * d, |to| (to.write_copy_of_slice(inner), ()));
+                }
             }
             norm::in_place(self.norm.view(), inner);
             silu(inner);
-            let (inner, _) = U::of_rows(inner, d, d, inner_units);
-            multiply_all(task.out, inner, self.post.view(), Onto::Zero);
-        });
+            let (inner, stride) = U::of_rows(inner, d, d, inner_units);
+            let (left, right) = (Left::Rows { units: inner, stride }, self.post.view());
+            product_written(out, left, right, 0..right.steps(), 0..d, Onto::Zero)
+        })
     }
 }
 
@@ -132,28 +161,27 @@ impl<U: Unit> Prepared<U> {
         let sizes: Vec<usize> = self.0.iter().map(|expert| expert.shape.size).collect();
         let counts = counts(x, d, covered, &sizes);
         let (units, rows) = (counts.iter().sum::<usize>(), covered.iter().map(Vec::len).sum::<usize>());
-        let mut out = for_overwrite(units * d);
-        let mut kept = Kept::default();
-        if keep {
-            kept = Kept { both: Saved::new::<U>(2 * rows, d), convolved: for_overwrite(units * d) };
-        }
-        let (mut both, mut convolved) = (kept.both.units_mut::<U>(), kept.convolved.as_mut_slice());
-        let mut rest = out.as_mut_slice();
-        let mut task = |[expert, first, count]: [usize; 3]| {
-            let size = self.0[expert].shape.size;
-            let kept_count = if keep { count } else { 0 };
-            Task {
-                expert,
-                covered: &covered[expert][first * size..(first + count) * size],
-                both: both.split_off_mut(..2 * kept_count * size * U::width(d)).unwrap_or_default(),
-                convolved: convolved.split_off_mut(..kept_count * d).unwrap_or_default(),
-                out: rest.split_off_mut(..count * d).unwrap_or_default(),
-            }
+        let kept = |kept: usize| if keep { kept } else { 0 };
+        // Each tile with the rows and the units of those before it.
+        let tiles = tiles(&counts, &sizes).into_iter().scan([0; 2], |before, [expert, first, count]| {
+            let (size, [rows_before, units_before]) = (sizes[expert], *before);
+            *before = [rows_before + count * size, units_before + count];
+            Some((expert, &covered[expert][first * size..(first + count) * size], rows_before, units_before))
+        });
+        let tiles: Vec<_> = tiles.collect();
+        let heights: Vec<usize> = tiles.iter().map(|(expert, covered, ..)| covered.len() / sizes[*expert]).collect();
+        let run = |both: &Scattered<U>, convolved: &Scattered<f32>| {
+            fresh::tiles(&heights, d, tiles.iter(), |out, &(expert, covered, rows_before, units_before)| {
+                let keep = keep.then_some(Keep { both, convolved, rows_before, units_before });
+                // SAFETY: rows and units before a tile are those of others, and the tile comes once.
+                (unsafe { self.0[expert].tile(x, covered, keep, out) }, ())
+            })
+            .0
         };
-        let tiles = tiles(&counts, &sizes);
-        let tasks: Vec<Task<U>> = tiles.into_iter().map(&mut task).collect();
-        tasks.into_par_iter().for_each(|task| self.0[task.expert].tile(x, keep, task));
-        (out, kept)
+        let (both, (convolved, out)) = Scattered::collect(kept(2 * rows * U::width(d)), |both| {
+            Scattered::collect(kept(units * d), |convolved| run(both, convolved))
+        });
+        (out, Kept { both: Saved::from_units(both), convolved })
     }
 }
 

@@ -6,11 +6,10 @@
 mod backward;
 mod forward;
 
+use crate::fresh::{self, Unwritten};
 use crate::norm::Norm;
 use crate::product::{Pair, Precision, Saved};
-use crate::rows::for_overwrite;
 use crate::shape::{all_below, fits, positive, rows_of};
-use rayon::prelude::*;
 
 pub use forward::Prepared;
 
@@ -188,15 +187,10 @@ fn gather(x: &[f32], d: usize, numbers: &[u32], out: &mut [f32]) {
 
 /// `[n, a, b]` to `[n, b, a]`.
 fn swapped(x: &[f32], a: usize, b: usize) -> Vec<f32> {
-    let mut out = for_overwrite(x.len());
-    out.par_chunks_mut(a * b).zip(x.par_chunks(a * b)).for_each(|(out, x)| {
-        for (i, x) in x.chunks_exact(b).enumerate() {
-            for (j, &x) in x.iter().enumerate() {
-                out[j * a + i] = x;
-            }
-        }
-    });
-    out
+    fresh::chunks(x.len(), a * b, |n, out| {
+        let x = &x[n * a * b..][..a * b];
+        out.rows_written(a, |j, out| out.written(x.chunks_exact(b).map(|row| row[j])))
+    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub(crate) mod strips;
 mod table;
 
 use crate::rows::with_scratch;
+use crate::shape::fits;
 use crate::simd::{Level, exp, fma, level, simd};
 
 /// `Φ(x)` and `exp(−x²/2)`. The error function is formula 7.1.26 of Abramowitz and Stegun, absolute error 1.5e-7.
@@ -62,7 +63,7 @@ pub(crate) fn forward(x: &[f32], out: &mut [f32]) {
 /// # Panics
 /// If the lengths differ.
 pub fn with_gradient(x: &mut [f32], dy: &mut [f32]) {
-    assert_eq!(x.len(), dy.len());
+    fits("dy", dy, &[x.len()]);
     #[cfg(target_arch = "x86_64")]
     if level() == Level::Avx512 {
         // SAFETY: the processor has AVX-512; both are as long.
@@ -78,7 +79,7 @@ pub fn with_gradient(x: &mut [f32], dy: &mut [f32]) {
 pub fn backward(x: &[f32], dy: &mut [f32]) {
     /// Elements whose values are computed beside their slopes and dropped.
     const TOGETHER: usize = 1 << 10;
-    assert_eq!(x.len(), dy.len());
+    fits("dy", dy, &[x.len()]);
     with_scratch([x.len().min(TOGETHER)], |[copy]| {
         for (x, dy) in x.chunks(TOGETHER).zip(dy.chunks_mut(TOGETHER)) {
             let copy = &mut copy[..x.len()];

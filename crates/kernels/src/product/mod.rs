@@ -20,7 +20,7 @@ pub use panels::{Panels, View};
 pub use saved::Saved;
 pub use transposed::{transposed, transposed_panels, turned, turned_panels};
 pub use unit::{Pair, Precision, Unit};
-pub(crate) use unit::{rounded, steps_written};
+pub(crate) use unit::{rounded, row_written, steps_written};
 
 use crate::fresh::{self, Out};
 use crate::rows::{in_order, tile_heights, tiles, tiles_mut, with_scratch};

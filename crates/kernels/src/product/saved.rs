@@ -2,19 +2,14 @@
 
 use super::Unit;
 use super::unit::row_written;
-use crate::fresh::{self, Unwritten, cast, cast_mut, cast_vec};
-use crate::shape::{count, rows_of};
+use crate::fresh::{self, Unwritten, cast, cast_vec};
+use crate::shape::rows_of;
 
 /// Rows in the units of a precision: what a forward pass keeps for its backward pass. In bf16 they are rounded and take half the memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Saved(Vec<u32>);
 
 impl Saved {
-    /// Zeros, rows of `width` numbers.
-    pub(crate) fn new<U: Unit>(rows: usize, width: usize) -> Self {
-        Self(fresh::cleared(count("units", &[rows, U::width(width)])))
-    }
-
     /// Of units that were written.
     pub(crate) fn from_units<U: Unit>(units: Vec<U>) -> Self {
         Self(cast_vec(units))
@@ -52,9 +47,5 @@ impl Saved {
     #[must_use]
     pub fn units<U: Unit>(&self) -> &[U] {
         cast(&self.0)
-    }
-
-    pub(crate) fn units_mut<U: Unit>(&mut self) -> &mut [U] {
-        cast_mut(&mut self.0)
     }
 }

@@ -431,10 +431,10 @@ mod tests {
             let x: Vec<f32> = (0..3 * width).map(|i| i as f32 * 0.7 - 9.0).collect();
             let stride = U::width(width) + 1;
             assert_eq!(Saved::of::<U>(&x, width).numbers::<U>(width), x.iter().map(|&v| keep(v)).collect::<Vec<_>>());
-            let mut saved = Saved::new::<U>(1, 4 * stride * U::DEPTH);
-            U::write_rows(&x, width, width, saved.units_mut::<U>(), stride);
+            let mut units = vec![U::default(); 4 * stride];
+            U::write_rows(&x, width, width, &mut units, stride);
             let mut back = vec![0.0; x.len()];
-            U::read_rows(saved.units::<U>(), stride, width, &mut back);
+            U::read_rows(&units, stride, width, &mut back);
             assert_eq!(back, x.iter().map(|&v| keep(v)).collect::<Vec<_>>());
             let (mut steps, mut again) = (vec![U::default(); U::width(3) * width], vec![0.0; x.len()]);
             U::pack_steps(&x, width, width, &mut steps, width);
