@@ -103,6 +103,32 @@ fn joined_pieces_are_the_whole() {
 }
 
 #[test]
+fn bgzip_and_plain_gzip_may_be_joined_in_any_order() {
+    let (_folder, path) = scratch();
+    let text = text();
+    let plain = read_bytes(&path, &text).unwrap();
+    let (left, right) = text.split_at(333);
+    let end = bgzip(b"").len();
+    for (left, right) in [(bgzip(left), gzip(right)), (gzip(left), bgzip(right)), (bgzip(left), bgzip(right))] {
+        assert_eq!(read_bytes(&path, &[&left[..], &right].concat()).unwrap(), plain);
+        assert_eq!(read_bytes(&path, &[&left[..], &gzip(b""), &right].concat()).unwrap(), plain);
+    }
+    // Without its last block bgzip data is cut off, whatever came before.
+    let right = bgzip(right);
+    let cut = [&gzip(left)[..], &right[..right.len() - end]].concat();
+    assert!(matches!(read_bytes(&path, &cut), Err(FastaError::Input(InputError::Truncated { .. }))));
+}
+
+#[test]
+fn what_follows_on_compressed_data_is_damage() {
+    let (_folder, path) = scratch();
+    for compress in [gzip, bgzip] {
+        let message = read_bytes(&path, &[&compress(&text())[..], b"junk behind it"].concat()).unwrap_err().to_string();
+        assert!(message.contains("data is damaged"), "{message}");
+    }
+}
+
+#[test]
 fn a_cut_file_is_an_error_wherever_it_is_cut() {
     let (_folder, path) = scratch();
     for Form { name, compress } in FORMS {

@@ -43,11 +43,32 @@ impl Compression {
     pub(super) fn decode<'a>(self, bytes: impl BufRead + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
         Ok(match self {
             Self::Plain => Box::new(bytes),
-            Self::Gzip | Self::Bgzip => Box::new(flate2::bufread::MultiGzDecoder::new(bytes)),
+            Self::Gzip | Self::Bgzip => Box::new(Members(flate2::bufread::MultiGzDecoder::new(bytes))),
             Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(bytes)),
             Self::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(bytes)),
             Self::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(bytes)?),
         })
+    }
+}
+
+/// What the header of every bgzip block has in its extra field, before the size of the block less one.
+const BGZIP_FIELD: &[u8] = b"BC\x02\x00";
+/// That size in the block without text that ends every whole bgzip file; no other block is as small.
+const BGZIP_END: [u8; 2] = [27, 0];
+
+/// The members of gzip data in any order, plain ones and blocks of bgzip.
+struct Members<R>(flate2::bufread::MultiGzDecoder<R>);
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(buffer)?;
+        let is_end = count == 0 && !buffer.is_empty();
+        let extra = if is_end { self.0.header().and_then(|last| last.extra()) } else { None };
+        // Data that was cut off between two blocks looks whole but for the block that must end it.
+        match extra.and_then(|extra| extra.strip_prefix(BGZIP_FIELD)) {
+            Some(size) if !size.starts_with(&BGZIP_END) => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(count),
+        }
     }
 }
 

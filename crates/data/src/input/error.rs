@@ -37,6 +37,12 @@ pub enum InputError {
         /// Bytes that a line may have.
         most: u64,
     },
+    /// The text is UTF-16.
+    #[error("{file}: is UTF-16 text; save it as UTF-8 or plain text (or run `iconv -f UTF-16 -t UTF-8` on it)")]
+    Utf16 {
+        /// The file.
+        file: Arc<str>,
+    },
     /// The compressed data ends too early.
     #[error("{file}: the {compression} data is cut off; was it copied or downloaded completely?")]
     Truncated {
@@ -68,5 +74,30 @@ pub(crate) fn sort(error: io::Error, file: Arc<str>, compression: Compression) -
         }
         io::ErrorKind::UnexpectedEof => InputError::Truncated { file, compression },
         _ => InputError::Corrupt { file, compression, source: error },
+    }
+}
+
+/// A text out of a file as messages show it: shortened, and without control characters.
+pub(crate) fn excerpt(text: &str) -> String {
+    const SHOWN: usize = 80;
+    let mut shown = String::new();
+    for letter in text.chars().take(SHOWN) {
+        if letter.is_control() { shown.extend(letter.escape_debug()) } else { shown.push(letter) }
+    }
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_holds_is_shown_short_and_harmless() {
+        assert_eq!(excerpt("chr1 é"), "chr1 é");
+        assert_eq!(excerpt("a\u{1b}[2J\t"), "a\\u{1b}[2J\\t");
+        assert_eq!(excerpt(&"n".repeat(100_000)), format!("{}…", "n".repeat(80)));
     }
 }

@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 pub use compression::Compression;
 pub use error::InputError;
-pub(crate) use error::sort;
+pub(crate) use error::{excerpt, sort};
 pub use lines::Lines;
 pub(crate) use readable::readable;
 pub use text::Text;
@@ -72,7 +72,7 @@ pub(crate) fn start(path: &Path, bytes: Box<dyn Read + Send>) -> Result<(Text, W
     watch.compression = Compression::detect(&head);
     let text = watch.compression.decode(Cursor::new(head).chain(bytes)).map_err(|error| watch.explain(error))?;
     let text = Text::new(watch.over_text(text)).map_err(|error| watch.explain(error))?;
-    Ok((text, watch))
+    if text.is_utf16() { Err(InputError::Utf16 { file: watch.file }) } else { Ok((text, watch)) }
 }
 
 /// Opens a file for reading, with errors in plain words.

@@ -23,6 +23,19 @@ impl Text {
         Ok(Self { head: if mark == BYTE_ORDER_MARK { Vec::new() } else { mark }, read: 0, rest })
     }
 
+    /// Whether the text is UTF-16, which some editors and spreadsheets save; for a text that has not been read.
+    pub(super) fn is_utf16(&self) -> bool {
+        match self.head[..] {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
+            // Without a mark, every other byte of a letter is zero.
+            [first, 0, second] => {
+                first.is_ascii_graphic() && (second.is_ascii_graphic() || second.is_ascii_whitespace())
+            }
+            [0, first, 0] => first.is_ascii_graphic(),
+            _ => false,
+        }
+    }
+
     /// The first line that is not blank, without its end and what is blank before it, of no more than the first `most` bytes of the
     /// text, which all stay in it; for a text that has not been read.
     ///

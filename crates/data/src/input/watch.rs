@@ -8,10 +8,6 @@ use std::{
 
 use super::{Compression, InputDigest, InputError, label, sort};
 
-/// The block that ends every whole bgzip file.
-const BGZIP_END: [u8; 28] =
-    *b"\x1f\x8b\x08\x04\x00\x00\x00\x00\x00\xff\x06\x00BC\x02\x00\x1b\x00\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00";
-
 /// Knows what has been read from an input, while a parser holds the text itself.
 pub struct Watch {
     /// The input as messages name it.
@@ -26,8 +22,6 @@ pub struct Watch {
 struct Tally {
     hasher: blake3::Hasher,
     bytes: u64,
-    /// The last bytes of the input, as many as the bgzip end block has.
-    tail: Vec<u8>,
     error: Option<io::Error>,
 }
 
@@ -56,14 +50,14 @@ impl Watch {
         sort(error, self.file.clone(), self.compression)
     }
 
-    /// Checks that the input ended where it should and sums it up; to be called when its text has been read to the end.
+    /// Sums the input up; to be called when its text has been read to the end.
     ///
     /// # Errors
-    /// If the end of a bgzip file is missing.
+    /// If an error ended the text, and the parser that met it took it for the end.
     pub fn finish(self, records: u64, bases: u64) -> Result<InputDigest, InputError> {
-        let tally = lock(&self.tally);
-        if self.compression == Compression::Bgzip && tally.tail != BGZIP_END {
-            return Err(InputError::Truncated { file: self.file, compression: self.compression });
+        let mut tally = lock(&self.tally);
+        if let Some(error) = tally.error.take() {
+            return Err(sort(error, self.file, self.compression));
         }
         let blake3 = tally.hasher.finalize().to_hex().to_string();
         Ok(InputDigest { path: self.path, bytes: tally.bytes, blake3, records, bases })
@@ -94,12 +88,8 @@ impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.bytes.read(buffer)?;
         let mut tally = lock(&self.tally);
-        let read = &buffer[..count];
-        tally.hasher.update(read);
+        tally.hasher.update(&buffer[..count]);
         tally.bytes += count as u64;
-        tally.tail.extend_from_slice(&read[count.saturating_sub(BGZIP_END.len())..]);
-        let surplus = tally.tail.len().saturating_sub(BGZIP_END.len());
-        tally.tail.drain(..surplus);
         Ok(count)
     }
 }
