@@ -102,8 +102,8 @@ impl fmt::Display for Span {
 /// A region of a contig as asked for, before the contig's length is known.
 ///
 /// Parsed from and printed as the 1-based inclusive strings of samtools: `chr1`, `chr1:1000` (from base 1000 to the end),
-/// `chr1:1,000-2,000`. `FromStr` takes the last `:` that is followed by a range as the end of the name; use
-/// [`Region::parse`] where the names are known.
+/// `chr1:1,000-2,000`. Braces say where a name that holds a `:` ends, as in samtools: `{HLA:01}` and `{HLA:01}:5-9`. Without
+/// them `FromStr` takes the last `:` for the end of the name; use [`Region::parse`] where the names are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Region {
     /// Name of the contig.
@@ -153,6 +153,14 @@ pub enum RegionError {
         /// Length of the contig in bases.
         bases: u64,
     },
+    /// The text is the name of a contig and also a range of another.
+    #[error("region `{region}` has two meanings: write `{}`", .readings.join("` or `"))]
+    Ambiguous {
+        /// The region as given.
+        region: String,
+        /// Each meaning, written so that it has no other.
+        readings: Vec<String>,
+    },
     /// No contig has this name.
     #[error("no contig `{name}`{}", did_you_mean(.suggestion.as_deref()))]
     UnknownContig {
@@ -166,28 +174,37 @@ pub enum RegionError {
 impl Region {
     /// Parses a region string against the names of the contigs that exist.
     ///
-    /// A text that is itself a name means that whole contig, so names that contain `:` need no escape.
+    /// A text that is itself a name means that whole contig, so most names that contain `:` need no braces.
     ///
     /// # Errors
-    /// If the name is not known (the nearest known one is suggested) or the range is malformed or empty.
+    /// If the name is not known (the nearest known one is suggested), the range is malformed or empty, or the text is a name and
+    /// also a range of another contig.
     pub fn parse<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Result<Self, RegionError> {
         let known: Vec<&str> = known.into_iter().collect();
-        let is_known = |name: &str| known.contains(&name);
-        if is_known(text) {
-            return Ok(Self { contig: text.to_owned(), start: 0, end: None });
+        let (named, unnamed): (Vec<Meaning>, Vec<_>) =
+            Meaning::all(text).partition(|meaning| known.contains(&meaning.name));
+        let is_range = |meaning: &&Meaning| meaning.range.is_none_or(|range| parse_range(range).is_some());
+        let readings: Vec<&Meaning> = named.iter().filter(is_range).collect();
+        match readings[..] {
+            [] => {}
+            [meaning] => return meaning.region(text),
+            _ => {
+                let readings = readings.iter().map(ToString::to_string).collect();
+                return Err(RegionError::Ambiguous { region: text.to_owned(), readings });
+            }
         }
-        let split = text.rsplit_once(':');
-        let name = match split {
-            Some((name, range)) if is_known(name) || parse_range(range).is_some() => name,
-            _ => text,
-        };
-        if is_known(name) {
-            return text.parse();
+        if let Some(meaning) = named.first() {
+            return meaning.region(text);
         }
-        // With an unreadable range and an unknown name, the name before the `:` is what the message should be about.
-        let name = split.map_or(name, |(name, _)| name);
+        // With an unknown name, what the message should be about is the text before a `:`.
+        let name = unnamed.last().map_or(text, |meaning| meaning.name);
         let suggestion = nearest(name, known.iter().copied()).map(str::to_owned);
         Err(RegionError::UnknownContig { name: name.to_owned(), suggestion })
+    }
+
+    /// The names that a region string may mean, at most four.
+    pub fn names(text: &str) -> impl Iterator<Item = &str> {
+        Meaning::all(text).map(|meaning| meaning.name)
     }
 
     /// The bases of the region on a contig of `bases` bases; an end beyond the contig is cut, as samtools does.
@@ -206,24 +223,46 @@ impl FromStr for Region {
     type Err = RegionError;
 
     fn from_str(text: &str) -> Result<Self, RegionError> {
-        let Some((contig, range)) = text.rsplit_once(':') else {
-            return match text {
-                "" => Err(RegionError::NoContig { region: text.to_owned() }),
-                contig => Ok(Self { contig: contig.to_owned(), start: 0, end: None }),
-            };
-        };
-        if contig.is_empty() {
-            return Err(RegionError::NoContig { region: text.to_owned() });
-        }
+        let meaning = Meaning::all(text).last().filter(|meaning| !meaning.name.is_empty());
+        meaning.ok_or_else(|| RegionError::NoContig { region: text.to_owned() })?.region(text)
+    }
+}
+
+/// A way to read a region string.
+struct Meaning<'text> {
+    name: &'text str,
+    range: Option<&'text str>,
+}
+
+impl<'text> Meaning<'text> {
+    /// Every way to read a text, whatever the names: as it stands, up to its last `:`, and by its braces.
+    fn all(text: &'text str) -> impl Iterator<Item = Self> {
+        let whole = Some(Self { name: text, range: None });
+        let split = text.rsplit_once(':').map(|(name, range)| Self { name, range: Some(range) });
+        let inside = text.strip_prefix('{');
+        let braced = inside.and_then(|inside| inside.strip_suffix('}')).map(|name| Self { name, range: None });
+        let part = inside.and_then(|inside| inside.rsplit_once("}:"));
+        let part = part.map(|(name, range)| Self { name, range: Some(range) });
+        [whole, split, braced, part].into_iter().flatten()
+    }
+
+    fn region(&self, text: &str) -> Result<Region, RegionError> {
+        let (region, contig) = (text.to_owned(), self.name.to_owned());
+        let Some(range) = self.range else { return Ok(Region { contig, start: 0, end: None }) };
         let Some((first, last)) = parse_range(range) else {
-            return Err(RegionError::Range { region: text.to_owned(), range: range.to_owned() });
+            return Err(RegionError::Range { region, range: range.to_owned() });
         };
         match (first.checked_sub(1), last) {
-            (Some(start), last) if last.is_none_or(|last| last > start) => {
-                Ok(Self { contig: contig.to_owned(), start, end: last })
-            }
-            _ => Err(RegionError::Empty { region: text.to_owned() }),
+            (Some(start), end) if end.is_none_or(|end| end > start) => Ok(Region { contig, start, end }),
+            _ => Err(RegionError::Empty { region }),
         }
+    }
+}
+
+impl fmt::Display for Meaning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{{}}}", self.name)?;
+        self.range.map_or(Ok(()), |range| write!(f, ":{range}"))
     }
 }
 
@@ -275,10 +314,36 @@ mod tests {
 
     #[test]
     fn names_with_colons_are_resolved_against_the_known_ones() {
-        let known = ["HLA:01:02", "HLA:01"];
-        assert_eq!(Region::parse("HLA:01:02", known), Ok(region("HLA:01:02", 0, None)));
+        let known = ["HLA:01:x", "HLA:01", "HLA:01:02"];
+        assert_eq!(Region::parse("HLA:01:x", known), Ok(region("HLA:01:x", 0, None)));
         assert_eq!(Region::parse("HLA:01:3-4", known), Ok(region("HLA:01", 2, Some(4))));
         assert_eq!(Region::parse("HLA:01:02:3-4", known), Ok(region("HLA:01:02", 2, Some(4))));
+    }
+
+    #[test]
+    fn a_name_that_is_also_a_range_needs_braces() {
+        let known = ["part", "part:1-100", "{odd}"];
+        assert_eq!(
+            Region::parse("part:1-100", known).unwrap_err().to_string(),
+            "region `part:1-100` has two meanings: write `{part:1-100}` or `{part}:1-100`"
+        );
+        for (text, expected) in [
+            ("{part:1-100}", region("part:1-100", 0, None)),
+            ("{part}:1-100", region("part", 0, Some(100))),
+            ("{part:1-100}:2-3", region("part:1-100", 1, Some(3))),
+            ("{part}", region("part", 0, None)),
+            ("part:2-100", region("part", 1, Some(100))),
+            ("part:1-100:7", region("part:1-100", 6, None)),
+            ("{odd}", region("{odd}", 0, None)),
+            ("{odd}:2", region("{odd}", 1, None)),
+            ("{{odd}}:2", region("{odd}", 1, None)),
+        ] {
+            assert_eq!(Region::parse(text, known), Ok(expected), "{text}");
+        }
+        assert_eq!("{part:1-100}:2-3".parse(), Ok(region("part:1-100", 1, Some(3))));
+        assert_eq!("{part:1-100}".parse(), Ok(region("part:1-100", 0, None)));
+        let message = Region::parse("{prt}:1-100", known).unwrap_err().to_string();
+        assert_eq!(message, "no contig `prt`; did you mean `part`?");
     }
 
     #[test]
