@@ -36,7 +36,7 @@ pub struct Sequences {
 
 /// What an input holds.
 pub enum Found {
-    /// FASTA or FASTQ.
+    /// FASTA or FASTQ, whose records may have equal names.
     Records(Records),
     /// The rows of a table.
     Rows(Chunks),
@@ -73,8 +73,10 @@ pub fn open(path: &Path, request: &ColumnRequest, letters: usize) -> Result<Sequ
     let found = match content {
         Content::JsonArray => return Err(LabelledError::JsonArray { file }.into()),
         // What has the name of FASTA, and nothing of a table, is told what FASTA begins with.
-        Content::Table(Format::Csv) if named && is_one_word => Found::Records(fasta::read_text(text, watch)?),
-        Content::Fasta | Content::Fastq => Found::Records(fasta::read_text(text, watch)?),
+        Content::Table(Format::Csv) if named && is_one_word => {
+            Found::Records(fasta::read_text(text, watch)?.with_repeated_names())
+        }
+        Content::Fasta | Content::Fastq => Found::Records(fasta::read_text(text, watch)?.with_repeated_names()),
         Content::Table(format) => Found::Rows(Chunks::start(path, text, watch, format, request, letters)?),
     };
     let is_unlike = match content {

@@ -74,6 +74,79 @@ fn malformed_fasta_says_where() {
 }
 
 #[test]
+fn utf16_is_called_so() {
+    const SAID: &str = "x: is UTF-16 text; save it as UTF-8 or plain text (or run `iconv -f UTF-16 -t UTF-8` on it)";
+    let text: Vec<u16> = ">a\nACGT\n".encode_utf16().collect();
+    let little: Vec<u8> = text.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+    let big: Vec<u8> = text.iter().flat_map(|unit| unit.to_be_bytes()).collect();
+    for (mark, text) in [(&b"\xff\xfe"[..], &little), (b"\xfe\xff", &big), (b"", &little), (b"", &big)] {
+        assert_error(&[mark, text].concat(), SAID);
+    }
+}
+
+#[test]
+fn names_that_are_not_utf8_stay_apart() {
+    assert_records(b">caf\xe9 x\nAC\n>caf\xe8\nGT\n", &[("caf\\xE9", "AC"), ("caf\\xE8", "GT")]);
+    assert_records("@g\u{e9}ne\nA\n+g\u{e9}ne\nI\n".as_bytes(), &[("g\u{e9}ne", "A")]);
+    let same = b">caf\xe9\nAC\n>caf\xe9\nGT\n";
+    assert_error(same, "x, line 3: record `caf\\xE9` has the name of an earlier record (x, line 1)");
+    assert_error(
+        ">a\u{9b}2J\nA\n".as_bytes(),
+        "x, line 1: record has a name that is not text; is this a sequence file?",
+    );
+}
+
+#[test]
+fn long_names_are_read_and_endless_ones_are_not() {
+    let name = "n".repeat(100_000);
+    let text = format!(">{name} x\nACGT\n>b\n");
+    assert_records(text.as_bytes(), &[(&name, "ACGT"), ("b", "")]);
+    let message = outcome(format!("{text}>{name}\n").as_bytes()).unwrap_err();
+    assert!(message.contains("has the name of an earlier record") && message.len() < 300, "{message}");
+    let endless = "n".repeat(2 << 20);
+    for (before, line) in [(">a\nAC\n>", 3), ("\n@a\nAC\n+\nII\n@", 6), ("@a\nAC\n+", 3)] {
+        let said =
+            format!("x, line {line}: record has a header line of more than 1048576 bytes; is this a sequence file?");
+        assert_error(format!("{before}{endless}\n").as_bytes(), &said);
+    }
+}
+
+/// Pairs of reads, in two files or in one.
+#[test]
+fn names_may_repeat_where_that_is_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["r1.fq", "r2.fq"].map(|name| folder.path().join(name));
+    for path in &paths {
+        fs::write(path, "@r\nAC\n+\nII\n@r\nG\n+\nI\n").unwrap();
+    }
+    let records = read_all(&paths).unwrap().with_repeated_names();
+    let names: Vec<_> = records.map(|record| record.unwrap().name).collect();
+    assert_eq!(names, ["r"; 4]);
+    assert!(read_all(&paths).unwrap().any(|record| record.is_err()));
+}
+
+/// What people who are new to the program give it.
+#[test]
+fn small_odd_files_give_their_records_or_one_clear_error() {
+    assert_records(b">zero\n>two\nACGT\n>three\n\n", &[("zero", ""), ("two", "ACGT"), ("three", "")]);
+    assert_records(b">x\nT\n", &[("x", "T")]);
+    assert_records(b">\"a,b\"\nGT\n", &[("\"a,b\"", "GT")]);
+    assert_records(b">../../etc/x:1-5\nGC\n", &[("../../etc/x:1-5", "GC")]);
+    assert_records(b">a\tb\nCC\n", &[("a", "CC")]);
+    assert_records(b">m\nACGT ACGT\n  ACGT\n", &[("m", "ACGTACGTACGT")]);
+    assert_error(b">a x\nAC\n>a y\nCC\n", "x, line 3: record `a` has the name of an earlier record (x, line 1)");
+    assert_error(b">\nCAAA\n", "x, line 1: record has no name");
+    assert_error(b"ACGTACGT\n", "x, line 1: neither FASTA nor FASTQ: expected `>` or `@` but found `A`");
+    assert_error(b";comment\n>m\nAC\n", "x, line 1: neither FASTA nor FASTQ: expected `>` or `@` but found `;`");
+    assert_error(b"LOCUS  X 10 bp DNA\n", "x, line 1: neither FASTA nor FASTQ: expected `>` or `@` but found `L`");
+    assert_error(b"@r1\nACGT\n+\nIIII\n@r2\nACGTA\n", "x, line 7: record `r2` is cut off: the file ends within it");
+    assert_error(b"@r1\nACGT\n+\nIIII\n@r2\nACGTA\n+\nII\n", "x, line 5: record `r2` has 5 bases but 2 qualities");
+    let random: Vec<u8> = (0..4096_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8 | 0x80).collect();
+    let message = outcome(&random).unwrap_err();
+    assert!(message.is_ascii() && message.len() < 200, "{message}");
+}
+
+#[test]
 fn malformed_fastq_says_where() {
     assert_error(b"@r\nACGT\n+\nIII\n", "x, line 1: record `r` has 4 bases but 3 qualities");
     assert_error(b"@q\nA\n+\nI\n@r\nACGT\n", "x, line 7: record `r` is cut off: the file ends within it");

@@ -347,9 +347,9 @@ mod tests {
         };
         let unknown = chain("chr1\t0\t1\n1\t0\t1\n");
         assert!(unknown.contains("x.bed, line 2: the interval is not in the genome"), "{unknown}");
-        assert!(unknown.ends_with("x.fa: no contig `1`; did you mean `chr1`?"), "{unknown}");
+        assert!(unknown.contains("x.fa: no contig `1`; did you mean `chr1`?"), "{unknown}");
         let beyond = chain("chr1\t5\t11\n");
-        assert!(beyond.ends_with("`chr1:6-11` ends after the end of its contig, which has 10 bases"), "{beyond}");
+        assert!(beyond.contains("`chr1:6-11` ends after the end of its contig, which has 10 bases"), "{beyond}");
     }
 
     #[test]

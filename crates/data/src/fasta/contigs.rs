@@ -86,7 +86,8 @@ impl Contigs {
             Some(_) => None,
         };
         if let Some(fault) = fault {
-            return Err(FastaError::Region { file: self.file.clone(), fault });
+            let index = if let Bases::Indexed(indexed) = &self.bases { indexed.found() } else { None };
+            return Err(FastaError::Region { file: self.file.clone(), fault, index });
         }
         let mut letters = match &mut self.bases {
             Bases::Indexed(indexed) => indexed.read(contig, span.start..span.end)?,

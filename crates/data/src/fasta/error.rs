@@ -2,7 +2,10 @@
 
 use std::{env, io, sync::Arc};
 
-use crate::{input::InputError, span::RegionError};
+use crate::{
+    input::{InputError, excerpt},
+    span::RegionError,
+};
 
 /// Why sequences could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +43,8 @@ pub enum FastaError {
     },
     /// Two records have one name, so results could not be told apart.
     #[error(
-        "{file}, line {line}: record `{record}` has the name of an earlier record ({first_file}, line {first_line})"
+        "{file}, line {line}: record `{}` has the name of an earlier record ({first_file}, line {first_line})",
+        excerpt(.record)
     )]
     Duplicate {
         /// The name.
@@ -55,7 +59,7 @@ pub enum FastaError {
         first_line: u64,
     },
     /// A letter of a sequence cannot be used.
-    #[error("{file}: record `{record}`, base {position}: `{}` {fault}", .letter.escape_ascii())]
+    #[error("{file}: record `{}`, base {position}: `{}` {fault}", excerpt(.record), .letter.escape_ascii())]
     Letter {
         /// The file.
         file: Arc<str>,
@@ -69,12 +73,14 @@ pub enum FastaError {
         fault: LetterFault,
     },
     /// A region cannot be found in the file.
-    #[error("{file}: {fault}")]
+    #[error("{file}: {fault}{}", consulted(.index.as_deref()))]
     Region {
         /// The file.
         file: Arc<str>,
         /// What is wrong with the region.
         fault: RegionError,
+        /// The index that was found beside the file and says which contigs there are.
+        index: Option<Arc<str>>,
     },
     /// An index beside the file cannot be used.
     #[error("{index}: {fault}; delete it, and it will be made anew")]
@@ -82,7 +88,7 @@ pub enum FastaError {
         /// The index file.
         index: Arc<str>,
         /// What is wrong with it.
-        fault: &'static str,
+        fault: IndexFault,
     },
     /// The temporary file for sequences that exceed the memory limit failed.
     #[error("{folder}: cannot hold the temporary copy of the sequences; set TMPDIR to another folder")]
@@ -104,6 +110,36 @@ impl FastaError {
     }
 }
 
+/// What is wrong with an index; completes the sentence "x.fa.fai: …".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IndexFault {
+    /// A line of a `.fai` is none.
+    #[error("line {line} is not that of an index (a name and four whole numbers, separated by tabs)")]
+    Line {
+        /// The line, counted from 1.
+        line: usize,
+    },
+    /// Two lines of a `.fai` have one name.
+    #[error("lists `{}` twice, in lines {first} and {line}", excerpt(.name))]
+    Twice {
+        /// The name.
+        name: String,
+        /// Its first line, counted from 1.
+        first: usize,
+        /// Its second line.
+        line: usize,
+    },
+    /// A `.fai` of a file with records lists none.
+    #[error("is empty")]
+    Empty,
+    /// A `.gzi` has not the length that its first number says.
+    #[error("is not a whole index of bgzip blocks")]
+    Blocks,
+    /// The file is not what the index describes.
+    #[error("is stale, as if the sequence file was changed after it was made: {0}")]
+    Stale(&'static str),
+}
+
 /// What is wrong with a record; completes the sentence "record `x` …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordFault {
@@ -113,6 +149,9 @@ pub enum RecordFault {
     /// The header holds control characters.
     #[error("has a name that is not text; is this a sequence file?")]
     NotText,
+    /// The header is longer than any name and description.
+    #[error("has a header line of more than {0} bytes; is this a sequence file?")]
+    LongHeader(u64),
     /// Lines end in a carriage return alone.
     #[error("has a carriage return within its header; convert the line ends of this file to Unix")]
     CarriageReturn,
@@ -163,6 +202,12 @@ impl LetterFault {
 }
 
 fn quoted(name: Option<&str>) -> String {
-    // A name comes from the file; control characters in it must not reach a terminal.
-    name.map(|name| format!(" `{}`", name.escape_debug())).unwrap_or_default()
+    name.map(|name| format!(" `{}`", excerpt(name))).unwrap_or_default()
+}
+
+fn consulted(index: Option<&str>) -> String {
+    let note = |index| {
+        format!(" (so says {index}; if the file was changed since, delete that index, and it will be made anew)")
+    };
+    index.map(note).unwrap_or_default()
 }

@@ -4,38 +4,51 @@ use std::{
     collections::HashMap,
     ffi::OsString,
     fs::{self, File},
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    io::{self, BufReader, Seek, Write},
     ops::Range,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
 };
 
-use noodles_bgzf::{self as bgzf, gzi::io::Reader as GziReader, gzi::io::Writer as GziWriter};
+use noodles_bgzf::{self as bgzf, gzi::io::Writer as GziWriter};
 
 use super::{
-    FastaError,
+    FastaError, IndexFault,
     fai::{self, Entry},
-    gzi,
-    reader::name_of,
+    gzi::{self, Blocks},
+    layout::{self, Body, Trouble},
 };
-use crate::input::{Compression, InputError, is_stdin, label, open_file, peek, sort};
+use crate::{
+    aside::AsideFile,
+    input::{Compression, InputError, is_stdin, label, open_file, peek, sort},
+};
 
 /// A plain or bgzipped FASTA file with its index.
 pub(super) struct Indexed {
-    text: Box<dyn Text>,
+    path: PathBuf,
+    compression: Compression,
+    body: Body,
     entries: Vec<Entry>,
     /// Which entries were found to fit the text.
     is_checked: Vec<bool>,
     /// The number of each entry, by name.
     numbers: HashMap<String, usize>,
-    index: PathBuf,
+    index: Found,
+    /// The list of blocks, if it was found beside the file.
+    blocks: Option<(PathBuf, bgzf::gzi::Index)>,
 }
 
-/// The uncompressed text of a file; seek only from its start, since bgzip knows no end.
-trait Text: BufRead + Seek + Send {}
-impl<T: BufRead + Seek + Send> Text for T {}
+/// An index beside a file.
+struct Found {
+    path: PathBuf,
+    /// Whether it was there before.
+    is_read: bool,
+    /// Whether the file may have been written after it.
+    may_be_stale: bool,
+}
 
-const STALE: &str = "the index does not fit the sequence file";
-const MALFORMED: &str = "is not a valid index";
+const OTHER_BLOCKS: &str = "its blocks are not those of the file";
 
 impl Indexed {
     /// Opens a file; `None` if it can only be read as a stream, for its compression or the shape of its text.
@@ -45,40 +58,44 @@ impl Indexed {
         }
         let file = open_file(path)?;
         let unreadable = |source| InputError::Read { file: label(path), source };
-        if !file.metadata().map_err(unreadable)?.is_file() {
+        let metadata = file.metadata().map_err(unreadable)?;
+        if !metadata.is_file() {
             return Ok(None);
         }
         let mut file = BufReader::with_capacity(1 << 16, file);
         let compression = Compression::detect(&peek(&mut file, Compression::HEAD).map_err(unreadable)?);
         file.rewind().map_err(unreadable)?;
-        let mut text: Box<dyn Text> = match compression {
-            Compression::Plain => Box::new(file),
+        let mut blocks = None;
+        let mut body = match compression {
+            Compression::Plain => Body { text: Box::new(file), bytes: metadata.len() },
             Compression::Bgzip => {
-                let blocks = blocks(path, &mut file)?;
+                let Some((found, Blocks { index, text })) = list_blocks(path, &mut file)? else { return Ok(None) };
+                blocks = found.map(|found| (found, index.clone()));
                 file.rewind().map_err(unreadable)?;
-                Box::new(bgzf::io::IndexedReader::new(file, blocks))
+                Body { text: Box::new(bgzf::io::IndexedReader::new(file, index)), bytes: text }
             }
             _ => return Ok(None),
         };
         let damaged = |error| sort(error, label(path), compression);
-        if text.fill_buf().map_err(damaged)?.first() != Some(&b'>') {
+        if body.text.fill_buf().map_err(damaged)?.first() != Some(&b'>') {
             return Ok(None);
         }
-        let index = beside(path, ".fai");
-        let entries = match read_beside(&index)? {
-            Some(bytes) => Some(parse_fai(&index, bytes)?),
-            None => fai::build(&mut text).map_err(damaged)?.inspect(|entries| {
-                write_beside(&index, |file| file.write_all(fai::print(entries).as_bytes()));
-            }),
+        let mut index = Found::beside(path, ".fai");
+        let entries = match index.read()? {
+            Some(bytes) => fai::parse(&bytes).map_err(|fault| index.fault(fault))?,
+            None => match fai::build(&mut body.text).map_err(damaged)? {
+                Some(entries) => {
+                    index.write(|file| file.write_all(&fai::print(&entries)));
+                    entries
+                }
+                None => return Ok(None),
+            },
         };
-        Ok(entries.map(|entries| Self::new(text, entries, index)))
-    }
-
-    fn new(text: Box<dyn Text>, entries: Vec<Entry>, index: PathBuf) -> Self {
         let is_checked = vec![false; entries.len()];
-        // Of two entries of one name the first counts.
-        let numbers = entries.iter().enumerate().rev().map(|(number, entry)| (entry.name.clone(), number)).collect();
-        Self { text, entries, is_checked, numbers, index }
+        let numbers = entries.iter().enumerate().map(|(number, entry)| (entry.name.clone(), number)).collect();
+        let mut indexed = Self { path: path.into(), compression, body, entries, is_checked, numbers, index, blocks };
+        layout::check_ends(&mut indexed.body, &indexed.entries).map_err(|trouble| indexed.explain(trouble))?;
+        Ok(Some(indexed))
     }
 
     /// The names of all records.
@@ -91,135 +108,110 @@ impl Indexed {
         self.numbers.get(name).map(|&number| self.entries[number].bases)
     }
 
-    /// Reads a stretch of a record; the index is checked against the text around the record when that is first read.
-    pub(super) fn read(&mut self, name: &str, range: Range<u64>) -> Result<Vec<u8>, FastaError> {
-        let bases = self.numbers.get(name).copied().and_then(|number| self.read_entry(number, range).ok());
-        // Whatever fails here, the index led to it.
-        bases.ok_or_else(|| FastaError::Index { index: label(&self.index), fault: STALE })
+    /// The index that was found beside the file, as messages name it; `None` if it was made from the file.
+    pub(super) fn found(&self) -> Option<Arc<str>> {
+        self.index.is_read.then(|| label(&self.index.path))
     }
 
-    fn read_entry(&mut self, number: usize, range: Range<u64>) -> io::Result<Vec<u8>> {
+    /// Reads a stretch of a record that exists. The index is checked against the text around the record when that is first read,
+    /// and against all of its text if the file may be newer.
+    pub(super) fn read(&mut self, name: &str, range: Range<u64>) -> Result<Vec<u8>, FastaError> {
+        let letters = match self.numbers.get(name) {
+            Some(&number) => self.read_entry(number, range),
+            None => Err(Trouble::Stale("it does not list the record")),
+        };
+        letters.map_err(|trouble| self.explain(trouble))
+    }
+
+    fn read_entry(&mut self, number: usize, range: Range<u64>) -> Result<Vec<u8>, Trouble> {
         let entry = &self.entries[number];
         if !self.is_checked[number] {
-            check(&mut self.text, entry)?;
+            layout::check_record(&mut self.body, entry)?;
+            if self.index.is_read && self.index.may_be_stale {
+                layout::check_lines(&mut self.body, entry)?;
+            }
             self.is_checked[number] = true;
         }
-        bases(&mut self.text, entry, range)
+        layout::letters(&mut self.body, entry, range)
     }
-}
 
-/// The blocks of a bgzip file, from its `.gzi` or listed anew.
-fn blocks(path: &Path, file: &mut (impl Read + Seek)) -> Result<bgzf::gzi::Index, FastaError> {
-    let index = beside(path, ".gzi");
-    if let Some(bytes) = read_beside(&index)? {
-        let fault = MALFORMED;
-        return GziReader::new(&bytes[..]).read_index().map_err(|_| FastaError::Index { index: label(&index), fault });
-    }
-    let blocks = gzi::build(file).map_err(|error| sort(error, label(path), Compression::Bgzip))?;
-    write_beside(&index, |file| GziWriter::new(file).write_index(&blocks));
-    Ok(blocks)
-}
-
-fn parse_fai(index: &Path, bytes: Vec<u8>) -> Result<Vec<Entry>, FastaError> {
-    let entries = String::from_utf8(bytes).ok().and_then(|text| fai::parse(&text));
-    entries.ok_or_else(|| FastaError::Index { index: label(index), fault: MALFORMED })
-}
-
-fn mismatch() -> io::Error {
-    io::ErrorKind::InvalidData.into()
-}
-
-/// Checks that the text around a record is what the index describes.
-///
-/// This is surer than comparing the dates of the two files, which copying and unpacking change.
-fn check(text: &mut (impl Text + ?Sized), entry: &Entry) -> io::Result<()> {
-    if header_before(text, entry.offset)? != entry.name {
-        return Err(mismatch());
-    }
-    let end = match entry.bases {
-        0 => entry.offset,
-        bases => entry.offset_of(bases - 1).ok_or_else(mismatch)? + 1,
-    };
-    let line_end = bytes(text, entry.first_line_end().unwrap_or(0..0))?;
-    let has_lines = matches!(&line_end[..], b"\n" | b"\r\n" | b"");
-    if has_lines && ends_at(text, end)? { Ok(()) } else { Err(mismatch()) }
-}
-
-/// Reads the bases of `range`.
-fn bases(text: &mut (impl Text + ?Sized), entry: &Entry, range: Range<u64>) -> io::Result<Vec<u8>> {
-    if range.start > range.end || range.end > entry.bases {
-        return Err(mismatch());
-    }
-    if range.is_empty() {
-        return Ok(Vec::new());
-    }
-    let offset_of = |base| entry.offset_of(base).ok_or_else(mismatch);
-    let (first, last) = (offset_of(range.start)?, offset_of(range.end - 1)?);
-    let mut bases = bytes(text, first..last + 1)?;
-    bases.retain(|byte| !matches!(byte, b'\n' | b'\r'));
-    if bases.len() as u64 == range.end - range.start && !bases.contains(&b'>') { Ok(bases) } else { Err(mismatch()) }
-}
-
-/// The name in the header line that ends at `offset`; empty if there is none.
-fn header_before(text: &mut (impl Text + ?Sized), offset: u64) -> io::Result<String> {
-    const LONGEST_HEADER: u64 = 1 << 16;
-    let lines = bytes(text, offset.saturating_sub(LONGEST_HEADER)..offset)?;
-    let Some(lines) = lines.strip_suffix(b"\n") else { return Ok(String::new()) };
-    let line = lines.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
-    let header = line.strip_suffix(b"\r").unwrap_or(line).strip_prefix(b">").unwrap_or_default();
-    Ok(name_of(header).unwrap_or_default())
-}
-
-/// Whether nothing but line ends lies between `offset` and the next record or the end of the text.
-fn ends_at(text: &mut (impl Text + ?Sized), offset: u64) -> io::Result<bool> {
-    text.seek(SeekFrom::Start(offset))?;
-    loop {
-        let chunk = text.fill_buf()?;
-        match chunk.iter().find(|byte| !byte.is_ascii_whitespace()) {
-            Some(&byte) => return Ok(byte == b'>'),
-            None if chunk.is_empty() => return Ok(true),
-            None => {
-                let blank = chunk.len();
-                text.consume(blank);
-            }
+    /// What to say of trouble with the text: which file is at fault.
+    fn explain(&self, trouble: Trouble) -> FastaError {
+        // A wrong list of blocks leads everything else astray.
+        if let Some((path, listed)) = &self.blocks
+            && let Ok(mut file) = File::open(&self.path).map(BufReader::new)
+            && let Ok(Some(blocks)) = gzi::build(&mut file)
+            && !gzi::lists(listed, &blocks)
+        {
+            return FastaError::Index { index: label(path), fault: IndexFault::Stale(OTHER_BLOCKS) };
+        }
+        match trouble {
+            Trouble::Stale(what) => self.index.fault(IndexFault::Stale(what)),
+            Trouble::Io(error) => sort(error, label(&self.path), self.compression).into(),
         }
     }
 }
 
-fn bytes(text: &mut (impl Text + ?Sized), range: Range<u64>) -> io::Result<Vec<u8>> {
-    text.seek(SeekFrom::Start(range.start))?;
-    // Nothing is allocated ahead: a stale index may name a range of any size.
-    let mut bytes = Vec::new();
-    text.take(range.end - range.start).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 == range.end - range.start { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-}
-
-/// The file of the same name with an ending added: `genome.fa.fai`.
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(ending);
-    name.into()
-}
-
-fn read_beside(index: &Path) -> Result<Option<Vec<u8>>, FastaError> {
-    match fs::read(index) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(InputError::Read { file: label(index), source }.into()),
+/// The blocks of a bgzip file, from its `.gzi`, whose path is given too, or listed anew; `None` if the file has others too.
+fn list_blocks(path: &Path, file: &mut BufReader<File>) -> Result<Option<(Option<PathBuf>, Blocks)>, FastaError> {
+    let mut index = Found::beside(path, ".gzi");
+    let listed = match index.read()? {
+        Some(bytes) => Some(gzi::parse(&bytes).ok_or_else(|| index.fault(IndexFault::Blocks))?),
+        None => None,
+    };
+    if let Some(listed) = &listed
+        && !index.may_be_stale
+        && let Ok(Some(blocks)) = gzi::continued(file, listed.clone())
+    {
+        return Ok(Some((Some(index.path), blocks)));
+    }
+    let Some(blocks) = gzi::build(file).map_err(|error| sort(error, label(path), Compression::Bgzip))? else {
+        return Ok(None);
+    };
+    match listed {
+        Some(listed) if !gzi::lists(&listed, &blocks) => Err(index.fault(IndexFault::Stale(OTHER_BLOCKS))),
+        Some(_) => Ok(Some((None, blocks))),
+        None => {
+            index.write(|file| GziWriter::new(file).write_index(&blocks.index));
+            Ok(Some((None, blocks)))
+        }
     }
 }
 
-/// Leaves an index for the next time: written aside and renamed, so that nobody reads half of it.
-///
-/// Failure is no error, since the index at hand is whole: the folder of a shared genome is often read-only.
-fn write_beside(index: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) {
-    let folder = index.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut aside = tempfile::Builder::new();
-    // Temporary files are private by default; an index is for whoever may read the folder, within the umask.
-    #[cfg(unix)]
-    aside.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let Ok(mut aside) = aside.tempfile_in(folder) else { return };
-    if write(aside.as_file_mut()).is_ok() {
-        let _ = aside.persist(index);
+impl Found {
+    /// The file of the same name with an ending added: `genome.fa.fai`.
+    fn beside(path: &Path, ending: &str) -> Self {
+        let mut name = OsString::from(path);
+        name.push(ending);
+        let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+        let written: (Option<SystemTime>, _) = (written(path), written(Path::new(&name)));
+        // Clocks of files tick slowly, so one tick may hold both.
+        let may_be_stale = written.0.zip(written.1).is_none_or(|(file, index)| index <= file);
+        Self { path: name.into(), is_read: false, may_be_stale }
+    }
+
+    fn read(&mut self) -> Result<Option<Vec<u8>>, FastaError> {
+        match fs::read(&self.path) {
+            Ok(bytes) => {
+                self.is_read = true;
+                Ok(Some(bytes))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(InputError::Read { file: label(&self.path), source }.into()),
+        }
+    }
+
+    /// Leaves an index for the next time.
+    ///
+    /// Failure is no error, since the index at hand is whole: the folder of a shared genome is often read-only.
+    fn write(&self, write: impl FnOnce(&mut AsideFile) -> io::Result<()>) {
+        let Ok(mut file) = AsideFile::create(&self.path) else { return };
+        if write(&mut file).is_ok() {
+            let _ = file.keep();
+        }
+    }
+
+    fn fault(&self, fault: IndexFault) -> FastaError {
+        FastaError::Index { index: label(&self.path), fault }
     }
 }

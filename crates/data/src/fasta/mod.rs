@@ -26,6 +26,7 @@ mod error;
 mod fai;
 mod gzi;
 mod index;
+mod layout;
 mod reader;
 mod region;
 mod source;
@@ -34,7 +35,7 @@ use std::sync::Arc;
 
 pub use crate::input::{Compression, InputDigest};
 pub use contigs::Contigs;
-pub use error::{FastaError, LetterFault, RecordFault};
+pub use error::{FastaError, IndexFault, LetterFault, RecordFault};
 pub(crate) use reader::read_text;
 pub use reader::{Records, read, read_all};
 pub use region::{Fetched, fetch, fetch_padded};
@@ -42,7 +43,7 @@ pub use region::{Fetched, fetch, fetch_padded};
 /// One sequence of a file, or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// First word of the header.
+    /// First word of the header; a byte of it that is not UTF-8 is written `\xE9`.
     pub name: String,
     /// The letters as read: case kept; line ends and blanks removed.
     pub bases: Vec<u8>,

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
+    fmt::Write,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,19 +14,19 @@ use needletail::{
 
 use super::{
     FastaError, Record, RecordFault,
-    source::{Format, Source},
+    source::{Format, LONGEST_HEADER, Source},
 };
 use crate::input::{InputDigest, Text, Watch, check_exists};
 
 /// The records of one or several inputs, in order, one in memory at a time.
 ///
 /// Ends after the first error. Two records of one name are an error, within a file and across files; for that, the names of
-/// all records so far are kept.
+/// all records so far are kept, unless [names may repeat](Records::with_repeated_names).
 pub struct Records {
     waiting: VecDeque<PathBuf>,
     current: Option<Current>,
-    /// File and line of every record so far, by name.
-    names: HashMap<String, (Arc<str>, u64)>,
+    /// File and line of every record so far, by name; `None` if names may repeat.
+    names: Option<HashMap<String, (Arc<str>, u64)>>,
     digests: Vec<InputDigest>,
 }
 
@@ -52,7 +53,7 @@ pub fn read_all<P: AsRef<Path>>(paths: &[P]) -> Result<Records, FastaError> {
     // A mistyped third name should not show only after the first two genomes are read.
     paths.iter().try_for_each(|path| check_exists(path.as_ref()))?;
     let waiting = paths.iter().map(|path| path.as_ref().to_owned()).collect();
-    let mut records = Records { waiting, current: None, names: HashMap::new(), digests: Vec::new() };
+    let mut records = Records { waiting, current: None, names: Some(HashMap::new()), digests: Vec::new() };
     records.open_next()?;
     Ok(records)
 }
@@ -82,6 +83,20 @@ impl Iterator for Records {
 }
 
 impl Records {
+    /// Lets several records have one name, as the two reads of a pair do; then no name is kept, however many records there are.
+    /// For work that does not file its results under names.
+    #[must_use]
+    pub fn with_repeated_names(mut self) -> Self {
+        self.names = None;
+        self
+    }
+
+    /// Whether the record that was returned last stands in FASTQ, so that it is a read and not a contig.
+    #[must_use]
+    pub fn is_fastq(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.source.format == Format::Fastq)
+    }
+
     /// What was read from each input, in order; an input is added when its last record has been read.
     #[must_use]
     pub fn digests(&self) -> &[InputDigest] {
@@ -111,7 +126,8 @@ impl Records {
     }
 
     fn check_name(&mut self, record: &Record, line: u64) -> Result<(), FastaError> {
-        match self.names.entry(record.name.clone()) {
+        let Some(names) = &mut self.names else { return Ok(()) };
+        match names.entry(record.name.clone()) {
             Entry::Vacant(entry) => {
                 entry.insert((record.file.clone(), line));
                 Ok(())
@@ -154,6 +170,10 @@ impl Current {
         let found = || error.msg.split_once("found '").map(|(_, found)| found.to_owned()).unwrap_or_default();
         let number = |word: usize| error.msg.split(' ').filter_map(|word| word.parse().ok()).nth(word).unwrap_or(0);
         let fault = match error.kind {
+            ParseErrorKind::Io if let Some(line) = self.source.long_header() => {
+                let (file, fault) = (self.source.file.clone(), RecordFault::LongHeader(LONGEST_HEADER));
+                return FastaError::Record { file, line, record: None, fault };
+            }
             ParseErrorKind::Io | ParseErrorKind::EmptyFile | ParseErrorKind::UnknownFormat => {
                 return self.source.read_error(&error.msg).into();
             }
@@ -169,17 +189,35 @@ impl Current {
     }
 }
 
-/// The first word of a header, or what is wrong with it.
+/// The name that a header gives, its first word, or what is wrong with it.
 pub(super) fn name_of(header: &[u8]) -> Result<String, (Option<String>, RecordFault)> {
-    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     if header.contains(&b'\r') {
         return Err((None, RecordFault::CarriageReturn));
     }
-    let name = header.split(is_blank).find(|word| !word.is_empty()).ok_or((None, RecordFault::NoName))?;
-    if name.iter().any(u8::is_ascii_control) {
-        return Err((None, RecordFault::NotText));
+    let name = first_word(header);
+    if name.is_empty() {
+        return Err((None, RecordFault::NoName));
     }
-    Ok(String::from_utf8_lossy(name).into_owned())
+    let name = text_of(name);
+    if name.contains(char::is_control) { Err((None, RecordFault::NotText)) } else { Ok(name) }
+}
+
+/// The first word of a header; empty if it holds none.
+pub(super) fn first_word(header: &[u8]) -> &[u8] {
+    header.split(|byte| matches!(byte, b' ' | b'\t')).find(|word| !word.is_empty()).unwrap_or_default()
+}
+
+/// A name as text. A byte that is not UTF-8 becomes the four characters `\xE9`, so that names that differ stay different.
+pub(super) fn text_of(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\\x{byte:02X}");
+        }
+    }
+    text
 }
 
 /// A FASTA sequence without line ends, and without the blanks some programs write every ten bases.

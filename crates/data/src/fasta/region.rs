@@ -44,7 +44,7 @@ pub fn fetch_padded(path: &Path, region: &str, halo: u64) -> Result<Fetched, Fas
 }
 
 fn fetch_indexed(indexed: &mut Indexed, file: Arc<str>, region: &str, halo: u64) -> Result<Fetched, FastaError> {
-    let in_file = in_file(&file);
+    let in_file = in_file(&file, indexed.found());
     let asked = Region::parse(region, indexed.names()).map_err(&in_file)?;
     let contig_len = indexed.bases(&asked.contig).unwrap_or(0);
     let region = asked.on_contig(contig_len).map_err(&in_file)?;
@@ -55,24 +55,25 @@ fn fetch_indexed(indexed: &mut Indexed, file: Arc<str>, region: &str, halo: u64)
 }
 
 fn fetch_streamed(path: &Path, region: &str, halo: u64) -> Result<Fetched, FastaError> {
-    // Which record is meant is known only when all names are; until then those that may be meant are kept, at most two.
-    let before_range = region.rsplit_once(':').map(|(name, _)| name);
+    // Which record is meant is known only when all names are; until then those that may be meant are kept, a few at most.
+    let meant: Vec<&str> = Region::names(region).collect();
     let mut names = Vec::new();
     let mut kept = Vec::new();
     for record in read(path)? {
         let record = record?;
         names.push(record.name.clone());
-        if record.name == region || Some(record.name.as_str()) == before_range {
+        if meant.contains(&record.name.as_str()) {
             kept.push(record);
         }
     }
     let file = label(path);
-    let region = Region::parse(region, names.iter().map(String::as_str)).map_err(in_file(&file))?;
+    let in_file = in_file(&file, None);
+    let region = Region::parse(region, names.iter().map(String::as_str)).map_err(&in_file)?;
     let unknown = || RegionError::UnknownContig { name: region.contig.clone(), suggestion: None };
     let mut record =
-        kept.into_iter().find(|record| record.name == region.contig).ok_or_else(unknown).map_err(in_file(&file))?;
+        kept.into_iter().find(|record| record.name == region.contig).ok_or_else(unknown).map_err(&in_file)?;
     let contig_len = record.bases.len() as u64;
-    let region = region.on_contig(contig_len).map_err(in_file(&file))?;
+    let region = region.on_contig(contig_len).map_err(&in_file)?;
     let padded = pad(&region, halo, contig_len);
     record.bases =
         (0..).zip(&record.bases).filter(|(position, _)| padded.contains(position)).map(|(_, &base)| base).collect();
@@ -80,9 +81,16 @@ fn fetch_streamed(path: &Path, region: &str, halo: u64) -> Result<Fetched, Fasta
     Ok(Fetched { record, contig_len, region })
 }
 
-fn in_file(file: &Arc<str>) -> impl Fn(RegionError) -> FastaError + use<> {
+fn in_file(file: &Arc<str>, index: Option<Arc<str>>) -> impl Fn(RegionError) -> FastaError + use<> {
     let file = file.clone();
-    move |fault| FastaError::Region { file: file.clone(), fault }
+    move |fault| {
+        // An index has no say in how a region is written.
+        let is_of_index = matches!(
+            fault,
+            RegionError::UnknownContig { .. } | RegionError::BeyondEnd { .. } | RegionError::EndsBeyond { .. }
+        );
+        FastaError::Region { file: file.clone(), fault, index: index.clone().filter(|_| is_of_index) }
+    }
 }
 
 /// The region widened by the halo, as far as the contig goes.
@@ -156,8 +164,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for path in files(folder.path()) {
             let message = |region| fetch(&path, region).unwrap_err().to_string();
-            assert!(message("1:2-3").ends_with(": no contig `1`; did you mean `chr1`?"));
-            assert!(message("chr1:13").ends_with("starts after the end of its contig, which has 12 bases"));
+            assert!(message("1:2-3").contains(": no contig `1`; did you mean `chr1`?"));
+            assert!(message("chr1:13").contains("starts after the end of its contig, which has 12 bases"));
             assert!(message("chr1:a-b").contains("`a-b` is not a range"));
             assert!(message("chr2").contains(path.file_name().unwrap().to_str().unwrap()));
         }
@@ -186,6 +194,175 @@ mod tests {
         }
         fs::write(&index, good).unwrap();
         assert_eq!(fetch(&path, "HLA:1").unwrap().0.bases, b"TTTTTGG");
+    }
+
+    /// Writes a FASTA and an index beside it, which is an hour older or newer, and fetches.
+    fn fetch_with(text: &[u8], fai: &[u8], is_newer: bool, region: &str) -> Result<Vec<u8>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("g.fa");
+        fs::write(&path, text).unwrap();
+        let index = folder.path().join("g.fa.fai");
+        fs::write(&index, fai).unwrap();
+        let hour = std::time::Duration::from_hours(1);
+        let written = fs::metadata(&path).unwrap().modified().unwrap();
+        let written = if is_newer { written + hour } else { written - hour };
+        fs::File::options().write(true).open(&index).unwrap().set_modified(written).unwrap();
+        fetch(&path, region).map(|(record, _)| record.bases).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_index_of_another_text_is_stale_whatever_its_date() {
+        let good = b"old\t8\t5\t4\t5\nsame\t3\t21\t3\t4\n";
+        let text = b">old\nACGT\nTTGG\n>same\nCCC\n";
+        for is_newer in [false, true] {
+            let fetched = |text: &[u8], region| fetch_with(text, good, is_newer, region);
+            assert_eq!(fetched(text, "old:4-6"), Ok(b"TTT".to_vec()));
+            for (what, changed) in [
+                ("a record behind", &b">old\nACGT\nTTGG\n>same\nCCC\n>more\nA\n"[..]),
+                ("a record before", b">new\nA\n>old\nACGT\nTTGG\n>same\nCCC\n"),
+                ("a record between", b">old\nACGT\nTTGG\n>x\nA\n>same\nCCC\n"),
+                ("other lines", b">old\nACG\nTTTGG\n>same\nCCC\n"),
+                ("another name", b">odd\nACGT\nTTGG\n>same\nCCC\n"),
+                ("fewer bases", b">old\nACGT\nTTG\n>same\nCCC\n"),
+                ("a cut file", b">old\nACGT\nTTGG\n"),
+                ("blanks", b">old\nACGT\nT GG\n>same\nCCC\n"),
+            ] {
+                let message = fetched(changed, if what == "a record between" { "same" } else { "old:4-6" });
+                let message = message.expect_err(what);
+                assert!(message.contains("g.fa.fai: is stale") && message.contains("delete it"), "{what}: {message}");
+            }
+        }
+        let message = fetch_with(text, good, true, "added").unwrap_err();
+        assert!(message.contains("no contig `added`") && message.contains("g.fa.fai"), "{message}");
+    }
+
+    #[test]
+    fn an_older_index_is_checked_from_the_start_of_the_record() {
+        // The line that is read begins and ends where it did, but stands one base further on.
+        let fai = b"a\t20\t3\t4\t5\n";
+        let good = b">a\nACGT\nACGT\nACGT\nACGT\nTTTT\n";
+        let shifted = b">a\nACGTTACGT\nACGT\nAC\nT\nTTTT\n";
+        assert_eq!(shifted.len(), good.len());
+        assert_eq!(fetch_with(good, fai, false, "a:9-12"), Ok(b"ACGT".to_vec()));
+        let message = fetch_with(shifted, fai, false, "a:9-12").unwrap_err();
+        assert!(message.contains("g.fa.fai: is stale") && message.contains("other lengths"), "{message}");
+    }
+
+    #[test]
+    fn a_name_twice_is_an_error_in_the_index_and_in_the_file() {
+        let text = b">a\nAAAA\n>b\nCC\n>a\nTTTT\n";
+        let fai = b"a\t4\t3\t4\t5\nb\t2\t11\t2\t3\na\t4\t17\t4\t5\n";
+        let message = fetch_with(text, fai, true, "b").unwrap_err();
+        assert!(message.contains("g.fa.fai: lists `a` twice, in lines 1 and 3"), "{message}");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("g.fa");
+        fs::write(&path, text).unwrap();
+        let message = fetch(&path, "b").unwrap_err().to_string();
+        assert!(message.contains("line 5: record `a` has the name of an earlier record"), "{message}");
+    }
+
+    #[test]
+    fn malformed_indexes_name_the_line() {
+        let text = b">a\nAAAA\n";
+        for (fai, said) in [
+            (&b""[..], "g.fa.fai: is empty; delete it"),
+            (b"a\t4\t3\t4\n", "g.fa.fai: line 1 is not that of an index"),
+            (b"a\t4\t3\t4\t5\nrest", "g.fa.fai: line 2 is not that of an index"),
+            (b"a\t4\t3\t4\t5\nb\t0\t3\t0\t0\n", "g.fa.fai: is stale"),
+        ] {
+            let message = fetch_with(text, fai, true, "a").unwrap_err();
+            assert!(message.contains(said), "{message}");
+        }
+    }
+
+    #[test]
+    fn headers_of_any_usual_length_are_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        for (bytes, end) in [(70_000, "\n"), (70_000, "\r\n"), (1 << 19, "\n"), (511, "\n"), (512, "\n")] {
+            let path = folder.path().join(format!("{bytes}{}.fa", end.len()));
+            let header = "x".repeat(bytes);
+            fs::write(&path, format!(">a{end}AC{end}>b {header}{end}ACGT{end}AC{end}>c {header}")).unwrap();
+            for _ in 0..2 {
+                assert_eq!(fetch(&path, "b:3-6").unwrap().0.bases, b"GTAC");
+                assert_eq!(fetch(&path, "c").unwrap().0.bases, b"");
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_without_end_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.fa");
+        fs::write(&path, [b">a\nAC\n>".to_vec(), vec![b'x'; 3 << 20]].concat()).unwrap();
+        let message = fetch(&path, "a").unwrap_err().to_string();
+        assert!(message.contains("line 3: record has a header line of more than 1048576 bytes"), "{message}");
+        assert!(message.len() < 400);
+    }
+
+    #[test]
+    fn names_that_are_not_utf8_stay_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in ["n.fa", "uneven.fa"].map(|name| folder.path().join(name)) {
+            let line = if path.ends_with("n.fa") { &b""[..] } else { b"A\n" };
+            fs::write(&path, [b">caf\xe9\nACGT\n", line, b">caf\xe8\nTTTTT\n"].concat()).unwrap();
+            for _ in 0..2 {
+                assert_eq!(fetch(&path, "caf\\xE8").unwrap().0.bases, b"TTTTT");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stale_list_of_blocks_is_named_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let [_, path, _] = files(folder.path());
+        fetch(&path, "chr1").unwrap();
+        let gzi = folder.path().join("blocks.fa.gz.gzi");
+        let good = fs::read(&gzi).unwrap();
+        let mut moved = good.clone();
+        moved[8] ^= 1;
+        let fewer = [(good[0] - 1).to_le_bytes().to_vec(), good[1..good.len() - 16].to_vec()].concat();
+        let none = vec![0; 8];
+        let cut = good[..good.len() - 1].to_vec();
+        let huge = u64::MAX.to_le_bytes().to_vec();
+        for (what, bad) in
+            [("moved", moved), ("fewer", fewer), ("none", none), ("cut", cut), ("huge", huge), ("empty", vec![])]
+        {
+            for is_newer in [false, true] {
+                fs::write(&gzi, &bad).unwrap();
+                let hour = std::time::Duration::from_hours(1);
+                let written = fs::metadata(&path).unwrap().modified().unwrap();
+                let written = if is_newer { written + hour } else { written - hour };
+                fs::File::options().write(true).open(&gzi).unwrap().set_modified(written).unwrap();
+                let message = fetch(&path, "chr1").map(|_| ()).expect_err(what).to_string();
+                assert!(message.contains(".gzi: is ") && message.contains("delete it"), "{what}: {message}");
+            }
+        }
+        fs::write(&gzi, good).unwrap();
+        assert_eq!(fetch(&path, "HLA:1:5-6").unwrap().0.bases, b"TG");
+    }
+
+    #[test]
+    fn bgzip_joined_with_gzip_is_read_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let [_, blocks, stream] = files(folder.path());
+        let path = folder.path().join("joined.fa.gz");
+        let more = ">more\nACG\n";
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(more.as_bytes()).unwrap();
+        let gzip = gzip.finish().unwrap();
+        for first in [blocks, stream] {
+            fs::write(&path, [fs::read(first).unwrap(), gzip.clone()].concat()).unwrap();
+            assert_eq!(fetch(&path, "more:2-3").unwrap().0.bases, b"CG");
+            assert_eq!(fetch(&path, "HLA:1:5-6").unwrap().0.bases, b"TG");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_failing_disk_is_not_blamed_on_the_index() {
+        // A process's own memory is a regular file whose start cannot be read.
+        let message = fetch(Path::new("/proc/self/mem"), "a").unwrap_err().to_string();
+        assert!(message.contains("/proc/self/mem: cannot be read"), "{message}");
     }
 
     #[test]
