@@ -1,8 +1,10 @@
 //! All segments of many files, open to random access, in bounded memory.
 
+mod names;
 mod store;
 
 use std::{
+    collections::HashSet,
     io,
     ops::{ControlFlow, Range},
     path::Path,
@@ -14,6 +16,8 @@ use crate::{
     fasta::{self, FastaError, InputDigest},
     segment::{Counts, Policy, Segment, segments},
 };
+pub use names::Names;
+use names::ReadNames;
 use store::{Builder, Store};
 
 /// The segments of one or several inputs.
@@ -26,6 +30,8 @@ pub struct Corpus {
     /// Soft-masked stretches as sorted, disjoint positions of the store.
     soft_masked: Vec<Range<u64>>,
     contigs: Vec<Arc<str>>,
+    /// Whether a contig and a start on it name one segment.
+    has_coordinates: bool,
     counts: Counts,
     digests: Vec<InputDigest>,
 }
@@ -33,7 +39,7 @@ pub struct Corpus {
 /// Where a segment comes from and how long it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentInfo {
-    /// Name of the contig.
+    /// Name of the contig; of a read, if names may repeat, a name that reads share (see [`Names::Any`]).
     pub contig: Arc<str>,
     /// Where the segment starts on its contig, counted from 0.
     pub start: u64,
@@ -44,7 +50,7 @@ pub struct SegmentInfo {
 }
 
 impl Corpus {
-    /// Reads all records of the inputs.
+    /// Reads all records of the inputs, each of which must have a name of its own.
     ///
     /// `memory_limit_bytes` bounds the bases held in memory; beyond it they move to a temporary file that has no name and
     /// vanishes with the corpus. While reading, the longest record is held
@@ -53,27 +59,40 @@ impl Corpus {
     /// # Errors
     /// If an input cannot be read, a letter cannot be used, or the temporary file cannot be written.
     pub fn read<P: AsRef<Path>>(paths: &[P], policy: Policy, memory_limit_bytes: u64) -> Result<Self, FastaError> {
-        Self::read_with_progress(paths, policy, memory_limit_bytes, &mut |_| ControlFlow::Continue(()))
+        Self::read_with_progress(paths, policy, Names::Unique, memory_limit_bytes, &mut |_| ControlFlow::Continue(()))
     }
 
-    /// As [`read`](Self::read); calls `progress` after each record with the number of letters read so far; it says
-    /// whether to go on.
+    /// As [`read`](Self::read), but names may repeat if `names` says so; calls `progress` after each record with the number of
+    /// letters read so far, which says whether to go on.
     ///
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_with_progress<P: AsRef<Path>>(
         paths: &[P],
         policy: Policy,
+        names: Names,
         memory_limit_bytes: u64,
         progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<Self, FastaError> {
         let mut records = fasta::read_all(paths)?;
+        if names == Names::Any {
+            records = records.with_repeated_names();
+        }
+        let mut read_names = ReadNames::default();
         let mut store = Builder::new(memory_limit_bytes);
         let mut found = Found::default();
-        for record in records.by_ref() {
+        while let Some(record) = records.next() {
             let record = record?;
-            found.contigs.push(record.name.as_str().into());
+            let contig = if names == Names::Any && records.is_fastq() {
+                found.has_reads = true;
+                read_names.of(&record.name)
+            } else {
+                let name: Arc<str> = record.name.as_str().into();
+                found.contigs.push(Arc::clone(&name));
+                name
+            };
             for segment in segments(&record, policy, &mut found.counts)? {
+                let segment = Segment { contig: Arc::clone(&contig), ..segment };
                 let offset = store.push(&segment.bases).map_err(FastaError::spool)?;
                 found.add(segment, offset);
             }
@@ -82,8 +101,11 @@ impl Corpus {
             }
         }
         let store = store.finish().map_err(FastaError::spool)?;
-        let Found { segments, soft_masked, contigs, counts } = found;
-        Ok(Self { store, segments, soft_masked, contigs, counts, digests: records.digests().to_vec() })
+        let Found { segments, soft_masked, contigs, has_reads, counts } = found;
+        let has_coordinates =
+            names == Names::Unique || !has_reads && contigs.iter().collect::<HashSet<_>>().len() == contigs.len();
+        let digests = records.digests().to_vec();
+        Ok(Self { store, segments, soft_masked, contigs, has_coordinates, counts, digests })
     }
 
     /// The segments, in the order of the inputs.
@@ -92,7 +114,19 @@ impl Corpus {
         &self.segments
     }
 
-    /// The names of all records, empty ones included, in the order of the inputs.
+    /// The name under which the codes of a segment are filed, together with its start: that of its contig, or, where several
+    /// records may have one name, the number of the segment.
+    ///
+    /// # Panics
+    /// If there is no such segment.
+    #[must_use]
+    pub fn filed_under(&self, segment: usize) -> Arc<str> {
+        let info = &self.segments[segment];
+        if self.has_coordinates { Arc::clone(&info.contig) } else { segment.to_string().into() }
+    }
+
+    /// The names of all records, empty ones included, in the order of the inputs; without reads if [names may
+    /// repeat](Names::Any).
     #[must_use]
     pub fn contigs(&self) -> &[Arc<str>] {
         &self.contigs
@@ -149,6 +183,7 @@ struct Found {
     segments: Vec<SegmentInfo>,
     soft_masked: Vec<Range<u64>>,
     contigs: Vec<Arc<str>>,
+    has_reads: bool,
     counts: Counts,
 }
 
@@ -201,10 +236,10 @@ mod tests {
             ControlFlow::Continue(())
         };
         let files = two_files(folder.path());
-        Corpus::read_with_progress(&files, Policy::default(), 0, &mut progress).unwrap();
+        Corpus::read_with_progress(&files, Policy::default(), Names::Unique, 0, &mut progress).unwrap();
         assert_eq!(told, [12, 12, 16]);
         let mut stop = |_| ControlFlow::Break(());
-        let stopped = Corpus::read_with_progress(&files, Policy::default(), 0, &mut stop);
+        let stopped = Corpus::read_with_progress(&files, Policy::default(), Names::Unique, 0, &mut stop);
         assert!(matches!(stopped, Err(FastaError::Interrupted)));
     }
 
@@ -217,5 +252,49 @@ mod tests {
         }
         let error = Corpus::read(&paths, Policy::default(), 0).err().unwrap().to_string();
         assert!(error.contains("a.fa") && error.contains("b.fa") && error.contains("`same`"), "{error}");
+    }
+
+    fn any_names(texts: &[&str]) -> Corpus {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |(number, text): (usize, &&str)| {
+            let path = folder.path().join(number.to_string());
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let paths: Vec<_> = texts.iter().enumerate().map(path).collect();
+        Corpus::read_with_progress(&paths, Policy::default(), Names::Any, u64::MAX, &mut |_| {}).unwrap()
+    }
+
+    #[test]
+    fn the_reads_of_a_pair_share_a_name_in_two_files_and_in_one() {
+        for texts in [
+            &["@r/1 x\nAC\n+\nII\n@s\nT\n+\nI\n", "@r/2 x\nGGG\n+\nIII\n@s\nTT\n+\nII\n"][..],
+            &["@r\nAC\n+\nII\n@s\nT\n+\nI\n@r\nGGG\n+\nIII\n@s\nTT\n+\nII\n"],
+        ] {
+            let corpus = any_names(texts);
+            let bases: Vec<_> = (0..4).map(|n| corpus.window(n, 0..1).unwrap().0[0]).collect();
+            assert_eq!((corpus.counts().records, bases), (4, vec![0, 3, 2, 3]));
+            let names: Vec<_> = corpus.segments().iter().map(|segment| &*segment.contig).collect();
+            assert!(names[0] == names[2] && names[1] == names[3] && names[0] != names[1], "{names:?}");
+            assert!(corpus.contigs().is_empty(), "the names of reads are not kept");
+            let filed: HashSet<_> = (0..4).map(|n| corpus.filed_under(n)).collect();
+            assert_eq!(filed.len(), 4, "each read has codes of its own");
+        }
+    }
+
+    #[test]
+    fn contigs_of_one_name_in_two_genomes_are_filed_apart() {
+        let corpus = any_names(&[">chr1\nACGT\n", ">chr1\nTT\n>chr2\nA\n"]);
+        assert_eq!(corpus.contigs().len(), 3);
+        assert_eq!([0, 1, 2].map(|n| corpus.filed_under(n).to_string()), ["0", "1", "2"]);
+        let corpus = any_names(&[">chr1\nACGT\n", ">chr2\nTT\n"]);
+        assert_eq!([0, 1].map(|n| corpus.filed_under(n).to_string()), ["chr1", "chr2"]);
+    }
+
+    #[test]
+    fn the_names_of_many_reads_take_bounded_memory() {
+        let mut names = ReadNames::default();
+        let distinct: HashSet<_> = (0..200_000).map(|read| names.of(&read.to_string())).collect();
+        assert!((60_000..=65_536).contains(&distinct.len()), "{}", distinct.len());
     }
 }

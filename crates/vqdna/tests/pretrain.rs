@@ -2,6 +2,7 @@
 
 use burn::prelude::*;
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
@@ -111,6 +112,28 @@ fn codes_are_the_same_from_the_file_and_on_the_fly() {
         pretrain(&place, "parts", &on_the_fly, true, Event::Nothing).expect("resumed");
         assert!(weights_of(&place, "parts") == weights_of(&place, "cached"), "{changes:?}");
     }
+}
+
+/// Two files of reads with the same names, as sequencing of pairs gives them: both are learned from, and their codes are kept.
+#[test]
+fn reads_of_one_name_have_codes_of_their_own() {
+    let place = Place::new();
+    let text = fs::read_to_string(place.genome()).expect("readable");
+    let bases: String = text.lines().filter(|line| !line.starts_with('>')).collect();
+    let bases = bases.as_bytes();
+    let mut reads = String::new();
+    for (number, read) in bases.chunks(150).enumerate() {
+        let read = str::from_utf8(read).expect("letters");
+        // Every name twice.
+        let _ = write!(reads, "@read{}\n{read}\n+\n{}\n", number / 2, "I".repeat(read.len()));
+    }
+    fs::write(place.genome(), reads).expect("written");
+    let cached = whole(&place, "cached", &[]);
+    let computed = whole(&place, "computed", &["data.codes=on-the-fly"]);
+    assert_eq!(cached.measures, computed.measures);
+    assert!(weights_of(&place, "cached") == weights_of(&place, "computed"));
+    let table = fs::read_to_string(place.folder("cached").join("codes/corpus.npy.records.tsv")).expect("there");
+    assert_eq!(table.lines().count(), 2 + bases.len().div_ceil(150));
 }
 
 /// The number of the file that holds codes: another one if they were computed again.

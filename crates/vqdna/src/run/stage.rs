@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use vqdna_data::aside::{AsideFile, write_aside};
-use vqdna_data::corpus::Corpus;
+use vqdna_data::corpus::{Corpus, Names};
 use vqdna_data::fasta::FastaError;
 use vqdna_data::input::InputDigest;
 use vqdna_data::lock::{self, FolderLock, LockError};
 use vqdna_data::segment::Counts;
-use vqdna_data::split::SplitError;
+use vqdna_data::split::{SplitError, SplitPolicy};
 
 use super::config::{ConfigError, CorpusConfig, DataConfig, StageConfig};
 use crate::folder::{FolderError, Manifest, measures_json};
@@ -198,7 +198,9 @@ impl Job<'_> {
             observer.reading(bases);
             if self.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let corpus = Corpus::read_with_progress(self.inputs, data.letters, memory, progress)?;
+        // Names matter where contigs are held out by them.
+        let names = if matches!(data.split, SplitPolicy::Contig { .. }) { Names::Unique } else { Names::Any };
+        let corpus = Corpus::read_with_progress(self.inputs, data.letters, names, memory, progress)?;
         data.split.check(corpus.contigs().iter().map(|name| &**name))?;
         Ok(corpus)
     }

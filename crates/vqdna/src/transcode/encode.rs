@@ -117,7 +117,7 @@ impl Tokenize<'_> {
     }
 
     /// Tokenizes a corpus, whose letters were dealt with as it was read: to the same file as [`Tokenize::files`] with its inputs
-    /// and policies.
+    /// and policies, or, where names repeat, with the [names that segments are filed under](Corpus::filed_under).
     ///
     /// # Errors
     /// If the corpus cannot be read or the output cannot be written.
@@ -130,9 +130,9 @@ impl Tokenize<'_> {
         let both_strands = self.both_strands;
         self.run(writer, progress, move |cutter| {
             let mut tokenized = Tokenized { bases: 0, counts: corpus.counts() };
-            let mut numbers = 0..;
-            for record in corpus.segments().chunk_by(|a, b| a.contig == b.contig) {
-                let whole = numbers.by_ref().take(record.len()).map(|number| whole_segment(corpus, number));
+            let numbers: Vec<usize> = (0..corpus.segments().len()).collect();
+            for record in numbers.chunk_by(|&a, &b| corpus.filed_under(a) == corpus.filed_under(b)) {
+                let whole = record.iter().map(|&number| whole_segment(corpus, number));
                 for track in tracks(whole.collect::<Result<_, _>>()?, both_strands) {
                     tokenized.bases += track.bases.len() as u64;
                     cutter.push(&track, 0..track.bases.len())?;
@@ -250,7 +250,7 @@ fn whole_segment(corpus: &Corpus, number: usize) -> Result<Segment, TranscodeErr
     let info = &corpus.segments()[number];
     let read = corpus.window(number, 0..info.bases as usize);
     let (bases, _) = read.map_err(|source| TranscodeError::Io { what: "reading the corpus".to_owned(), source })?;
-    Ok(Segment { contig: info.contig.clone(), start: info.start, bases, soft_masked: Vec::new() })
+    Ok(Segment { contig: corpus.filed_under(number), start: info.start, bases, soft_masked: Vec::new() })
 }
 
 /// The region alone, for counting its letters.
