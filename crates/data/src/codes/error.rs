@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use parquet::errors::ParquetError;
 
-use super::{ROW_BASES, Row, ShardNumber};
+use super::{MOST_LEVELS, ROW_BASES, Row, ShardNumber};
+use crate::input::excerpt;
 use crate::span::Strand;
 
 /// An error of the room; each names the file.
@@ -135,6 +136,18 @@ impl CodesError {
     }
 }
 
+/// A text out of a file, in quotes and shortened.
+fn shown(text: &str) -> String {
+    const SHOWN: usize = 80;
+    let mut letters = text.chars();
+    let start: String = letters.by_ref().take(SHOWN).collect();
+    if letters.next().is_some() { format!("{start:?}…") } else { format!("{start:?}") }
+}
+
+fn shown_sizes(sizes: &[usize]) -> String {
+    if sizes.len() > MOST_LEVELS { format!("{} of them", sizes.len()) } else { format!("{sizes:?}") }
+}
+
 /// What is wrong with the number of a file of a merge.
 fn misplaced(expected: Option<ShardNumber>, found: Option<ShardNumber>) -> String {
     match (expected, found) {
@@ -179,7 +192,9 @@ impl fmt::Display for Place {
             Self::File => Ok(()),
             Self::Line(line) => write!(f, ":{line}"),
             Self::TableRow(row) => write!(f, ": row {row}"),
-            Self::Base { record, strand, position } => write!(f, ": record {record}, strand {strand}, base {position}"),
+            Self::Base { record, strand, position } => {
+                write!(f, ": record {}, strand {strand}, base {position}", excerpt(record))
+            }
         }
     }
 }
@@ -194,31 +209,31 @@ pub enum Fault {
         missing: &'static str,
     },
     /// The file has another layout.
-    #[error("codes files of version {found} are not known here; this program reads version 1")]
+    #[error("codes files of version {} are not known here; this program reads version 1", excerpt(.found))]
     Version {
         /// The version that the file states.
         found: String,
     },
     /// The model is not one word.
-    #[error("a model is named by one word without spaces, found {found:?}")]
+    #[error("a model is named by one word without spaces, found {}", shown(.found))]
     Model {
         /// The name.
         found: String,
     },
     /// The codebook sizes are empty or out of range.
-    #[error("codebook sizes must be between 1 and 65536, at least one, found {found:?}")]
+    #[error("codebook sizes must be between 1 and 65536, one to {MOST_LEVELS} of them, found {}", shown_sizes(.found))]
     CodebookSizes {
         /// The sizes.
         found: Vec<usize>,
     },
     /// The number of a shard is no number of a shard.
-    #[error("a shard is numbered i/N with i from 1 to N, such as 2/3, found {found:?}")]
+    #[error("a shard is numbered i/N with i from 1 to N, such as 2/3, found {}", shown(.found))]
     Shard {
         /// The number.
         found: String,
     },
     /// A text or a number is not what belongs in its place.
-    #[error("expected {expected}, found {found:?}")]
+    #[error("expected {expected}, found {}", shown(.found))]
     Unexpected {
         /// What belongs there.
         expected: &'static str,
@@ -235,11 +250,14 @@ pub enum Fault {
         /// As many as there are.
         found: u64,
     },
+    /// The rows are not those that were written.
+    #[error("damaged: the codes are not those that were written, of which the file holds a digest")]
+    Digest,
     /// The last line has no end, so its number may lack digits.
     #[error("cut short: the line has no end")]
     CutLine,
     /// A record name that the text formats cannot hold.
-    #[error("a record name must have letters and no control characters, found {found:?}")]
+    #[error("a record name must have letters and no control characters, found {}", shown(.found))]
     Record {
         /// The name.
         found: String,

@@ -378,3 +378,48 @@ fn a_damaged_file_does_not_panic() {
         }
     });
 }
+
+/// Damage that leaves every code in its codebook and every number in its place.
+#[test]
+fn a_changed_code_is_found_by_the_digest() {
+    let rows = random_rows(3);
+    for format in ["parquet", "npy"] {
+        let folder = tempfile::tempdir().unwrap();
+        let [good, bad] = ["good", "bad"].map(|name| folder.path().join(format!("{name}.{format}")));
+        write(&good, &rows);
+        verify(&good).unwrap();
+        // The file of other codes, with the digest of these.
+        let mut changed = rows.clone();
+        let last = changed.last_mut().unwrap().codes[0].last_mut().unwrap();
+        *last = (*last + 1) % 256;
+        write(&bad, &changed);
+        let digest = |rows: &[Row]| {
+            let mut digest = super::digest::Digest::default();
+            for row in rows {
+                digest.add(row);
+            }
+            digest.text()
+        };
+        let stating = if format == "npy" { folder.path().join("bad.npy.records.tsv") } else { bad.clone() };
+        let mut bytes = fs::read(&stating).unwrap();
+        let (found, wanted) = (digest(&changed), digest(&rows));
+        let at = bytes.windows(found.len()).position(|window| window == found.as_bytes()).unwrap();
+        bytes[at..at + found.len()].copy_from_slice(wanted.as_bytes());
+        fs::write(&stating, bytes).unwrap();
+        let message = verify(&bad).unwrap_err().to_string();
+        assert!(message.ends_with("of which the file holds a digest"), "{message}");
+    }
+}
+
+#[test]
+fn files_without_a_digest_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.npy");
+    let rows = random_rows(4);
+    write(&path, &rows);
+    let table = folder.path().join("x.npy.records.tsv");
+    let text = fs::read_to_string(&table).unwrap();
+    let (first, rest) = text.split_once('\n').unwrap();
+    fs::write(&table, format!("{}\n{rest}", first.split_once(" blake3=").unwrap().0)).unwrap();
+    assert_eq!(read(&path).unwrap(), rows);
+}

@@ -37,16 +37,19 @@ impl Lines {
         }
     }
 
-    /// Reads the two lines that text files begin with: the header, and the names of the columns, which may
-    /// depend on it.
-    pub(super) fn begin(&mut self, column_names: impl FnOnce(&Header) -> String) -> Result<Header, CodesError> {
-        let header = preamble::parse(self.next()?.unwrap_or_default()).map_err(|fault| self.fail(fault))?;
+    /// Reads the two lines that text files begin with: the header with the digest of all rows, if it is stated, and the names of
+    /// the columns, which may depend on it.
+    pub(super) fn begin(
+        &mut self,
+        column_names: impl FnOnce(&Header) -> String,
+    ) -> Result<(Header, Option<String>), CodesError> {
+        let (header, digest) = preamble::parse(self.next()?.unwrap_or_default()).map_err(|fault| self.fail(fault))?;
         // Older programs wrote a `#` before the names.
         let names = self.next()?.map(|line| line.strip_prefix(b"#").unwrap_or(line));
         if names != Some(column_names(&header).as_bytes()) {
             return Err(self.fail(Fault::NotCodes { missing: "the line of column names" }));
         }
-        Ok(header)
+        Ok((header, digest))
     }
 
     /// An error at the line that was read last.

@@ -4,7 +4,8 @@
 //! as rows of [`ROW_BASES`] bases, of which only the last is shorter. Rows are counted from the start of the
 //! segment in the reading direction of the strand, so a file depends on the codes alone and never on how the work
 //! was divided. A file that holds only some rows, in the same order, is a *shard*: [`merge()`] joins shards to the
-//! very bytes of the whole file. A shard states its [number](ShardNumber), so that none can be missing.
+//! very bytes of the whole file. A shard states its [number](ShardNumber), so that none can be missing. Parquet and numpy files
+//! state the digest of their rows, by which a [`Reader`] finds damage; older files without one are read too.
 //!
 //! Three formats hold the same rows:
 //!
@@ -39,6 +40,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod digest;
 mod error;
 mod lines;
 mod merge;
@@ -62,12 +64,15 @@ use crate::span::Strand;
 pub use error::{CodesError, Fault, Place};
 pub use merge::{merge, merge_with_progress};
 pub use npy::{RandomReader, Stretch};
-pub use reader::Reader;
+pub use reader::{Reader, verify};
 pub use shard::ShardNumber;
 pub use writer::Writer;
 
 /// Bases in a full row: rows are cut at multiples of this from the start of the segment.
 pub const ROW_BASES: usize = 16_384;
+
+/// Most levels of a file; room for their codes is taken before they are read.
+pub const MOST_LEVELS: usize = 256;
 
 /// Version of the layout, written into every file and required when reading.
 const FORMAT_VERSION: &str = "1";
@@ -98,7 +103,7 @@ impl Header {
             return Err(Fault::Model { found: self.model.clone() });
         }
         let fits = |size: &usize| (1..=1 << 16).contains(size);
-        if self.codebook_sizes.is_empty() || !self.codebook_sizes.iter().all(fits) {
+        if !(1..=MOST_LEVELS).contains(&self.codebook_sizes.len()) || !self.codebook_sizes.iter().all(fits) {
             return Err(Fault::CodebookSizes { found: self.codebook_sizes.clone() });
         }
         self.shard.map_or(Ok(()), ShardNumber::check)
@@ -210,6 +215,8 @@ mod tests {
         assert!(check("", &[8]).is_err());
         assert!(check("two words", &[8]).is_err());
         assert!(check("6f1e", &[]).is_err());
+        assert!(check("6f1e", &[8; MOST_LEVELS]).is_ok());
+        assert!(check("6f1e", &[8; MOST_LEVELS + 1]).is_err());
         assert!(check("6f1e", &[0]).is_err());
         assert!(check("6f1e", &[65_537]).is_err());
         let check = |index, count| {

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::error::CodesError;
+use super::digest::Digest;
+use super::error::{CodesError, Fault, Place};
 use super::order::Order;
 use super::{Format, Header, Row, npy, parquet, tsv};
 
@@ -13,6 +14,9 @@ pub struct Reader {
     path: PathBuf,
     header: Header,
     order: Order,
+    digest: Digest,
+    /// The digest that the file says its rows have.
+    stated: Option<String>,
     file: File,
     is_ended: bool,
 }
@@ -31,14 +35,13 @@ impl Reader {
     ///
     /// When the ending names no format, the file cannot be read, or it does not begin as a codes file.
     pub fn open(path: &Path) -> Result<Self, CodesError> {
-        let (header, file) = match Format::of(path)? {
-            Format::Parquet => {
-                parquet::Reader::open(path).map(|(header, file)| (header, File::Parquet(Box::new(file))))
-            }
-            Format::Npy => npy::Reader::open(path).map(|(header, file)| (header, File::Npy(file))),
-            Format::Tsv => tsv::Reader::open(path).map(|(header, file)| (header, File::Tsv(file))),
+        let ((header, stated), file) = match Format::of(path)? {
+            Format::Parquet => parquet::Reader::open(path).map(|(head, file)| (head, File::Parquet(Box::new(file)))),
+            Format::Npy => npy::Reader::open(path).map(|(head, file)| (head, File::Npy(file))),
+            Format::Tsv => tsv::Reader::open(path).map(|(head, file)| ((head, None), File::Tsv(file))),
         }?;
-        Ok(Self { path: path.into(), order: Order::new(&header), header, file, is_ended: false })
+        let (path, order) = (path.into(), Order::new(&header));
+        Ok(Self { path, order, digest: Digest::default(), stated, header, file, is_ended: false })
     }
 
     /// What the file says about its origin.
@@ -53,8 +56,17 @@ impl Reader {
             File::Npy(file) => file.read(),
             File::Tsv(file) => file.read(),
         }?;
-        if let Some(row) = &row {
-            self.order.admit(row, &self.path)?;
+        match &row {
+            Some(row) => {
+                self.order.admit(row, &self.path)?;
+                if self.stated.is_some() {
+                    self.digest.add(row);
+                }
+            }
+            None if self.stated.as_ref().is_some_and(|stated| *stated != self.digest.text()) => {
+                return Err(CodesError::content(&self.path, Place::File)(Fault::Digest));
+            }
+            None => {}
         }
         Ok(row)
     }
@@ -71,4 +83,13 @@ impl Iterator for Reader {
         self.is_ended = !matches!(row, Some(Ok(_)));
         row
     }
+}
+
+/// Reads a file of codes through.
+///
+/// # Errors
+///
+/// As [`Reader`]: when it cannot be read, breaks a rule of codes files, or its rows have another digest than it states.
+pub fn verify(path: &Path) -> Result<(), CodesError> {
+    Reader::open(path)?.try_for_each(|row| row.map(drop))
 }

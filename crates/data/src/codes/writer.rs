@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::digest::Digest;
 use super::error::{CodesError, Place};
 use super::order::Order;
 use super::{Format, Header, Row, Written, npy, parquet, tsv};
@@ -13,6 +14,7 @@ use super::{Format, Header, Row, Written, npy, parquet, tsv};
 pub struct Writer {
     path: PathBuf,
     order: Order,
+    digest: Digest,
     bases: u64,
     rows: u64,
     /// Whether a row may have been written in part.
@@ -39,7 +41,8 @@ impl Writer {
             Format::Npy => File::Npy(npy::Writer::create(path, header)?),
             Format::Tsv => File::Tsv(tsv::Writer::create(path, header)?),
         };
-        Ok(Self { path: path.into(), order: Order::new(header), bases: 0, rows: 0, is_damaged: false, file })
+        let (path, order, digest) = (path.into(), Order::new(header), Digest::default());
+        Ok(Self { path, order, digest, bases: 0, rows: 0, is_damaged: false, file })
     }
 
     /// Appends one row.
@@ -67,6 +70,7 @@ impl Writer {
         };
         self.is_damaged |= result.is_err();
         result?;
+        self.digest.add(row);
         self.bases += row.end - row.start;
         self.rows += 1;
         Ok(())
@@ -82,8 +86,8 @@ impl Writer {
             return Err(CodesError::Damaged { path: self.path });
         }
         let bytes = match self.file {
-            File::Parquet(file) => file.finish(),
-            File::Npy(file) => file.finish(),
+            File::Parquet(file) => file.finish(&self.digest.text()),
+            File::Npy(file) => file.finish(&self.digest.text()),
             File::Tsv(file) => file.finish(),
         }?;
         Ok(Written { bases: self.bases, rows: self.rows, bytes })

@@ -16,7 +16,7 @@ use vqdna_data::alphabet::N;
 use vqdna_data::aside::write_aside;
 use vqdna_data::bounded;
 use vqdna_data::codes::{RandomReader, Writer};
-use vqdna_data::corpus::Corpus;
+use vqdna_data::corpus::{Corpus, SegmentInfo};
 use vqdna_data::segment::Policy;
 use vqdna_data::span::{Strand, StrandPolicy};
 
@@ -192,8 +192,10 @@ impl CodeFile {
             let numbered = codes.stretches().iter().zip(0..).filter(|(stretch, _)| stretch.strand == strand);
             let known: HashMap<_, usize> =
                 numbered.map(|(stretch, number)| ((&*stretch.record, stretch.start, stretch.end), number)).collect();
-            let segments = corpus.segments().iter();
-            segments.map(|s| known.get(&(&*s.contig, s.start, s.start + s.bases)).copied()).collect::<Option<Vec<_>>>()
+            let find = |(number, s): (usize, &SegmentInfo)| {
+                known.get(&(&*corpus.filed_under(number), s.start, s.start + s.bases)).copied()
+            };
+            corpus.segments().iter().enumerate().map(find).collect::<Option<Vec<_>>>()
         };
         let forward = of_strand(Strand::Forward);
         let reverse = if provenance.both_strands { of_strand(Strand::Reverse) } else { Some(Vec::new()) };

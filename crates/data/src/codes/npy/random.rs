@@ -16,7 +16,8 @@ use crate::span::Strand;
 /// A `.npy` file of codes, of which any part is read without the others.
 ///
 /// Nothing but the table of records is held. Codes are read from their place in the file when they are asked for, so that a
-/// file of any size takes no memory of the process, while the system keeps in its cache what is read often.
+/// file of any size takes no memory of the process, while the system keeps in its cache what is read often. What is read in parts
+/// cannot be held against the digest of the whole: [`verify`](super::super::verify) does that.
 pub struct RandomReader {
     path: PathBuf,
     header: Header,
@@ -36,7 +37,7 @@ impl RandomReader {
         let file = File::open(path).map_err(CodesError::io(path, "open the file"))?;
         let file_bytes = file.metadata().map_err(CodesError::io(path, "read the file"))?.len();
         let (bases, levels) = read_shape(&mut BufReader::new(&file), file_bytes, path)?;
-        let (header, mut records) = open_records(path, levels)?;
+        let ((header, _), mut records) = open_records(path, levels)?;
         let mut stretches = Vec::new();
         while let Some(stretch) = records.read()? {
             stretches.push(stretch);

@@ -26,15 +26,15 @@ pub(in super::super) struct Reader {
 }
 
 impl Reader {
-    pub(in super::super) fn open(path: &Path) -> Result<(Header, Self), CodesError> {
+    pub(in super::super) fn open(path: &Path) -> Result<((Header, Option<String>), Self), CodesError> {
         let file = File::open(path).map_err(CodesError::io(path, "open the file"))?;
         let file_bytes = file.metadata().map_err(CodesError::io(path, "read the file"))?.len();
         let mut array = BufReader::with_capacity(1 << 16, file);
         let shape = read_shape(&mut array, file_bytes, path)?;
         let (bases, levels) = shape;
-        let (header, records) = open_records(path, levels)?;
+        let (head, records) = open_records(path, levels)?;
         let path = path.into();
-        Ok((header, Self { path, array, bases, levels, records, stretch: None, bytes: Vec::new() }))
+        Ok((head, Self { path, array, bases, levels, records, stretch: None, bytes: Vec::new() }))
     }
 
     pub(in super::super) fn read(&mut self) -> Result<Option<Row>, CodesError> {
@@ -81,18 +81,21 @@ impl Reader {
     }
 }
 
-/// Opens the table beside the array `path`, which has codes of so many levels.
-pub(super) fn open_records(path: &Path, levels: usize) -> Result<(Header, RecordsReader), CodesError> {
+/// Opens the table beside the array `path`, which has codes of so many levels; it states the digest of all rows, if it is not old.
+pub(super) fn open_records(
+    path: &Path,
+    levels: usize,
+) -> Result<((Header, Option<String>), RecordsReader), CodesError> {
     let records_path = records_path(path);
     let records = File::open(&records_path)
         .map_err(CodesError::io(&records_path, "open the table of records that belongs to the array"))?;
     let lines = Lines::new(&records_path, Box::new(BufReader::new(records)));
-    let (header, records) = RecordsReader::new(lines)?;
+    let ((header, digest), records) = RecordsReader::new(lines)?;
     if levels != header.levels() {
         let fault = Fault::Levels { expected: header.levels(), found: levels };
         return Err(CodesError::content(path, Place::File)(fault));
     }
-    Ok((header, records))
+    Ok(((header, digest), records))
 }
 
 /// Reads the header of the array and checks the size of the file against it.

@@ -1,7 +1,7 @@
 //! The table of records beside an array: one line per stretch without a gap.
 
 use crate::aside::AsideFile;
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -41,14 +41,16 @@ impl Stretch {
 /// Writes the table, joining adjacent rows to one line.
 pub(super) struct RecordsWriter {
     file: AsideFile,
+    header: Header,
     stretch: Option<Stretch>,
     array_rows: u64,
 }
 
 impl RecordsWriter {
     pub(super) fn create(path: &Path, header: &Header) -> Result<Self, CodesError> {
-        let mut writer = Self { file: CodesError::creating(path)?, stretch: None, array_rows: 0 };
-        writer.line(&preamble::format(header))?;
+        let file = CodesError::creating(path)?;
+        let mut writer = Self { file, header: header.clone(), stretch: None, array_rows: 0 };
+        writer.line(&preamble::format_with_digest(header, None))?;
         writer.line(COLUMN_NAMES)?;
         Ok(writer)
     }
@@ -71,9 +73,11 @@ impl RecordsWriter {
         Ok(())
     }
 
-    /// Completes the table; it waits under its other name until it is kept.
-    pub(super) fn finish(mut self) -> Result<AsideFile, CodesError> {
+    /// Completes the table with the digest of all rows; it waits under its other name until it is kept.
+    pub(super) fn finish(mut self, digest: &str) -> Result<AsideFile, CodesError> {
         self.end_stretch()?;
+        self.file.rewind().map_err(CodesError::io(self.file.path(), "write to the file"))?;
+        self.line(&preamble::format_with_digest(&self.header, Some(digest)))?;
         Ok(self.file)
     }
 
@@ -104,9 +108,9 @@ pub(super) struct RecordsReader {
 
 impl RecordsReader {
     /// Begins to read the table; `lines` are its lines from the first.
-    pub(super) fn new(mut lines: Lines) -> Result<(Header, Self), CodesError> {
-        let header = lines.begin(|_| COLUMN_NAMES.into())?;
-        Ok((header, Self { lines, array_rows: 0 }))
+    pub(super) fn new(mut lines: Lines) -> Result<((Header, Option<String>), Self), CodesError> {
+        let head = lines.begin(|_| COLUMN_NAMES.into())?;
+        Ok((head, Self { lines, array_rows: 0 }))
     }
 
     /// Rows of the array that the lines so far account for.
@@ -187,7 +191,7 @@ mod tests {
         writer.write(&row("a", 0, 1, Strand::Reverse)).unwrap();
         writer.write(&row("b", 0, 1, Strand::Reverse)).unwrap();
         assert_eq!(writer.array_rows(), 14);
-        writer.finish().unwrap().keep().unwrap();
+        writer.finish(&"0".repeat(64)).unwrap().keep().unwrap();
         let text = std::fs::read_to_string(path).unwrap();
         let lines: Vec<_> = text.lines().skip(2).collect();
         assert_eq!(lines, ["a\t2\t9\t+\t0", "a\t4\t9\t-\t7", "a\t0\t1\t-\t12", "b\t0\t1\t-\t13"]);

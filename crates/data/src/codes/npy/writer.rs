@@ -40,10 +40,10 @@ impl Writer {
         self.records.write(row)
     }
 
-    pub(in super::super) fn finish(mut self) -> Result<u64, CodesError> {
+    pub(in super::super) fn finish(mut self, digest: &str) -> Result<u64, CodesError> {
         let bases = self.records.array_rows();
         self.write_header(bases)?;
-        let records = self.records.finish()?;
+        let records = self.records.finish(digest)?;
         // The table goes first, so that an array never stands without one.
         let records_path = records.path().to_owned();
         let records_bytes = CodesError::keeping(records)?;

@@ -15,7 +15,7 @@ use super::super::error::{CodesError, Fault, Place};
 use super::super::lines::{parse_record, parse_strand};
 use super::super::order::check_span;
 use super::super::{Header, Row};
-use super::schema::{END, FIRST_CODES, RECORD, START, STRAND, header};
+use super::schema::{END, FIRST_CODES, RECORD, START, STRAND, head};
 
 /// Reads row by row; memory holds the open pages of one row group.
 pub(in super::super) struct Reader {
@@ -50,12 +50,12 @@ enum RowError {
 }
 
 impl Reader {
-    pub(in super::super) fn open(path: &Path) -> Result<(Header, Self), CodesError> {
+    pub(in super::super) fn open(path: &Path) -> Result<((Header, Option<String>), Self), CodesError> {
         let file = File::open(path).map_err(CodesError::io(path, "open the file"))?;
         let file = catch_panic(|| SerializedFileReader::new(file)).map_err(CodesError::parquet(path, "read"))?;
-        let header = header(file.metadata().file_metadata()).map_err(CodesError::content(path, Place::File))?;
-        let table = Table { file, levels: header.levels(), group: None, next_group: 0 };
-        Ok((header, Self { path: path.into(), table, rows: 0 }))
+        let head = head(file.metadata().file_metadata()).map_err(CodesError::content(path, Place::File))?;
+        let table = Table { file, levels: head.0.levels(), group: None, next_group: 0 };
+        Ok((head, Self { path: path.into(), table, rows: 0 }))
     }
 
     pub(in super::super) fn read(&mut self) -> Result<Option<Row>, CodesError> {

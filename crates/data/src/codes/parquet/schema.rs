@@ -26,6 +26,8 @@ const MODEL_KEY: &str = "vqdna.model";
 const CODEBOOK_SIZES_KEY: &str = "vqdna.codebook_sizes";
 /// A note that whole files do not have.
 const SHARD_KEY: &str = "vqdna.shard";
+/// A note that files of older programs do not have: the digest of all rows.
+const DIGEST_KEY: &str = "vqdna.blake3";
 
 /// The schema for a number of levels.
 ///
@@ -73,8 +75,13 @@ pub(super) fn notes(header: &Header) -> Vec<KeyValue> {
     notes
 }
 
-/// The header in the notes of a file, whose columns must be those of [`schema`].
-pub(super) fn header(file: &FileMetaData) -> Result<Header, Fault> {
+/// The note that carries the digest of all rows.
+pub(super) fn digest_note(digest: &str) -> KeyValue {
+    KeyValue::new(DIGEST_KEY.into(), digest.to_owned())
+}
+
+/// The header and the digest in the notes of a file, whose columns must be those of [`schema`].
+pub(super) fn head(file: &FileMetaData) -> Result<(Header, Option<String>), Fault> {
     let notes = file.key_value_metadata().map_or(&[][..], Vec::as_slice);
     let find = |key: &str| notes.iter().find(|note| note.key == key);
     let note =
@@ -92,7 +99,8 @@ pub(super) fn header(file: &FileMetaData) -> Result<Header, Fault> {
     if !has_columns(file.schema_descr(), header.levels()) {
         return Err(Fault::NotCodes { missing: "the expected set of columns" });
     }
-    Ok(header)
+    let digest = find(DIGEST_KEY).map(|note| note.value.clone().unwrap_or_default());
+    Ok((header, digest))
 }
 
 fn has_columns(found: &SchemaDescriptor, levels: usize) -> bool {

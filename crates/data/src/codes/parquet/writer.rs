@@ -12,7 +12,7 @@ use parquet::schema::types::ColumnPath;
 
 use super::super::error::CodesError;
 use super::super::{Header, Row};
-use super::schema::{GROUP_ROWS, codes_column, notes, schema};
+use super::schema::{GROUP_ROWS, codes_column, digest_note, notes, schema};
 use crate::aside::AsideFile;
 
 /// Written as the author of every file. Fixed, so that two versions of the program with the same codes write the
@@ -43,10 +43,11 @@ impl Writer {
         if self.group.len() == GROUP_ROWS { self.write_group() } else { Ok(()) }
     }
 
-    pub(in super::super) fn finish(mut self) -> Result<u64, CodesError> {
+    pub(in super::super) fn finish(mut self, digest: &str) -> Result<u64, CodesError> {
         if !self.group.is_empty() {
             self.write_group()?;
         }
+        self.file.append_key_value_metadata(digest_note(digest));
         CodesError::keeping(self.file.into_inner().map_err(CodesError::parquet(&self.path, "write"))?)
     }
 

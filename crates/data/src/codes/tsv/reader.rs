@@ -27,7 +27,7 @@ impl Reader {
             Box::new(BufReader::with_capacity(1 << 16, file))
         };
         let mut lines = Lines::new(path, input);
-        let header = lines.begin(|header| column_names(header.levels()))?;
+        let (header, _) = lines.begin(|header| column_names(header.levels()))?;
         let rows = Rows { codebook_sizes: header.codebook_sizes.clone(), row: None };
         Ok((header, Self { lines, rows }))
     }
