@@ -13,6 +13,7 @@ use vqdna_data::span::Strand;
 use super::TranscodeError;
 use super::encode::{BF16, Progress};
 use crate::folder::Vocabulary;
+use crate::ops;
 
 /// Bases of a FASTA line.
 const LINE: usize = 60;
@@ -66,13 +67,15 @@ impl Decode<'_> {
         let original = original.map(Original::new);
         let mut stream =
             Stream { job: self, original, output: FastaWriter::new(output), run: None, decoded: Decoded::default() };
-        for row in reader {
-            stream.push(row?)?;
-            if progress(stream.decoded.bases).is_break() {
-                return Err(TranscodeError::Interrupted);
+        ops::with_frozen_weights(|| {
+            for row in reader {
+                stream.push(row?)?;
+                if progress(stream.decoded.bases).is_break() {
+                    return Err(TranscodeError::Interrupted);
+                }
             }
-        }
-        stream.finish()?;
+            stream.finish()
+        })?;
         Ok(stream.decoded)
     }
 
@@ -94,15 +97,16 @@ impl Decode<'_> {
 
     /// Most likely bases of neighbouring positions.
     fn bases(&self, codes: &[&[u16]]) -> Vec<BaseId> {
+        let device = &self.device.clone().without_autodiff();
         let length = codes[0].len();
         let levels: Vec<Tensor<2, Int>> = codes
             .iter()
             .map(|codes| {
                 let values: Vec<i32> = codes.iter().map(|&code| i32::from(code)).collect();
-                Tensor::from_data(TensorData::new(values, [1, length]), self.device)
+                Tensor::from_data(TensorData::new(values, [1, length]), device)
             })
             .collect();
-        let padding = Tensor::from_data(TensorData::new(vec![false; length], [1, length]), self.device);
+        let padding = Tensor::from_data(TensorData::new(vec![false; length], [1, length]), device);
         let logits = self.vocabulary.model.decode(&levels, &padding);
         let best: Vec<i32> = logits.argmax(2).into_data().try_into_vec_as().expect("bases fit i32");
         best.into_iter().map(|base| base as BaseId).collect()
@@ -252,7 +256,7 @@ impl<'w> FastaWriter<'w> {
 /// The genome that codes were made from.
 struct Original<'a> {
     corpus: &'a Corpus,
-    /// Segments of each contig.
+    /// Segments of each contig, in its order.
     contigs: HashMap<&'a str, Vec<usize>>,
 }
 
@@ -275,12 +279,13 @@ impl<'a> Original<'a> {
         mut decoded: Vec<BaseId>,
     ) -> Result<(u64, u64), TranscodeError> {
         let missing = || TranscodeError::NotInOriginal { record: record.to_owned(), start, end };
-        let holds = |&&index: &&usize| {
-            let segment = &self.corpus.segments()[index];
-            segment.start <= start && end <= segment.start + segment.bases
-        };
-        let index = *self.contigs.get(record).and_then(|all| all.iter().find(holds)).ok_or_else(missing)?;
-        let offset = self.corpus.segments()[index].start;
+        let segment = |index: usize| &self.corpus.segments()[index];
+        // The last that begins at the first base or before: segments lie in order and do not overlap.
+        let all = self.contigs.get(record).map_or(&[][..], Vec::as_slice);
+        let behind = all.partition_point(|&index| segment(index).start <= start);
+        let last = all[..behind].last().copied();
+        let index = last.filter(|&index| end <= segment(index).start + segment(index).bases).ok_or_else(missing)?;
+        let offset = segment(index).start;
         let range = (start - offset) as usize..(end - offset) as usize;
         let read = self.corpus.window(index, range);
         let (original, _) =
@@ -290,5 +295,32 @@ impl<'a> Original<'a> {
         }
         let known = original.iter().zip(&decoded).filter(|(original, _)| **original != N);
         Ok(known.fold((0, 0), |(all, right), (a, b)| (all + 1, right + u64::from(a == b))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vqdna_data::alphabet::AmbiguousPolicy;
+    use vqdna_data::segment::Policy;
+
+    /// A search among all segments for each would take ten thousand million steps.
+    #[test]
+    fn an_original_of_very_many_segments_is_compared() {
+        const SEGMENTS: u64 = 100_000;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("gaps.fa");
+        let contig = |name: &str| format!(">{name}\n{}\n", "ACN".repeat(SEGMENTS as usize));
+        std::fs::write(&path, [contig("a"), contig("b")].concat()).expect("written");
+        let letters = Policy { ambiguous: AmbiguousPolicy::Split, ..Policy::default() };
+        let corpus = Corpus::read(&[path], letters, u64::MAX).expect("readable");
+        let original = Original::new(&corpus);
+        for start in (0..SEGMENTS).map(|number| 3 * number) {
+            let compared = original.compare("b", start, start + 2, Strand::Forward, vec![0, 2]).expect("there");
+            assert_eq!(compared, (2, 1));
+        }
+        assert!(original.compare("b", 1, 3, Strand::Forward, vec![0, 2]).is_err(), "into a gap");
+        assert!(original.compare("b", 2, 3, Strand::Forward, vec![0]).is_err(), "a gap");
+        assert!(original.compare("c", 0, 1, Strand::Forward, vec![0]).is_err(), "no such contig");
     }
 }
