@@ -262,7 +262,8 @@ mod tests {
             path
         };
         let paths: Vec<_> = texts.iter().enumerate().map(path).collect();
-        Corpus::read_with_progress(&paths, Policy::default(), Names::Any, u64::MAX, &mut |_| {}).unwrap()
+        Corpus::read_with_progress(&paths, Policy::default(), Names::Any, u64::MAX, &mut |_| ControlFlow::Continue(()))
+            .unwrap()
     }
 
     #[test]
