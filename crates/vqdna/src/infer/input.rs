@@ -64,7 +64,7 @@ pub struct Opened {
 enum Source {
     Records(Records),
     Rows(Chunks),
-    Places(bed::Sequences, Arc<str>),
+    Places(Box<bed::Sequences>, Arc<str>),
 }
 
 impl Input {
@@ -83,7 +83,7 @@ impl Input {
                 (source, opened.remark)
             }
             Self::Fasta(path) => (Source::Records(fasta::read(path)?), None),
-            Self::Bed { bed, genome } => (Source::Places(bed::sequences(bed, genome)?, name(bed)), None),
+            Self::Bed { bed, genome } => (Source::Places(Box::new(bed::sequences(bed, genome)?), name(bed)), None),
         };
         Ok(Opened { source, remark })
     }
