@@ -437,13 +437,16 @@ pub fn stem(bases: Tensor<2, Int>, weight: Tensor<3>, bias: Tensor<1>) -> Tensor
 /// # Shapes
 /// - `x`: `[rows, d]`
 /// - `covered`: for each expert the rows that its units cover, one unit of `size` rows after another; none twice
-/// - output: `[units, d]`, those of the first expert first
+/// - output: `[units, d]`, those of the first expert first; `[0, d]` without units
 ///
 /// # Panics
-/// If there is no expert, or no unit.
+/// If there are not as many lists of rows as experts.
 #[must_use]
 pub fn experts(x: Tensor<2>, experts: Vec<ExpertWeights>, covered: &[Vec<u32>]) -> Tensor<2> {
-    assert!(covered.iter().any(|rows| !rows.is_empty()), "units");
+    assert_eq!(experts.len(), covered.len(), "rows of each expert");
+    if covered.iter().all(Vec::is_empty) {
+        return Tensor::zeros([0, x.dims()[1]], &x.device());
+    }
     dispatch!(x.device(), experts(x, experts, covered))
 }
 

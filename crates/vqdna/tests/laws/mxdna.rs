@@ -3,7 +3,7 @@
 use burn::prelude::*;
 
 use crate::host::{assert_near, floats, noise};
-use vqdna::ops::with_composed_ops;
+use vqdna::ops::{ExpertWeights, experts, with_composed_ops};
 use vqdna::tokenizer::mxdna::{
     FIRST, Grid, Hidden, LAST, Letters, Mxdna, MxdnaConfig, PADDING, UNKNOWN, UnitConfig, UnitPlaces, letter,
 };
@@ -148,4 +148,25 @@ fn grids_differ_by_what_lies_between_units() {
     let (sparse, compact) = (hidden(&SIZES, Grid::Sparse), hidden(&SIZES, Grid::Compact));
     assert_eq!(sparse.len(), compact.len());
     assert!(sparse.iter().zip(&compact).any(|(a, b)| (a - b).abs() > 0.01), "neighbours are others");
+}
+
+/// Whether the experts learn or not.
+#[test]
+fn no_units_are_no_vectors() {
+    for device in [Device::flex(), Device::flex().autodiff()] {
+        let matrix = |rows| Tensor::<2>::ones([rows, 4], &device);
+        let row = Tensor::<1>::ones([4], &device);
+        let expert = ExpertWeights {
+            pre: matrix(8),
+            conv: Tensor::ones([4, 4, 1], &device),
+            gain: row.clone(),
+            bias: row,
+            eps: 1e-5,
+            post: matrix(4),
+        };
+        let found = || experts(matrix(3), vec![expert.clone(), expert.clone()], &[Vec::new(), Vec::new()]).dims();
+        assert_eq!([found(), with_composed_ops(found)], [[0, 4]; 2]);
+        let units = experts(matrix(3), vec![expert.clone(), expert.clone()], &[Vec::new(), vec![0, 2]]);
+        assert_eq!(units.dims(), [2, 4], "one expert has units");
+    }
 }
