@@ -98,6 +98,22 @@ pub enum LabelledError {
         /// The file.
         file: Arc<str>,
     },
+    /// The file has rows, but all are in other parts.
+    #[error("{file}: there is no row to train on: all are held out; lower `data.held_out`, or add rows")]
+    AllHeldOut {
+        /// The file.
+        file: Arc<str>,
+    },
+    /// Every training row stands in another part, too.
+    #[error(
+        "{file}: there is no row to train on: dev and test have the sequences of all of them ({rows}), and `data.dedup` leaves such rows out"
+    )]
+    AllRemoved {
+        /// The file.
+        file: Arc<str>,
+        /// The rows that are left out.
+        rows: usize,
+    },
     /// Every row lacks a label or a sequence.
     #[error("{file}: has nothing but {left_out}")]
     AllLeftOut {

@@ -91,7 +91,11 @@ impl Splits {
         let overlap = Overlap::of(&tables.train, tables.dev.as_ref(), tables.test.as_ref());
         let removed = if options.dedup { tables.dedup() } else { 0 };
         if tables.train.rows.is_empty() {
-            return Err(LabelledError::Empty { file: tables.train.rows.file });
+            let file = tables.train.rows.file;
+            return Err(match removed {
+                0 => LabelledError::AllHeldOut { file },
+                rows => LabelledError::AllRemoved { file, rows },
+            });
         }
         let (labelling, inferred) = Labelling::learn(&tables.train, options.task)?;
         let apply = |table: Option<Table>| table.map(|table| labelling.apply(table)).transpose();
@@ -120,11 +124,14 @@ impl Tables {
             left_out = left_out + table.rows.left_out;
             Ok::<_, LabelledError>(table)
         };
+        let filled = |table: Table| {
+            if table.rows.is_empty() { Err(LabelledError::Empty { file: table.rows.file }) } else { Ok(table) }
+        };
         let mut request = ColumnRequest { missing: options.missing_labels, ..options.columns.clone().into() };
         let tables = match parts {
-            Parts::One(path) => Self::cut(&read(path, &request)?, options.held_out, options.seed),
+            Parts::One(path) => Self::cut(&filled(read(path, &request)?)?, options.held_out, options.seed),
             Parts::Files { train, dev, test } => {
-                let train = read(train, &request)?;
+                let train = filled(read(train, &request)?)?;
                 request.model = Some(train.rows.columns.clone());
                 let dev = dev.as_deref().map(|path| read(path, &request)).transpose()?;
                 let test = test.as_deref().map(|path| read(path, &request)).transpose()?;
@@ -256,5 +263,13 @@ mod tests {
         assert_eq!(message(folder.path(), &Options::default()), "x/train.csv: has no rows");
         let all = Options { held_out: Shares { valid: 0.5, test: 0.5 }, ..Options::default() };
         assert!(message(folder.path(), &all).contains("add up to 1"));
+        let row = "sequence,label\nACGTACGTAC,1\n";
+        fs::write(folder.path().join("train.csv"), row).unwrap();
+        let most = Options { held_out: Shares { valid: 0.999_999, test: 0.0 }, ..Options::default() };
+        let held_out = message(folder.path(), &most);
+        assert!(held_out.starts_with("x/train.csv: there is no row to train on: all are held out"), "{held_out}");
+        fs::write(folder.path().join("dev.csv"), row).unwrap();
+        let removed = message(folder.path(), &Options { dedup: true, ..Options::default() });
+        assert!(removed.contains("sequences of all of them (1), and `data.dedup`"), "{removed}");
     }
 }
