@@ -7,6 +7,7 @@ use vqdna::train::Ending;
 use vqdna_data::number::Shortest;
 
 use crate::interrupt::Stopped;
+use crate::words::counted;
 
 /// Prints the final measures as a table; `held_out` is the field of the config that says what they are taken on.
 ///
@@ -14,7 +15,7 @@ use crate::interrupt::Stopped;
 /// [`Stopped`] if the run was; it says how to go on.
 pub fn print_finished(finished: &Finished, held_out: &str) -> Result<()> {
     if let Ending::Interrupted(steps) = finished.ending {
-        let steps = if steps == 1 { "1 step".to_owned() } else { format!("{steps} steps") };
+        let steps = counted(steps, "step");
         return Err(Stopped(format!("stopped after {steps}; go on with the same command and --resume")).into());
     }
     if finished.measures.is_empty() {

@@ -23,6 +23,7 @@ use vqdna::train::Observer;
 use vqdna_data::segment::Counts;
 
 use crate::interrupt;
+use crate::words::counted;
 
 /// Seconds between two lines where there is no terminal; 0 for none. A minute, if it is not set.
 const EVERY: &str = "VQDNA_PROGRESS_EVERY";
@@ -285,7 +286,7 @@ impl StageObserver for StageProgress {
         // From here on there is something to keep.
         interrupt::listen_and_wait();
         message!("{}", describe(counts));
-        message!("{train} windows to train on, {held_out} held out for validation");
+        message!("{} to train on, {held_out} held out for validation", counted(train as u64, "window"));
     }
 
     fn tokenizing(&mut self, bases: u64, of: u64) {
@@ -339,8 +340,7 @@ impl Observer for StageProgress {
 
 /// What the letter policies did, in one line.
 pub fn describe(counts: &Counts) -> String {
-    let records = if counts.records == 1 { "record" } else { "records" };
-    let mut parts = vec![format!("{} bases in {} {records}", counts.bases, counts.records)];
+    let mut parts = vec![format!("{} in {}", counted(counts.bases, "base"), counted(counts.records, "record"))];
     let notes = [
         (counts.empty_records, "empty records"),
         (counts.ambiguous, "ambiguous letters"),

@@ -191,7 +191,10 @@ fn codes_of_a_region_are_those_of_the_whole() {
                 let outcome = folder.ok(&format!("tokenize model {file} -o - --region {region} {settings}"));
                 assert!(outcome.stdout == expected.as_bytes(), "{region} of {file} with {settings}");
                 // Counted are the bases asked for, without their neighbourhood.
-                let counted = format!("{} bases in 1 record", end - start);
+                let counted = match end - start {
+                    1 => "1 base in 1 record".to_owned(),
+                    bases => format!("{bases} bases in 1 record"),
+                };
                 assert!(outcome.stderr.starts_with(&counted), "{region}: {}", outcome.stderr);
             }
         }

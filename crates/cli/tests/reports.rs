@@ -58,13 +58,13 @@ fn inspect_shows_the_task_and_the_training_of_a_model_that_predicts() {
 fn doctor_shows_what_will_be_used() {
     let folder = Folder::new();
     let outcome = folder.ok("doctor --threads 3");
-    assert!(outcome.value("will_use").contains("cpu") && outcome.value("will_use").contains("3 threads"));
+    assert!(outcome.value("will_use").contains("cpu") && outcome.value("will_use").contains(", 3 threads,"));
     for name in
         ["program", "system", "devices_in_this_build", "gpu", "cores", "simd", "memory_total", "memory_available"]
     {
         assert!(!outcome.value(name).is_empty());
     }
-    assert!(folder.ok("doctor").value("will_use").contains("1 threads"), "what Slurm grants");
+    assert!(folder.ok("doctor").value("will_use").contains(", 1 thread,"), "what Slurm grants");
 }
 
 #[test]

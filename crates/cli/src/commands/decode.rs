@@ -16,6 +16,7 @@ use crate::arguments::{Compute, check_output};
 use crate::interrupt;
 use crate::output::note_stream;
 use crate::progress::Progress;
+use crate::words::counted;
 
 /// Turn codes back into bases, and measure how many are right.
 #[derive(ClapArgs, Clone, Debug)]
@@ -52,7 +53,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let device = args.compute.open()?;
     let vocabulary = Vocabulary::load(&args.model, &device)?;
     let decoded = decode(args, &vocabulary, &device)?;
-    message!("{} bases decoded", decoded.bases);
+    message!("{} decoded", counted(decoded.bases, "base"));
     if !args.original.is_empty() && decoded.compared == 0 {
         message!("note: the original knows none of these bases (N), so there is nothing to compare");
     }

@@ -8,6 +8,7 @@ use vqdna::device;
 
 use super::Verdict;
 use crate::arguments::Compute;
+use crate::words::counted;
 
 /// Show devices, graphics processors, threads, SIMD level and memory, and what will be used.
 #[derive(ClapArgs, Clone, Debug)]
@@ -38,7 +39,8 @@ pub fn run(args: &Args) -> Result<Verdict> {
     data!("memory_available\t{}", memory("MemAvailable:"));
     let opened = args.compute.open()?;
     let kernels = if vqdna::ops::is_fused(&opened) { "fused CPU kernels" } else { "Burn's operations" };
-    data!("will_use\tdevice {} with {kernels}, {} threads, f32", args.compute.device, args.compute.threads()?);
+    let threads = counted(args.compute.threads()? as u64, "thread");
+    data!("will_use\tdevice {} with {kernels}, {threads}, f32", args.compute.device);
     Ok(Verdict::Passed)
 }
 

@@ -243,10 +243,8 @@ fn remark(scores: &Scores) {
         message!("note: not defined for these rows: {}", undefined.join(", "));
     }
     if scores.without_area > 0 {
-        message!(
-            "note: {} always or never true, without an area under a curve",
-            are(scores.without_area as u64, "class or label")
-        );
+        let are = if scores.without_area == 1 { "class or label is" } else { "classes or labels are" };
+        message!("note: {} {are} always or never true, without an area under a curve", scores.without_area);
     }
     if scores.constant > 0 {
         message!(

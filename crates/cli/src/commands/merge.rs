@@ -9,6 +9,7 @@ use super::Verdict;
 use crate::arguments::check_output;
 use crate::output::note_stream;
 use crate::progress::Progress;
+use crate::words::counted;
 
 /// Join shards of codes, in order, into the file that one run without shards would have written.
 #[derive(ClapArgs, Clone, Debug)]
@@ -32,6 +33,6 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let progress = Progress::new("merging", "bases", None);
     let written = codes::merge_with_progress(&args.shards, &args.output, &mut |bases| progress.add(bases))?;
     drop(progress);
-    message!("{} bases in {} rows", written.bases, written.rows);
+    message!("{} in {}", counted(written.bases, "base"), counted(written.rows, "row"));
     Ok(Verdict::Passed)
 }

@@ -16,7 +16,7 @@ use crate::output::RowsSeen;
 use crate::predictions::{Format, Predictions};
 use crate::progress::{Progress, describe};
 use crate::sample;
-use crate::words::are;
+use crate::words::{are, counted};
 
 /// Predict for sequences: a row for each, in their order, with the class (or labels, or values) and the probabilities.
 ///
@@ -103,7 +103,8 @@ impl WindowArgs {
         let stride = self.stride.unwrap_or_else(|| stride(length).max(1));
         anyhow::ensure!(
             stride <= length,
-            "--stride {stride} is longer than the window of {length} bases: bases would be skipped"
+            "--stride {stride} is longer than the window of {}: bases would be skipped",
+            counted(length as u64, "base")
         );
         Ok(Windows { length, stride })
     }
@@ -211,8 +212,7 @@ fn check_arity(model: &Finetuned, input: &Path, sequences: &[Sequence]) -> Resul
 /// Says that sequences were seen in several windows.
 pub fn windows_seen(sequences: u64, windows: Windows) {
     let Windows { length, stride } = windows;
+    let [length, stride] = [length, stride].map(|bases| counted(bases as u64, "base"));
     let are = are(sequences, "sequence");
-    message!(
-        "{are} longer than a window of {length} bases, and seen in several windows that begin {stride} bases apart"
-    );
+    message!("{are} longer than a window of {length}, and seen in several windows that begin {stride} apart");
 }

@@ -24,6 +24,7 @@ use crate::interrupt;
 use crate::output::{Output, note_stream};
 use crate::progress::{Progress, describe};
 use crate::sample;
+use crate::words::counted;
 
 /// Turn FASTA into codes: one code for each base and level. Or, with an MxDNA model, into the units that it cuts sequences into, as BED.
 ///
@@ -110,7 +111,8 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let done = tokenize(args, &vocabulary, &device)?;
     let seconds = begun.elapsed().as_secs_f64();
     message!("{}", describe(&done.counts));
-    message!("{} bases tokenized in {seconds:.1} s, {:.0} bases/s", done.bases, done.bases as f64 / seconds);
+    let (bases, rate) = (counted(done.bases, "base"), done.bases as f64 / seconds);
+    message!("{bases} tokenized in {seconds:.1} s, {rate:.0} bases/s");
     Ok(Verdict::Passed)
 }
 
@@ -169,7 +171,9 @@ fn cut(args: &Args, device: &burn::prelude::Device) -> Result<Verdict> {
     let mean = bases as f64 / count.max(1) as f64;
     message!("{}", describe(&counts));
     message!(
-        "{bases} bases, {count} units of {mean:.2} bases in the mean, in {seconds:.1} s, {:.0} bases/s",
+        "{}, {} of {mean:.2} bases in the mean, in {seconds:.1} s, {:.0} bases/s",
+        counted(bases, "base"),
+        counted(count, "unit"),
         bases as f64 / seconds
     );
     Ok(Verdict::Passed)
