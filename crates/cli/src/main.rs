@@ -81,8 +81,10 @@ fn chain(error: &anyhow::Error) -> String {
 }
 
 fn is_interrupted(error: &anyhow::Error) -> bool {
+    use vqdna::run::stage::StageError;
     use vqdna::transcode::TranscodeError;
     matches!(error.downcast_ref::<TranscodeError>(), Some(TranscodeError::Interrupted))
+        || matches!(error.downcast_ref::<StageError>(), Some(StageError::Interrupted))
         || error.is::<vqdna::infer::Interrupted>()
         || error.is::<interrupt::Stopped>()
 }

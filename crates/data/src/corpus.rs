@@ -32,6 +32,7 @@ pub struct Corpus {
     contigs: Vec<Arc<str>>,
     /// Whether a contig and a start on it name one segment.
     has_coordinates: bool,
+    has_shared_names: bool,
     counts: Counts,
     digests: Vec<InputDigest>,
 }
@@ -102,10 +103,11 @@ impl Corpus {
         }
         let store = store.finish().map_err(FastaError::spool)?;
         let Found { segments, soft_masked, contigs, has_reads, counts } = found;
+        let has_shared_names = names == Names::Any && has_reads;
         let has_coordinates =
             names == Names::Unique || !has_reads && contigs.iter().collect::<HashSet<_>>().len() == contigs.len();
         let digests = records.digests().to_vec();
-        Ok(Self { store, segments, soft_masked, contigs, has_coordinates, counts, digests })
+        Ok(Self { store, segments, soft_masked, contigs, has_coordinates, has_shared_names, counts, digests })
     }
 
     /// The segments, in the order of the inputs.
@@ -130,6 +132,12 @@ impl Corpus {
     #[must_use]
     pub fn contigs(&self) -> &[Arc<str>] {
         &self.contigs
+    }
+
+    /// Whether reads share names that stand for their own (see [`Names::Any`]), by which they are then held out.
+    #[must_use]
+    pub const fn has_shared_names(&self) -> bool {
+        self.has_shared_names
     }
 
     /// What was met while reading.
@@ -277,7 +285,7 @@ mod tests {
             assert_eq!((corpus.counts().records, bases), (4, vec![0, 3, 2, 3]));
             let names: Vec<_> = corpus.segments().iter().map(|segment| &*segment.contig).collect();
             assert!(names[0] == names[2] && names[1] == names[3] && names[0] != names[1], "{names:?}");
-            assert!(corpus.contigs().is_empty(), "the names of reads are not kept");
+            assert!(corpus.contigs().is_empty() && corpus.has_shared_names(), "the names of reads are not kept");
             let filed: HashSet<_> = (0..4).map(|n| corpus.filed_under(n)).collect();
             assert_eq!(filed.len(), 4, "each read has codes of its own");
         }
@@ -286,7 +294,7 @@ mod tests {
     #[test]
     fn contigs_of_one_name_in_two_genomes_are_filed_apart() {
         let corpus = any_names(&[">chr1\nACGT\n", ">chr1\nTT\n>chr2\nA\n"]);
-        assert_eq!(corpus.contigs().len(), 3);
+        assert_eq!((corpus.contigs().len(), corpus.has_shared_names()), (3, false));
         assert_eq!([0, 1, 2].map(|n| corpus.filed_under(n).to_string()), ["0", "1", "2"]);
         let corpus = any_names(&[">chr1\nACGT\n", ">chr2\nTT\n"]);
         assert_eq!([0, 1].map(|n| corpus.filed_under(n).to_string()), ["chr1", "chr2"]);

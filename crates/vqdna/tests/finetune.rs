@@ -2,15 +2,17 @@
 
 use burn::prelude::*;
 use std::fmt::Write as _;
+use std::sync::atomic::AtomicBool;
 
-use crate::resume::{Event, Place, assert_equal_runs};
+use crate::resume::{Event, Place, STEPS, assert_equal_ends, assert_equal_runs};
 use vqdna::backbone::transformer::TransformerConfig;
 use vqdna::folder::{Finetuned, ModelConfig, PretrainedConfig, Vocabulary};
 use vqdna::infer::predict::{Merge, Predicted, predict};
 use vqdna::infer::{Execution, Sequence, Windows};
 use vqdna::run::config::StageConfig;
 use vqdna::run::finetune::{Base, Finetune, FinetuneConfig, Mode, Task};
-use vqdna::run::stage::{Finished, StageError};
+use vqdna::run::kmers;
+use vqdna::run::stage::{Finished, Job, StageError};
 use vqdna::tokenizer::vqdna::{Kind, Preset};
 use vqdna::train::Ending;
 use vqdna_data::labelled::Splits;
@@ -58,6 +60,16 @@ fn config(mode: Mode, changes: &[&str]) -> FinetuneConfig {
     config
 }
 
+/// Three parts of a data set.
+fn splits(place: &Place, config: &FinetuneConfig) -> Splits {
+    let data = place.folder("data");
+    std::fs::create_dir_all(&data).expect("made");
+    for (name, first, count) in [("train.csv", 0, 30), ("dev.csv", 100, 12), ("test.csv", 200, 12)] {
+        std::fs::write(data.join(name), rows(first, count)).expect("written");
+    }
+    Splits::read(&data, &config.data).expect("readable")
+}
+
 fn finetune(
     place: &Place,
     name: &str,
@@ -65,13 +77,19 @@ fn finetune(
     resume: bool,
     event: Event,
 ) -> Result<Finished, StageError> {
-    let (base, device, data) = (base(), Device::flex(), place.folder("data"));
-    std::fs::create_dir_all(&data).expect("made");
-    for (name, first, count) in [("train.csv", 0, 30), ("dev.csv", 100, 12), ("test.csv", 200, 12)] {
-        std::fs::write(data.join(name), rows(first, count)).expect("written");
-    }
-    let splits = Splits::read(&data, &config.data).expect("readable");
-    let task = Task::new(splits, &base, config, &device).expect("letters");
+    finetune_on(splits(place, config), place, name, config, resume, event)
+}
+
+fn finetune_on(
+    splits: Splits,
+    place: &Place,
+    name: &str,
+    config: &FinetuneConfig,
+    resume: bool,
+    event: Event,
+) -> Result<Finished, StageError> {
+    let (base, device) = (base(), Device::flex());
+    let task = Task::new(splits, &base, config, &device, &AtomicBool::new(false))?;
     place.run(name, resume, event, |job, observer| {
         Finetune { job, config, base: &base, task: &task }.run(observer).map(|done| done.finished)
     })
@@ -126,4 +144,84 @@ fn a_run_ends_when_nothing_gets_better() {
     let done = finetune(&place, "run", &config(Mode::Probe, &changes), false, Event::Nothing).expect("fine-tuned");
     let best = done.best.expect("a best evaluation");
     assert_eq!((done.ending, best.step, best.waited), (Ending::Finished, 3, 2));
+}
+
+/// The model is trained then, and its checkpoint holds all steps.
+#[test]
+fn a_stop_within_the_last_evaluation_leaves_no_trace() {
+    for (mode, changes) in [
+        (Mode::Full, &["reverse_complement=average"][..]),
+        // Ended by patience, before all steps.
+        (Mode::Probe, &["train.schedule.rate=1e-30", "selection.patience=1", "selection.measure=loss"]),
+    ] {
+        let (place, config) = (Place::new(), config(mode, changes));
+        let all = finetune(&place, "whole", &config, false, Event::Nothing).expect("fine-tuned");
+        let first = finetune(&place, "parts", &config, false, Event::StopEvaluating).expect("interrupted");
+        let done = if mode == Mode::Full { STEPS } else { 6 };
+        assert_eq!((first.ending, first.measures.len()), (Ending::Interrupted(done), 0), "{mode:?}");
+        assert!(!place.folder("parts").join("model.safetensors").exists(), "{mode:?}");
+        let second = finetune(&place, "parts", &config, true, Event::Nothing).expect("resumed");
+        assert_eq!(
+            (second.ending, second.best, second.measures),
+            (Ending::Finished, all.best, all.measures),
+            "{mode:?}"
+        );
+        assert_equal_ends(&format!("{mode:?}"), &place.folder("whole"), &place.folder("parts"));
+    }
+}
+
+/// Codes, features and counts of k-mers are computed before the first step.
+#[test]
+fn a_stop_before_the_first_step_is_heard() {
+    let (place, config) = (Place::new(), config(Mode::Probe, &[]));
+    let (base, device, stop) = (base(), Device::flex(), AtomicBool::new(true));
+    let splits = splits(&place, &config);
+    let stopped = kmers::baseline(&splits, &device, &stop);
+    assert!(matches!(stopped, Err(StageError::Interrupted)), "{stopped:?}");
+    let stopped = Task::new(splits.clone(), &base, &config, &device, &stop);
+    assert!(matches!(stopped, Err(StageError::Interrupted)), "{stopped:?}");
+    let task = Task::new(splits, &base, &config, &device, &AtomicBool::new(false)).expect("letters");
+    let stopped = place.run("run", false, Event::Nothing, |job, observer| {
+        let job = Job { stop: &stop, ..job };
+        Finetune { job, config: &config, base: &base, task: &task }.run(observer).map(|done| done.finished)
+    });
+    assert_eq!(stopped.expect("interrupted").ending, Ending::Interrupted(0));
+    finetune(&place, "run", &config, true, Event::Nothing).expect("resumed");
+}
+
+#[test]
+fn pairs_have_no_counts_of_k_mers() {
+    let place = Place::new();
+    for part in ["train", "dev", "test"] {
+        let rows = "sequence_1,sequence_2,label\nACGTACGT,TTGA,0\nGGGTACGT,TTGA,1\n";
+        std::fs::create_dir_all(place.folder("pairs")).expect("made");
+        std::fs::write(place.folder("pairs").join(format!("{part}.csv")), rows).expect("written");
+    }
+    let splits = Splits::read(&place.folder("pairs"), &config(Mode::Probe, &[]).data).expect("readable");
+    let found = kmers::baseline(&splits, &Device::flex(), &AtomicBool::new(false));
+    assert!(found.expect("nobody stops it").is_none());
+}
+
+#[test]
+fn a_measure_to_select_by_has_a_value() {
+    let place = Place::new();
+    let with = |dev: &str, config: &FinetuneConfig| {
+        drop(splits(&place, config));
+        std::fs::write(place.folder("data").join("dev.csv"), format!("sequence,label\n{dev}")).expect("written");
+        let splits = Splits::read(&place.folder("data"), &config.data).expect("readable");
+        finetune_on(splits, &place, "run", config, false, Event::Nothing)
+    };
+    for (dev, measure, parts) in [
+        ("ACGTACGT,0\nACCTACGT,0\n", "mcc", ["`mcc`", "too much alike", "loss, f1_macro, "]),
+        ("ACGTACGT,1\nACCTACGT,1\n", "auroc", ["`auroc`", "too much alike", "recall_positive, or "]),
+        ("ACGTACGT,0\nACCTACGT,1\n", "spearman", ["`spearman`", "measures loss, mcc, ", "auroc"]),
+    ] {
+        let config = config(Mode::Probe, &[&format!("selection.measure={measure}")]);
+        let message = with(dev, &config).expect_err(measure).to_string();
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        assert!(!place.folder("run").exists(), "known before anything is written");
+    }
+    // What has a value is selected by, whatever the classes of dev.
+    let config = config(Mode::Probe, &["selection.measure=accuracy"]);
+    with("ACGTACGT,0\nACCTACGT,0\n", &config).expect("fine-tuned").best.expect("a best evaluation");
 }

@@ -2,6 +2,7 @@
 //! what it says of a sequence depends on that sequence alone.
 
 use burn::prelude::*;
+use std::sync::atomic::AtomicBool;
 
 use crate::host::assert_near;
 use crate::resume::{Event, Place, assert_equal_runs};
@@ -64,7 +65,7 @@ fn finetune(
     }
     let base = Base::load(&place.folder("pretrained"), &device)?;
     let splits = Splits::read(&data, &config.data).expect("readable");
-    let task = Task::new(splits, &base, config, &device).expect("letters");
+    let task = Task::new(splits, &base, config, &device, &AtomicBool::new(false)).expect("letters");
     place.run(name, resume, event, |job, observer| {
         Finetune { job, config, base: &base, task: &task }.run(observer).map(|done| done.finished)
     })

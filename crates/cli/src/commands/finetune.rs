@@ -24,6 +24,7 @@ use vqdna_data::number::Shortest;
 use super::Verdict;
 use crate::arguments::{Configure, RunArgs};
 use crate::inputs::LetterArgs;
+use crate::interrupt;
 use crate::measures::print_finished;
 use crate::memory::print_memory;
 use crate::words::{are, counted};
@@ -213,7 +214,7 @@ fn load(args: &Args, config: &FinetuneConfig, device: &Device) -> Result<(Base, 
     config.fits(&base.config)?;
     let splits = Splits::read(&args.data, &config.data)?;
     describe(&splits, config.data.task);
-    let task = Task::new(splits, &base, config, device)?;
+    let task = Task::new(splits, &base, config, device, interrupt::flag())?;
     message!("{}", crate::progress::describe(&task.counts));
     if task.left_out > 0 {
         message!("note: {} left out, of which the letter policies keep nothing", are(task.left_out, "row"));
@@ -286,7 +287,7 @@ fn describe_choices(splits: &Splits) {
 /// What k-mers achieve on the task.
 fn kmers(task: &Task, device: &Device) -> Result<Baseline> {
     message!("fitting k-mers");
-    let baseline = kmers::baseline(&task.splits, device);
+    let baseline = kmers::baseline(&task.splits, device, interrupt::flag())?;
     baseline.context("--kmers needs dev and test, and single sequences rather than pairs")
 }
 

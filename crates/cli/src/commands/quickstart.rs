@@ -183,9 +183,10 @@ impl<'a> Stages<'a> {
         let config = self.config(&FinetuneConfig::of_mode(Mode::Full), &FINETUNE)?;
         let base = Base::load(&self.folder.stage("pretrain"), self.device)?;
         let splits = Splits::read(&self.args.output.join("prom_core_tata"), &config.data)?;
-        let kmers = kmers::baseline(&splits, self.device);
+        self.say_what_stays();
+        let kmers = kmers::baseline(&splits, self.device, interrupt::flag())?;
         let kmers = kmers.context("the bundled task has dev and test")?;
-        let task = Task::new(splits, &base, &config, self.device)?;
+        let task = Task::new(splits, &base, &config, self.device, interrupt::flag())?;
         let steps = config.training(task.splits.train.len()).steps;
         let done = self.stage("finetune", "prom_core_tata", "fine-tuning", steps, |job, progress| {
             Ok(Finetune { job, config: &config, base: &base, task: &task }.run(progress)?.finished)
@@ -209,7 +210,7 @@ impl<'a> Stages<'a> {
             }
             State::Begun { has_checkpoint } => has_checkpoint,
         };
-        interrupt::leaves(format!("the same command goes on with what is done in {}", self.args.output.display()));
+        self.say_what_stays();
         let compute = self.args.compute.clone();
         let args = RunArgs { output: self.folder.stage(name), resume, dry_run: false, compute };
         let inputs = [self.args.output.join(input)];
@@ -219,6 +220,11 @@ impl<'a> Stages<'a> {
             return Err(interrupt::Stopped(stopped).into());
         }
         self.folder.finish(name)
+    }
+
+    /// For a signal.
+    fn say_what_stays(&self) {
+        interrupt::leaves(format!("the same command goes on with what is done in {}", self.args.output.display()));
     }
 
     fn config<C: StageConfig>(&self, preset: &C, changes: &[&str]) -> Result<C> {

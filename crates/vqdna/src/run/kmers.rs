@@ -5,12 +5,14 @@
 
 use burn::prelude::*;
 use std::marker::PhantomData;
+use std::sync::atomic::AtomicBool;
 use vqdna_data::alphabet;
 use vqdna_data::labelled::{Rows, Set, Splits};
 use vqdna_data::metric::Scores;
 
 use super::finetune::Scaling;
 use super::labelled::{Features, Inputs};
+use super::stage::{StageError, poll};
 use crate::objective::Objective;
 use crate::objective::supervised::prediction::Prediction;
 use crate::objective::supervised::{Batch, Probe, Supervised, Truth};
@@ -39,9 +41,14 @@ pub struct Baseline {
 }
 
 /// Fits k-mers to the training set of a task, chooses by dev, and measures on test; none without dev and test, or for pairs.
-#[must_use]
-pub fn baseline(splits: &Splits, device: &Device) -> Option<Baseline> {
-    let (dev, test) = (splits.dev.as_ref()?, splits.test.as_ref()?);
+///
+/// # Errors
+/// [`StageError::Interrupted`] soon after `stop` is set.
+pub fn baseline(splits: &Splits, device: &Device, stop: &AtomicBool) -> Result<Option<Baseline>, StageError> {
+    let (Some(dev), Some(test)) = (&splits.dev, &splits.test) else { return Ok(None) };
+    if splits.train.rows.iter().any(|row| row.second.is_some()) {
+        return Ok(None);
+    }
     let mut best: Option<(f64, u32, Vec<f32>)> = None;
     for k in LENGTHS {
         let [mut train, mut held_out, mut last] = [&splits.train, dev, test].map(|set| counts(&set.rows, k));
@@ -50,17 +57,19 @@ pub fn baseline(splits: &Splits, device: &Device) -> Option<Baseline> {
             scaling.apply(features);
         }
         for decay in DECAYS {
-            let fit = Fit { splits, device, decay };
-            let model = fit.run(&train);
+            let fit = Fit { splits, device, decay, stop };
+            let model = fit.run(&train)?;
             let loss = fit.loss(&model, &held_out, dev);
             if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
                 best = Some((loss, k, fit.outputs(&model, &last)));
             }
         }
     }
-    let (dev_loss, k, outputs) = best?;
-    let scores = Prediction::new(&splits.labelling, &outputs).scores(&test.targets, None);
-    Some(Baseline { k, dev_loss, scores })
+    let measured = |(dev_loss, k, outputs): (f64, u32, Vec<f32>)| {
+        let scores = Prediction::new(&splits.labelling, &outputs).scores(&test.targets, None);
+        Baseline { k, dev_loss, scores }
+    };
+    Ok(best.map(measured))
 }
 
 /// How often each k-mer occurs, per base; those with an N count nowhere.
@@ -85,6 +94,7 @@ struct Fit<'a> {
     splits: &'a Splits,
     device: &'a Device,
     decay: f64,
+    stop: &'a AtomicBool,
 }
 
 impl Fit<'_> {
@@ -100,19 +110,22 @@ impl Fit<'_> {
         Batch { input: features.batch(&rows, self.device), truth, draw }
     }
 
-    fn run(&self, train: &Features) -> Probe {
+    fn run(&self, train: &Features) -> Result<Probe, StageError> {
         let device = self.device.clone().autodiff();
         let batch = self.batch(train, &self.splits.train, Some(0));
         let config = AdamwConfig { weight_decay: self.decay, clip: 0.0, ..AdamwConfig::default() };
         let mut optimizer = Adamw::new(&config);
         let mut model = Probe::new(train.width, self.splits.labelling.outputs().len(), &device);
         for step in 0..STEPS {
+            if poll(self.stop).is_break() {
+                return Err(StageError::Interrupted);
+            }
             let graph = self.objective().forward(&model, &batch).loss.backward();
             let rate = RATE * (1.0 - step as f64 / STEPS as f64);
             let gradients = Gradients::of(&model, &graph);
             model = optimizer.step(model, gradients, rate, 1.0).0;
         }
-        model.valid()
+        Ok(model.valid())
     }
 
     fn loss(&self, model: &Probe, features: &Features, set: &Set) -> f64 {

@@ -4,6 +4,7 @@ use burn::prelude::*;
 use rand::RngExt;
 use std::collections::HashMap;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use vqdna_data::bucket::{batches, by_budget};
 use vqdna_data::labelled::{Labelling, Rows, Set, Targets};
@@ -61,9 +62,16 @@ impl Inputs for Features {
     }
 }
 
-/// Sequences as codes, each on its own, or as letters without a vocabulary; `reverse` reads the other strand of each.
+/// Sequences as codes, each on its own, or as letters without a vocabulary; `reverse` reads the other strand of each. `poll` is asked
+/// now and then whether to go on; none if not.
 #[must_use]
-pub fn sequences(vocabulary: Option<&Vqdna>, rows: &Rows, reverse: bool, device: &Device) -> SequenceRows {
+pub fn sequences(
+    vocabulary: Option<&Vqdna>,
+    rows: &Rows,
+    reverse: bool,
+    device: &Device,
+    poll: &dyn Fn() -> ControlFlow<()>,
+) -> Option<SequenceRows> {
     let bases = |letters: &[u8]| {
         let mut bases = bases_of(letters);
         if reverse {
@@ -73,7 +81,7 @@ pub fn sequences(vocabulary: Option<&Vqdna>, rows: &Rows, reverse: bool, device:
     };
     let first: Vec<_> = rows.iter().map(|row| bases(row.sequence)).collect();
     let second: Option<Vec<_>> = rows.iter().map(|row| row.second.map(bases)).collect();
-    SequenceRows::new(vocabulary, first, second.filter(|second| !second.is_empty()), device)
+    SequenceRows::polled(vocabulary, first, second.filter(|second| !second.is_empty()), device, poll)
 }
 
 /// A set and its sequences as a model takes them.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::config::{ConfigError, CorpusConfig, DataConfig, StageConfig, check_data, check_train, require};
 use super::source::{Bases, Windows};
-use super::stage::{Finished, Job, StageError, StageObserver, identity};
+use super::stage::{Finished, Job, StageError, StageObserver, identity_over};
 use crate::folder::{self, ModelConfig};
 use crate::objective::reconstruct::Reconstruct;
 use crate::tokenizer::vqdna::{Kind, Preset, VqdnaConfig, publish};
@@ -110,7 +110,7 @@ impl Learn<'_> {
             source: &source,
             config: &config.train,
             selection: None,
-            identity: identity(*config, corpus.digests(), None),
+            identity: identity_over(*config, &corpus, None),
             folder: job.folder,
             stop: job.stop,
         };

@@ -11,7 +11,7 @@ use super::config::{
     ConfigError, CorpusConfig, DataConfig, StageConfig, check_data, check_masking, check_train, require,
 };
 use super::source::{Gather, Place, Windows};
-use super::stage::{Finished, Job, StageError, StageObserver, identity};
+use super::stage::{Finished, Job, StageError, StageObserver, identity_over};
 use crate::batch::{CodeBatch, CodeWindow};
 use crate::folder::{self, ModelConfig};
 use crate::objective::letters::{LetterModel, MaskedLetters};
@@ -133,7 +133,7 @@ impl PretrainMxdna<'_> {
             source: &source,
             config: &config.train,
             selection: None,
-            identity: identity(*config, corpus.digests(), None),
+            identity: identity_over(*config, &corpus, None),
             folder: job.folder,
             stop: job.stop,
         };

@@ -2,8 +2,6 @@
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 use vqdna_data::corpus::Corpus;
 use vqdna_data::segment::Policy;
@@ -14,7 +12,7 @@ use super::config::{
     CodesFrom, ConfigError, CorpusConfig, DataConfig, StageConfig, check_data, check_masking, check_train, require,
 };
 use super::source::Windows;
-use super::stage::{Finished, Job, StageError, StageObserver, identity};
+use super::stage::{Finished, Job, StageError, StageObserver, identity_over};
 use crate::backbone::transformer::TransformerConfig;
 use crate::folder::{self, ModelConfig, PretrainedConfig, Vocabulary};
 use crate::objective::masked::masking::MaskingConfig;
@@ -130,7 +128,7 @@ impl Pretrain<'_> {
         let corpus = job.read(&config.data, observer)?;
         let windows = Windows::new(&corpus, *config);
         job.begin(*config, &corpus, windows.sizes(), observer)?;
-        let identity = identity(*config, corpus.digests(), Some(&vocabulary.digest));
+        let identity = identity_over(*config, &corpus, Some(&vocabulary.digest));
         if job.resume {
             // Before the codes of another run are replaced.
             Checkpoint::check(job.folder, &identity)?;
@@ -188,7 +186,7 @@ impl Pretrain<'_> {
         let of = strands * corpus.segments().iter().map(|segment| segment.bases).sum::<u64>();
         let progress = &mut |bases| {
             observer.tokenizing(bases, of);
-            if job.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            job.poll()
         };
         Ok(CodeFile::compute(job.folder, vocabulary, corpus, &config.data, job.device, progress)?)
     }

@@ -9,6 +9,7 @@ use vqdna_data::aside::{AsideFile, write_aside};
 use vqdna_data::corpus::{Corpus, Names};
 use vqdna_data::fasta::FastaError;
 use vqdna_data::input::InputDigest;
+use vqdna_data::labelled::LabelledError;
 use vqdna_data::lock::{self, FolderLock, LockError};
 use vqdna_data::segment::Counts;
 use vqdna_data::split::{SplitError, SplitPolicy};
@@ -83,6 +84,9 @@ pub enum StageError {
     /// See [`SplitError`].
     #[error(transparent)]
     Split(#[from] SplitError),
+    /// See [`LabelledError`].
+    #[error(transparent)]
+    Labelled(#[from] LabelledError),
     /// See [`TrainError`].
     #[error(transparent)]
     Train(#[from] TrainError),
@@ -95,6 +99,9 @@ pub enum StageError {
     /// See [`LockError`].
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The caller asked for the end before the work was done.
+    #[error("stopped before the end")]
+    Interrupted,
     /// The folder cannot be made or written.
     #[error("cannot write to {}: {source}", folder.display())]
     Output {
@@ -128,6 +135,18 @@ pub enum StageError {
     /// An encoder of letters where there are codes.
     #[error("the model has a vocabulary of codes; `mxdna` is for models that cut sequences themselves")]
     NotLetters,
+    /// A measure to select by that no prediction has on dev.
+    #[error(
+        "`selection.measure` is `{measure}`, which has no value on dev whatever is predicted, since the labels there are too much alike; select \
+         by {}, or hold out rows with other labels too",
+        known.join(", ")
+    )]
+    NoValue {
+        /// As written.
+        measure: String,
+        /// Those that have a value.
+        known: Vec<String>,
+    },
     /// No bases to learn from.
     #[error("there is no window to train on: {bases} bases were read, and {reason}")]
     NothingToLearn {
@@ -196,7 +215,7 @@ impl Job<'_> {
         let memory = data.memory_megabases.saturating_mul(1_000_000);
         let progress = &mut |bases| {
             observer.reading(bases);
-            if self.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            self.poll()
         };
         // Names matter where contigs are held out by them.
         let names = if matches!(data.split, SplitPolicy::Contig { .. }) { Names::Unique } else { Names::Any };
@@ -221,7 +240,7 @@ impl Job<'_> {
             (_, bases) if bases > 0 && soft_masked == bases && config.data().soft_masked_weight == 0.0 => {
                 Some("all are soft-masked, which `data.soft_masked_weight = 0` leaves out")
             }
-            (0, _) => Some("all are dropped by a letter policy or held out"),
+            (0, _) => Some("all are dropped by a letter policy (`data.letters`) or held out (`data.split`)"),
             _ => None,
         };
         if let Some(reason) = reason {
@@ -231,23 +250,33 @@ impl Job<'_> {
         self.write_config(config)
     }
 
-    /// What a run returns that was asked to stop before its first step: a checkpoint stays as it is.
-    pub(super) fn unless_stopped(
+    /// Whether to go on.
+    pub(super) fn poll(&self) -> ControlFlow<()> {
+        poll(self.stop)
+    }
+
+    /// What a run returns that was asked to stop before its first step or after its last one: a checkpoint stays as it is.
+    pub(super) fn unless_stopped<T: From<Finished>>(
         &self,
         begun: Instant,
-        result: Result<Finished, StageError>,
-    ) -> Result<Finished, StageError> {
-        use StageError::{Fasta, Transcode};
-        if !matches!(result, Err(Fasta(FastaError::Interrupted) | Transcode(TranscodeError::Interrupted))) {
+        result: Result<T, StageError>,
+    ) -> Result<T, StageError> {
+        use StageError::{Fasta, Interrupted, Transcode};
+        let is_stopped = matches!(
+            result,
+            Err(Fasta(FastaError::Interrupted) | Transcode(TranscodeError::Interrupted) | Interrupted)
+        );
+        if !is_stopped {
             return result;
         }
-        Ok(Finished {
-            ending: Ending::Interrupted(if self.resume { Checkpoint::steps(self.folder) } else { 0 }),
+        let finished = Finished {
+            ending: Ending::Interrupted(Checkpoint::steps(self.folder)),
             best: None,
             evaluated_on: "nothing",
             measures: Measures::new(),
             wall_s: begun.elapsed().as_secs_f64(),
-        })
+        };
+        Ok(finished.into())
     }
 
     /// Writes the resolved config, but for a folder with a checkpoint.
@@ -280,9 +309,9 @@ impl Job<'_> {
             observer.evaluating(source.held_out_windows());
             let steps = training.config.steps;
             match (Training { source, identity: Identity::default(), ..*training }).evaluate(&model, usize::MAX)? {
-                Some(found) => measures = found,
+                Some(found) if self.poll().is_continue() => measures = found,
                 // The checkpoint holds all steps, from which a resumed run comes here again.
-                None => ending = Ending::Interrupted(steps),
+                _ => ending = Ending::Interrupted(steps),
             }
             if let Some((measure, value)) = measures.iter().find(|(_, value)| !value.is_finite()) {
                 return Err(TrainError::Measure { name: measure.clone(), split: name, value: *value }.into());
@@ -339,11 +368,55 @@ impl Job<'_> {
     }
 }
 
+/// Whether to go on while a flag is not set.
+pub(super) fn poll(stop: &AtomicBool) -> ControlFlow<()> {
+    if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+/// Rule by which windows of reads are held out: by a hash of what stands for the name of a read (see [`Names::Any`]), not of the name.
+const HELD_OUT_READS: u64 = 2;
+
+/// [`identity`] of a run over a corpus.
+pub(super) fn identity_over(config: &impl CorpusConfig, corpus: &Corpus, model: Option<&str>) -> Identity {
+    let holds_out = matches!(config.data().split, SplitPolicy::Hash { valid, test } if valid + test > 0.0);
+    let held_out_reads = (corpus.has_shared_names() && holds_out).then_some(HELD_OUT_READS);
+    Identity { held_out_reads, ..identity(config, corpus.digests(), model) }
+}
+
 /// What a run depends on: the essence of its config, the contents of its inputs, and the vocabulary or model that it began with.
 pub(super) fn identity(config: &impl StageConfig, inputs: &[InputDigest], model: Option<&str>) -> Identity {
     Identity {
         settings: toml::to_string(&config.essence()).expect("a checked config is TOML"),
         inputs: inputs.iter().map(|input| input.blake3.clone()).collect(),
         model: model.map(str::to_owned),
+        held_out_reads: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::learn::LearnConfig;
+    use vqdna_data::segment::Policy;
+
+    #[test]
+    fn runs_that_hold_out_reads_name_the_rule() {
+        let version = |names, text: &str, valid: f64| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join("input");
+            std::fs::write(&path, text).expect("written");
+            let go_on = &mut |_| ControlFlow::Continue(());
+            let corpus =
+                Corpus::read_with_progress(&[path], Policy::default(), names, u64::MAX, go_on).expect("readable");
+            let mut config = LearnConfig::default();
+            config.data.split = SplitPolicy::Hash { valid, test: 0.0 };
+            identity_over(&config, &corpus, None).held_out_reads
+        };
+        let (reads, contigs) = ("@a\nACGT\n+\nIIII\n", ">a\nACGT\n");
+        assert_eq!(version(Names::Any, reads, 0.1), Some(HELD_OUT_READS));
+        // Nothing is chosen by names, or by the names of reads.
+        assert_eq!(version(Names::Any, reads, 0.0), None);
+        assert_eq!(version(Names::Unique, reads, 0.1), None);
+        assert_eq!(version(Names::Any, contigs, 0.1), None);
     }
 }

@@ -15,6 +15,9 @@ pub struct Identity {
     /// Digest of the vocabulary or model that the run began with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// Version of the rule by which windows of reads are held out; none where no reads are, and in runs that began under the first one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out_reads: Option<u64>,
 }
 
 /// Fields that a message names; further ones are counted.
@@ -30,6 +33,9 @@ impl Identity {
             hash.update(input.as_bytes());
         }
         hash.update(self.model.as_deref().unwrap_or_default().as_bytes());
+        if let Some(version) = self.held_out_reads {
+            hash.update(&version.to_le_bytes());
+        }
         hash.finalize().to_string()
     }
 
@@ -39,6 +45,9 @@ impl Identity {
         let mut found = changed(&self.settings, &other.settings);
         if self.model != other.model {
             found.push("it began with another model or vocabulary".to_owned());
+        }
+        if self.held_out_reads != other.held_out_reads {
+            found.push("another version of vqdna chose which reads are held out there, by another rule".to_owned());
         }
         if self.inputs.len() != other.inputs.len() {
             found.push(format!("it has {} inputs there and {} here", self.inputs.len(), other.inputs.len()));
@@ -98,6 +107,7 @@ mod tests {
             settings: settings.to_owned(),
             inputs: inputs.iter().map(|&input| input.to_owned()).collect(),
             model: model.map(str::to_owned),
+            held_out_reads: None,
         }
     }
 
@@ -126,5 +136,8 @@ mod tests {
             assert_eq!(one.difference(&other).as_deref(), Some(expected));
             assert_ne!(one.fingerprint(), other.fingerprint());
         }
+        let other = Identity { held_out_reads: Some(2), ..one.clone() };
+        assert!(one.difference(&other).expect("a difference").contains("which reads are held out"));
+        assert_ne!(one.fingerprint(), other.fingerprint());
     }
 }

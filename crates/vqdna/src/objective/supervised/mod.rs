@@ -8,6 +8,7 @@ pub mod prediction;
 use burn::prelude::*;
 use burn::tensor::activation::{log_sigmoid, log_softmax};
 use std::marker::PhantomData;
+use std::ops::ControlFlow;
 use vqdna_data::bucket::by_budget;
 use vqdna_data::labelled::{Labelling, Target};
 use vqdna_data::metric::{Predictions, Scores};
@@ -64,16 +65,27 @@ impl SequenceModel {
         self.head.forward(states, real)
     }
 
-    /// Outputs of rows in their order, `[rows, outputs]`, computed in batches of like length; the model is without autodiff.
+    /// Outputs of rows in their order, `[rows, outputs]`, computed in batches of like length; the model is without autodiff. Before each
+    /// batch `poll` is asked whether to go on; none if not.
     #[must_use]
-    pub fn outputs_of(&self, rows: &SequenceRows, positions: usize, device: &Device) -> Vec<f32> {
-        in_batches(rows, positions, device, |batch| self.outputs(batch))
+    pub fn outputs_of(
+        &self,
+        rows: &SequenceRows,
+        device: &Device,
+        poll: &dyn Fn() -> ControlFlow<()>,
+    ) -> Option<Vec<f32>> {
+        in_batches(rows, device, poll, |batch| self.outputs(batch))
     }
 
-    /// [`SequenceModel::features`] of rows in their order, `[rows, d_model]`.
+    /// [`SequenceModel::features`] of rows in their order, `[rows, d_model]`; `poll` as in [`SequenceModel::outputs_of`].
     #[must_use]
-    pub fn features_of(&self, rows: &SequenceRows, device: &Device) -> Vec<f32> {
-        in_batches(rows, POSITIONS_TOGETHER, device, |batch| self.features(batch))
+    pub fn features_of(
+        &self,
+        rows: &SequenceRows,
+        device: &Device,
+        poll: &dyn Fn() -> ControlFlow<()>,
+    ) -> Option<Vec<f32>> {
+        in_batches(rows, device, poll, |batch| self.features(batch))
     }
 
     /// The hidden states of a batch; with `jitter`, what is scored is jittered.
@@ -115,25 +127,29 @@ struct Seen {
 /// Padded positions that are computed together.
 pub const POSITIONS_TOGETHER: usize = 16_384;
 
-/// A row of numbers for each row, in their order.
+/// A row of numbers for each row, in their order; none if `poll` ends it.
 fn in_batches(
     rows: &SequenceRows,
-    positions: usize,
     device: &Device,
+    poll: &dyn Fn() -> ControlFlow<()>,
     compute: impl Fn(&SequenceBatch) -> Tensor<2>,
-) -> Vec<f32> {
+) -> Option<Vec<f32>> {
     let lengths = rows.lengths();
     let mut found: Vec<Vec<f32>> = vec![Vec::new(); lengths.len()];
     ops::with_frozen_weights(|| {
-        for batch in by_budget(&lengths, positions) {
+        for batch in by_budget(&lengths, POSITIONS_TOGETHER) {
+            if poll().is_break() {
+                return None;
+            }
             let computed = compute(&rows.batch(&batch, device));
             let [_, width] = computed.dims();
             for (&row, values) in batch.iter().zip(to_array(computed).values.chunks(width)) {
                 found[row as usize] = values.to_vec();
             }
         }
-    });
-    found.concat()
+        Some(())
+    })?;
+    Some(found.concat())
 }
 
 impl Predictor for SequenceModel {

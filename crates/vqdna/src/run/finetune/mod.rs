@@ -1,6 +1,8 @@
 //! Stage 3 as one call: a model and labelled sequences in, a folder with a fine-tuned model out.
 
+mod scaling;
 mod settings;
+mod task;
 
 use burn::prelude::*;
 use std::collections::HashMap;
@@ -8,9 +10,8 @@ use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
-use vqdna_data::labelled::{LabelledError, Labelling, Set, Splits, Targets, class_weights};
+use vqdna_data::labelled::{Labelling, Set, Targets, class_weights};
 use vqdna_data::metric::{Bootstrap, Scores};
-use vqdna_data::segment::Counts;
 
 use super::config::StageConfig;
 use super::labelled::{Features, Inputs, Labelled, LabelledSource, sequences};
@@ -18,18 +19,20 @@ use super::stage::{Finished, Job, StageError, StageObserver, identity};
 use crate::backbone::transformer::{Transformer, TransformerConfig};
 use crate::folder::{self, Finetuned, FinetunedConfig, ModelConfig, Pretrained, PretrainedMxdna, Vocabulary};
 use crate::head::sequence::SequenceHead;
-use crate::layers::Linear;
 use crate::objective::Measures;
 use crate::objective::supervised::prediction::Prediction;
-use crate::objective::supervised::{POSITIONS_TOGETHER, Predictor, Probe, SequenceModel, Supervised};
+use crate::objective::supervised::{Predictor, Probe, SequenceModel, Supervised};
 use crate::tokenizer::mxdna::{Mxdna, MxdnaConfig};
 use crate::tokenizer::sequences::SequenceRows;
 use crate::tokenizer::vqdna::Vqdna;
 use crate::train::selection::Best;
 use crate::train::{Ending, TrainConfig, Trained, Training};
-use crate::weights::{self, replace};
+use crate::weights;
 
+pub(super) use scaling::Scaling;
 pub use settings::{ClassWeights, FinetuneConfig, Mode, ReverseComplement};
+use task::HeldOut;
+pub use task::Task;
 
 /// What fine-tuning begins with.
 #[derive(Clone, Debug)]
@@ -82,71 +85,6 @@ impl Base {
     }
 }
 
-/// A data set with its sequences as the model takes them, for as many runs as one likes.
-#[derive(Clone, Debug)]
-pub struct Task {
-    /// Rows and labels. Where letter policies cut a sequence, each part is a row.
-    pub splits: Splits,
-    /// What the letter policies saw in all parts of the data set.
-    pub counts: Counts,
-    /// Rows of which the letter policies keep nothing, and which are left out.
-    pub left_out: u64,
-    train: SequenceRows,
-    /// The training set from the other strand, where it is asked for.
-    train_reverse: Option<SequenceRows>,
-    dev: Option<HeldOut>,
-    test: Option<HeldOut>,
-}
-
-/// The sequences of a set that is measured on.
-#[derive(Clone, Debug)]
-struct HeldOut {
-    inputs: SequenceRows,
-    /// Of each row, the number of the sequence that it is a part of; ascending.
-    of: Vec<usize>,
-}
-
-impl Task {
-    /// Applies the letter policies to a data set, and computes its codes if the model takes codes.
-    ///
-    /// # Errors
-    /// If a letter is forbidden, a pair would be cut, or nothing is left to learn from.
-    pub fn new(
-        mut splits: Splits,
-        base: &Base,
-        config: &FinetuneConfig,
-        device: &Device,
-    ) -> Result<Self, LabelledError> {
-        let (letters, mut counts, mut left_out) = (config.letters(&base.config), Counts::default(), 0);
-        let mut cut = |set: Set| -> Result<(Set, Vec<usize>), LabelledError> {
-            let (file, rows) = (set.rows.file.clone(), set.len());
-            let (set, of) = set.cut(letters, &mut counts)?;
-            left_out += (rows - of.chunk_by(|a, b| a == b).count()) as u64;
-            if set.is_empty() { Err(LabelledError::NothingKept { file }) } else { Ok((set, of)) }
-        };
-        let rows = |set: &Set, reverse| sequences(base.tokenizer(), &set.rows, reverse, device);
-        splits.train = cut(splits.train)?.0;
-        let mut held_out = |part: &mut Option<Set>| -> Result<Option<HeldOut>, LabelledError> {
-            let Some(set) = part.take() else { return Ok(None) };
-            let (set, of) = cut(set)?;
-            let inputs = rows(&set, false);
-            *part = Some(set);
-            Ok(Some(HeldOut { inputs, of }))
-        };
-        let (dev, test) = (held_out(&mut splits.dev)?, held_out(&mut splits.test)?);
-        let strands = config.reverse_complement;
-        Ok(Self {
-            train: rows(&splits.train, false),
-            train_reverse: (strands != ReverseComplement::None).then(|| rows(&splits.train, true)),
-            dev,
-            test,
-            splits,
-            counts,
-            left_out,
-        })
-    }
-}
-
 /// Fine-tunes a model to a task.
 pub struct Finetune<'a> {
     /// From what, and where to.
@@ -168,14 +106,26 @@ pub struct Finetuning {
     pub scores: Option<Scores>,
 }
 
+impl From<Finished> for Finetuning {
+    fn from(finished: Finished) -> Self {
+        Self { finished, scores: None }
+    }
+}
+
 impl Finetune<'_> {
     /// Trains, evaluates on `test` (or on `dev` if there is none), and writes the folder.
     ///
     /// # Errors
     /// See [`StageError`]. Nothing but logs and checkpoints is written before training ends.
     pub fn run(&self, observer: &mut dyn StageObserver) -> Result<Finetuning, StageError> {
-        let (begun, Self { job, config, task, .. }) = (Instant::now(), self);
+        let begun = Instant::now();
+        self.job.unless_stopped(begun, self.finetune(begun, observer))
+    }
+
+    fn finetune(&self, begun: Instant, observer: &mut dyn StageObserver) -> Result<Finetuning, StageError> {
+        let Self { job, config, task, .. } = self;
         config.check()?;
+        task.check_selection(&config.selection)?;
         let _claim = job.claim(observer)?;
         job.write_config(*config)?;
         let train = config.training(task.splits.train.len());
@@ -183,18 +133,19 @@ impl Finetune<'_> {
             Mode::Probe => self.probe(&train, observer)?,
             Mode::Lora | Mode::Full => self.tune(&train, observer)?,
         };
-        let mut finetuning = Finetuning {
-            finished: Finished {
-                ending: learned.ending,
-                best: learned.best,
-                evaluated_on: "nothing",
-                measures: Measures::new(),
-                wall_s: begun.elapsed().as_secs_f64(),
-            },
-            scores: None,
-        };
+        let mut finetuning = Finetuning::from(Finished {
+            ending: learned.ending,
+            best: learned.best,
+            evaluated_on: "nothing",
+            measures: Measures::new(),
+            wall_s: begun.elapsed().as_secs_f64(),
+        });
         if learned.ending == Ending::Finished {
-            self.evaluate(&learned.model, &mut finetuning, observer);
+            // The checkpoint holds all steps, from which a resumed run comes here again.
+            self.evaluate(&learned.model, &mut finetuning, observer)?;
+            if job.poll().is_break() {
+                return Err(StageError::Interrupted);
+            }
             finetuning.finished.wall_s = begun.elapsed().as_secs_f64();
             self.save(&learned.model, &train, &finetuning)?;
         }
@@ -230,9 +181,13 @@ impl Finetune<'_> {
         let (plain, task) = (self.job.device, self.task);
         let model = self.fresh(plain)?;
         let [outputs, width] = model.head.classifier.weight.dims();
-        let features = |rows: &SequenceRows| Features { values: model.features_of(rows, plain), width };
-        let (mut known, mut dev) = (features(&task.train), task.dev.as_ref().map(|dev| features(&dev.inputs)));
-        let mut reverse = task.train_reverse.as_ref().map(features);
+        let features = |rows: &SequenceRows| {
+            let values = model.features_of(rows, plain, &|| self.job.poll());
+            values.map(|values| Features { values, width }).ok_or(StageError::Interrupted)
+        };
+        let mut known = features(&task.train)?;
+        let mut dev = task.dev.as_ref().map(|dev| features(&dev.inputs)).transpose()?;
+        let mut reverse = task.train_reverse.as_ref().map(features).transpose()?;
         let scaling = Scaling::of(&known);
         [Some(&mut known), dev.as_mut(), reverse.as_mut()].into_iter().flatten().for_each(|found| scaling.apply(found));
         let device = plain.clone().autodiff();
@@ -353,17 +308,23 @@ impl Finetune<'_> {
         }
     }
 
-    fn evaluate(&self, model: &SequenceModel, finetuning: &mut Finetuning, observer: &mut dyn StageObserver) {
+    fn evaluate(
+        &self,
+        model: &SequenceModel,
+        finetuning: &mut Finetuning,
+        observer: &mut dyn StageObserver,
+    ) -> Result<(), StageError> {
         let (task, splits) = (self.task, &self.task.splits);
         let known = [("test", &task.test, &splits.test), ("dev", &task.dev, &splits.dev)];
         let found = known.into_iter().find_map(|(name, rows, set)| Some((name, rows.as_ref()?, set.as_ref()?)));
-        let Some((name, HeldOut { inputs: rows, of }, set)) = found else { return };
+        let Some((name, HeldOut { inputs: rows, of }, set)) = found else { return Ok(()) };
         observer.evaluating(set.len());
-        let device = self.job.device;
-        let mut outputs = model.outputs_of(rows, POSITIONS_TOGETHER, device);
+        let (device, poll) = (self.job.device, &|| self.job.poll());
+        let outputs_of = |rows: &SequenceRows| model.outputs_of(rows, device, poll).ok_or(StageError::Interrupted);
+        let mut outputs = outputs_of(rows)?;
         if self.config.reverse_complement == ReverseComplement::Average {
-            let reverse = sequences(self.base.tokenizer(), &set.rows, true, device);
-            mean_of(&mut outputs, &model.outputs_of(&reverse, POSITIONS_TOGETHER, device));
+            let reverse = sequences(self.base.tokenizer(), &set.rows, true, device, poll);
+            mean_of(&mut outputs, &outputs_of(&reverse.ok_or(StageError::Interrupted)?)?);
         }
         let prediction = Prediction::new(&splits.labelling, &outputs);
         let (prediction, targets) = whole(&splits.labelling, &prediction, &set.targets, of);
@@ -372,6 +333,7 @@ impl Finetune<'_> {
         finetuning.finished.measures =
             scores.scores.iter().filter_map(|score| Some((score.name.clone(), score.value?))).collect();
         finetuning.scores = Some(scores);
+        Ok(())
     }
 
     fn save(&self, model: &SequenceModel, train: &TrainConfig, finetuning: &Finetuning) -> Result<(), StageError> {
@@ -438,40 +400,4 @@ fn whole<'a>(
 /// The mean of both, in place of the first.
 fn mean_of(first: &mut [f32], second: &[f32]) {
     first.iter_mut().zip(second).for_each(|(first, second)| *first = 0.5 * (*first + second));
-}
-
-/// What brings features to mean 0 and deviation 1.
-pub(super) struct Scaling {
-    means: Vec<f32>,
-    deviations: Vec<f32>,
-}
-
-impl Scaling {
-    pub(super) fn of(features: &Features) -> Self {
-        let rows = (features.values.len() / features.width).max(1) as f64;
-        let column = |c: usize| features.values.iter().skip(c).step_by(features.width).map(|&v| f64::from(v));
-        let means: Vec<f64> = (0..features.width).map(|c| column(c).sum::<f64>() / rows).collect();
-        let deviation = |c: usize| (column(c).map(|v| (v - means[c]).powi(2)).sum::<f64>() / rows).sqrt();
-        let deviations =
-            (0..features.width).map(|c| Some(deviation(c)).filter(|&d| d > 0.0).unwrap_or(1.0) as f32).collect();
-        Self { means: means.into_iter().map(|mean| mean as f32).collect(), deviations }
-    }
-
-    pub(super) fn apply(&self, features: &mut Features) {
-        for row in features.values.chunks_mut(features.width) {
-            for ((value, mean), deviation) in row.iter_mut().zip(&self.means).zip(&self.deviations) {
-                *value = (*value - mean) / deviation;
-            }
-        }
-    }
-
-    /// The layer that does for features what `layer` does for scaled ones.
-    fn fold(&self, layer: Linear, device: &Device) -> Linear {
-        let row = |values: &[f32]| Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), device);
-        let (means, deviations) = (row(&self.means), row(&self.deviations));
-        let weight = layer.weight.val() / deviations.unsqueeze();
-        let shift = (weight.clone() * means.unsqueeze()).sum_dim(1).squeeze_dim::<1>(1);
-        let bias = layer.bias.val() - shift;
-        Linear { weight: replace(layer.weight, |_| weight), bias: replace(layer.bias, |_| bias) }
-    }
 }
