@@ -4,7 +4,9 @@ use anyhow::Result;
 use clap::Args as ClapArgs;
 use vqdna::infer::input::{Input, Opened};
 use vqdna_data::alphabet::{AmbiguousPolicy, SoftMaskPolicy};
-use vqdna_data::segment::{Policy, PolicyChange};
+use vqdna_data::segment::{Counts, Policy, PolicyChange};
+
+use crate::progress;
 
 /// Bases seen together by a model that remembers no window.
 pub const WINDOW: usize = 512;
@@ -37,4 +39,12 @@ pub fn open(input: &Input) -> Result<Opened> {
         message!("{columns}");
     }
     Ok(opened)
+}
+
+/// Says what letter policies saw, and what of a BED file was passed over.
+pub fn report(counts: &Counts, comments: u64) {
+    message!("{}", progress::describe(counts));
+    if comments > 0 {
+        message!("note: lines of BED passed over as comments: {comments}");
+    }
 }

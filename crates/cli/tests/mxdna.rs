@@ -1,6 +1,7 @@
 //! A model that cuts sequences itself, through the same commands as any other.
 
 use std::fs;
+use std::io::Read as _;
 
 use crate::errors::assert_refused;
 use crate::program::{Folder, bases};
@@ -68,14 +69,26 @@ fn its_units_are_lines_of_bed_and_are_counted() {
     assert_eq!(found.last().expect("units")[..3], ["b", "0", "1"]);
     assert_eq!(folder.ok("tokenize mxdna genome.fa -o - --threads 1").stdout, text.as_bytes());
 
-    folder.write("places.bed", "a\t0\t900\texon\na\t900\t1800\tintron\na\t1900\t2400\texon\n");
-    let table = folder.ok("units mxdna places.bed --fasta genome.fa --plot lengths.svg").text().to_owned();
+    folder.ok("tokenize mxdna genome.fa -o spans.bed.gz");
+    let mut unpacked = Vec::new();
+    flate2::read::MultiGzDecoder::new(&folder.read("spans.bed.gz")[..]).read_to_end(&mut unpacked).expect("gzip");
+    assert!(unpacked == text.as_bytes());
+
+    folder.write("places.bed", "# places\na\t0\t900\texon\na\t900\t1800\tintron\na\t1900\t2400\texon\n");
+    let counted = folder.ok("units mxdna places.bed --fasta genome.fa --plot lengths.svg");
+    assert!(counted.stderr.contains("passed over as comments: 1"), "{}", counted.stderr);
+    let table = counted.text();
     let classes: Vec<&str> = table.lines().skip(1).filter_map(|line| line.split('\t').next()).collect();
     assert_eq!(classes.len(), 20, "ten lengths of two classes: {table}");
     assert!(classes.starts_with(&["exon"]) && classes.ends_with(&["intron"]));
     assert!(table.contains("exon\t2\t1400\t"), "{table}");
     let svg = folder.text("lengths.svg");
     assert!(svg.starts_with("<svg") && svg.contains("exon") && svg.contains("intron"), "{svg}");
+
+    folder.write("pairs.csv", "sequence_1,sequence_2\nACGTACGTACGT,ACGT\n");
+    let pairs = folder.ok("units mxdna pairs.csv");
+    assert!(pairs.stderr.contains("of each pair, the first sequence alone"), "{}", pairs.stderr);
+    assert!(pairs.text().contains("pairs.csv\t1\t12\t"), "{}", pairs.text());
 }
 
 #[test]

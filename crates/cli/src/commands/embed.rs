@@ -15,7 +15,7 @@ use crate::arguments::{Compute, check_output};
 use crate::inputs;
 use crate::interrupt;
 use crate::output::RowsSeen;
-use crate::progress::{Progress, describe};
+use crate::progress::Progress;
 use crate::sample;
 
 /// Turn sequences into vectors: one for each, in their order, or with --pool none one for each base, pool or unit.
@@ -97,7 +97,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
         ],
     };
     interrupt::listen()?;
-    let opened = inputs::open(&args.read.input(&args.input, None))?;
+    let mut opened = inputs::open(&args.read.input(&args.input, None))?;
     if opened.columns().is_some_and(TakenColumns::are_pairs) {
         message!("note: of each pair, the first sequence alone is embedded");
     }
@@ -122,7 +122,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     })?;
     drop(progress);
     writer.finish()?;
-    message!("{}", describe(&counts));
+    inputs::report(&counts, opened.comments());
     if cut > 0 {
         windows_seen(cut, windows);
     }

@@ -248,7 +248,7 @@ fn remark(scores: &Scores) {
     }
     if scores.constant > 0 {
         message!(
-            "warning: {} constant, in truth or prediction; the correlation is given as 0",
+            "warning: {} predicted as one number for all rows; the correlation is given as 0",
             are(scores.constant as u64, "target")
         );
     }

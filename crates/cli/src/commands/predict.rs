@@ -14,7 +14,7 @@ use crate::arguments::{Compute, check_output};
 use crate::inputs::{self, LetterArgs};
 use crate::output::RowsSeen;
 use crate::predictions::{Format, Predictions};
-use crate::progress::{Progress, describe};
+use crate::progress::Progress;
 use crate::sample;
 use crate::words::{are, counted};
 
@@ -163,7 +163,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let labelling = &model.finetuned.labelling;
     let input = args.read.input(&args.input, model.finetuned.columns.as_ref());
     crate::interrupt::listen()?;
-    let opened = inputs::open(&input)?;
+    let mut opened = inputs::open(&input)?;
     let of_bed = args.read.fasta.is_some();
     let mut output = Predictions::create(&args.output, format, labelling, args.class.as_deref(), of_bed)?;
     let (mut seen, mut cut) = (RowsSeen::of(&args.output), 0_u64);
@@ -185,7 +185,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     })?;
     drop(progress);
     output.finish()?;
-    message!("{}", describe(&counts));
+    inputs::report(&counts, opened.comments());
     if cut > 0 {
         windows_seen(cut, windows);
     }

@@ -15,6 +15,7 @@ use vqdna::transcode::encode::{Tokenize, Tokenized};
 use vqdna_data::alphabet::{AmbiguousPolicy, SoftMaskPolicy};
 use vqdna_data::codes::{ShardNumber, Writer};
 use vqdna_data::number::Shortest;
+use vqdna_data::output::Compression;
 use vqdna_data::segment::{Counts, Policy, PolicyChange};
 
 use super::Verdict;
@@ -42,8 +43,8 @@ pub struct Args {
     /// FASTA or FASTQ files, plain or compressed; `-` is standard input.
     #[arg(required = true, value_name = "FASTA")]
     pub inputs: Vec<PathBuf>,
-    /// Where the codes go: .parquet, .npy (with a sidecar of records), .tsv, or `-` for TSV on standard output. Where units go: .bed, or
-    /// `-` for BED on standard output.
+    /// Where the codes go: .parquet, .npy (with a sidecar of records), .tsv, or `-` for TSV on standard output. Where units go: .bed
+    /// (also .bed.gz, .bed.bgz or .bed.zst), or `-` for BED on standard output.
     #[arg(long, short, value_name = "OUT")]
     pub output: PathBuf,
     /// Only this region of one FASTA file, as in samtools: chr1:1,000-2,000 (1-based, inclusive).
@@ -67,7 +68,8 @@ pub struct Args {
     /// Pieces computed together. Default: as many as make about 16,384 bases.
     #[arg(long, value_parser = at_least_one)]
     pub batch: Option<usize>,
-    /// Bases in which units are chosen together. Default: 512, or what the model was fine-tuned on if that is longer.
+    /// Bases in which units are chosen together. Default: the longest sequence that the model was fine-tuned on, or a
+    /// window of its pre-training.
     #[arg(long, value_parser = at_least_one)]
     pub window: Option<usize>,
     /// How products are computed. In bf16 some codes are others; the output names it.
@@ -80,6 +82,11 @@ pub struct Args {
 /// Bases computed in one piece, unless told otherwise.
 const CHUNK: usize = 4096;
 
+/// Whether a file is BED by its name, compressed or not.
+fn is_bed(path: &Path) -> bool {
+    Compression::of(path).1.ends_with(".bed")
+}
+
 /// A number of at least one.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -91,7 +98,7 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 /// Tokenizes and says on stderr what was done.
 pub fn run(args: &Args) -> Result<Verdict> {
     let is_mxdna = ModelConfig::load(&args.model)?.mxdna.is_some();
-    let is_bed = args.output.extension().is_some_and(|end| end.eq_ignore_ascii_case("bed"));
+    let is_bed = is_bed(&args.output);
     let is_stdout = args.output == Path::new("-");
     match (is_mxdna, is_bed) {
         (true, false) if !is_stdout => {
@@ -146,7 +153,7 @@ fn cut(args: &Args, device: &burn::prelude::Device) -> Result<Verdict> {
     let given = PolicyChange { ambiguous: args.ambiguous, soft_mask: args.soft_mask };
     let (letters, mut counts) = (given.over(cutter.letters()), Counts::default());
     for input in &args.inputs {
-        let opened = Input::Fasta(input.clone()).open()?;
+        let mut opened = Input::Fasta(input.clone()).open()?;
         counts += opened.read(letters, |sequences| -> Result<()> {
             ops::with_precision(precision, || {
                 for unit in cutter.cut(&sequences, windows, execution) {
@@ -171,7 +178,7 @@ fn cut(args: &Args, device: &burn::prelude::Device) -> Result<Verdict> {
     let mean = bases as f64 / count.max(1) as f64;
     message!("{}", describe(&counts));
     message!(
-        "{}, {} of {mean:.2} bases in the mean, in {seconds:.1} s, {:.0} bases/s",
+        "{}, {} of {mean:.2} bases on average, in {seconds:.1} s, {:.0} bases/s",
         counted(bases, "base"),
         counted(count, "unit"),
         bases as f64 / seconds
@@ -260,6 +267,15 @@ mod tests {
         assert_eq!(fields[..5], ["chr1", "2", "5", "Name=gTN;size=3;expert=1;gate=0.4321", "432"]);
         assert_eq!(fields[5..8], [".", "2", "5"]);
         assert_eq!(fields.len(), 9);
+    }
+
+    #[test]
+    fn bed_may_be_compressed() {
+        for (name, expected) in
+            [("x.bed", true), ("X.BED.GZ", true), ("x.bed.zst", true), ("bed", false), ("x.tsv", false)]
+        {
+            assert_eq!(is_bed(Path::new(name)), expected, "{name}");
+        }
     }
 
     #[test]

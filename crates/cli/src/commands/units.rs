@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use vqdna::infer::Execution;
 use vqdna::infer::units::Cutter;
 use vqdna_data::aside::AsideFile;
+use vqdna_data::labelled::TakenColumns;
 use vqdna_data::segment::Counts;
 use vqdna_data::tabular::{Column, Format, Header, Kind, Value, Writer};
 
@@ -17,7 +18,7 @@ use crate::arguments::{Compute, check_output};
 use crate::inputs;
 use crate::interrupt;
 use crate::plot::{self, Line};
-use crate::progress::{Progress, describe};
+use crate::progress::Progress;
 use crate::sample;
 use crate::words::counted;
 
@@ -111,10 +112,13 @@ pub fn run(args: &Args) -> Result<Verdict> {
         interrupt::go_on()
     };
     let execution = Execution::on(&device).within(args.budget.budget()).polling(&poll);
-    let mut counts = Counts::default();
+    let (mut counts, mut comments) = (Counts::default(), 0);
     for (path, name) in args.inputs.iter().zip(&names) {
         let by_id = args.read.fasta.is_some();
-        let opened = inputs::open(&args.read.input(path, None))?;
+        let mut opened = inputs::open(&args.read.input(path, None))?;
+        if opened.columns().is_some_and(TakenColumns::are_pairs) {
+            message!("note: of each pair, the first sequence alone is counted");
+        }
         counts += opened.read(letters, |sequences| -> Result<()> {
             let class = |n: usize| if by_id { &sequences[n].id } else { name };
             for (n, sequence) in sequences.iter().enumerate() {
@@ -128,6 +132,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
             }
             interrupt::check()
         })?;
+        comments += opened.comments();
     }
     drop(progress);
     write(&mut writer, &classes.all, cutter.sizes())?;
@@ -135,7 +140,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
     if let Some(plot) = plot {
         plot.draw(&classes.all, cutter.sizes())?;
     }
-    message!("{}", describe(&counts));
+    inputs::report(&counts, comments);
     Ok(Verdict::Passed)
 }
 

@@ -105,19 +105,28 @@ impl Opened {
         }
     }
 
+    /// Lines of a BED file that were passed over as comments so far; 0 of other inputs.
+    #[must_use]
+    pub fn comments(&self) -> u64 {
+        match &self.source {
+            Source::Places(places, _) => places.remarks(),
+            Source::Records(_) | Source::Rows(_) => 0,
+        }
+    }
+
     /// Hands the sequences to `work`, some at a time, in order, with the parts of each that the policies keep; gives back what they saw.
-    /// Sequences without letters are among them, with no parts.
+    /// Sequences without letters are among them, with no parts. An input is read once: a second call hands over nothing.
     ///
     /// # Errors
     /// If the input cannot be read, a letter is no nucleotide or one that a policy forbids, or `work` fails.
     pub fn read<E: From<InputError>>(
-        self,
+        &mut self,
         letters: Policy,
         work: impl FnMut(Vec<Sequence>) -> Result<(), E>,
     ) -> Result<Counts, E> {
         let mut counts = Counts::default();
         let mut waiting = Waiting { sequences: Vec::new(), letters: 0, work };
-        match self.source {
+        match &mut self.source {
             Source::Rows(chunks) => {
                 for rows in chunks {
                     let rows = rows.map_err(InputError::from)?;
@@ -142,7 +151,7 @@ impl Opened {
                 for found in places {
                     let (place, bases) = found.map_err(InputError::from)?;
                     let id = place.id();
-                    let parts = kept(&file, &id, &bases, letters, &mut counts)?;
+                    let parts = kept(file, &id, &bases, letters, &mut counts)?;
                     waiting.push(Sequence { parts, place: Some(place), ..Sequence::new(id, bases) })?;
                 }
             }
@@ -203,7 +212,7 @@ mod tests {
         std::fs::write(&path, text).expect("written");
         let mut all = Vec::new();
         let input = Input::Any { path: path.clone(), columns: ColumnRequest::default() };
-        let counts = input.open().and_then(|opened| {
+        let counts = input.open().and_then(|mut opened| {
             opened.read(letters, |sequences| {
                 all.extend(sequences.into_iter().map(|sequence| {
                     let Sequence { id, first, parts, .. } = sequence;
@@ -236,6 +245,21 @@ mod tests {
             assert_eq!(found[0], "a ACNNgtA [0..2, 6..7]");
             assert_eq!((counts.soft_masked, counts.dropped), (2, 6));
         }
+    }
+
+    #[test]
+    fn comments_of_a_bed_file_are_counted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [bed, genome] = ["x.bed", "x.fa"].map(|name| folder.path().join(name));
+        std::fs::write(&genome, ">chr1\nACGT\n").expect("written");
+        std::fs::write(&bed, "# peaks\ntrack name=x\nchr1\t0\t2\n#chr1\t2\t4\n").expect("written");
+        let mut opened = Input::Bed { bed, genome }.open().expect("readable");
+        let mut ids = Vec::new();
+        let counts = opened.read(Policy::default(), |sequences| {
+            ids.extend(sequences.into_iter().map(|sequence| sequence.id));
+            Ok::<(), InputError>(())
+        });
+        assert_eq!((ids, counts.expect("readable").records, opened.comments()), (vec!["chr1:1-2(+)".to_owned()], 1, 3));
     }
 
     #[test]
