@@ -86,13 +86,14 @@ enum Inner {
 
 impl<'a> Predictions<'a> {
     /// Begins a file, or text on standard output for `-`. `class` names the output that a score or value is of; `of_bed` says that
-    /// sequences are places of a BED file. Nothing is on standard output before the first row, or the end.
+    /// sequences are places of a BED file; `carried` are columns of the input that are written too. Nothing is on standard output before the first row, or the end.
     pub fn create(
         path: &Path,
         format: Format,
         labelling: &'a Labelling,
         class: Option<&str>,
         of_bed: bool,
+        carried: &[String],
     ) -> Result<Self> {
         let table = match format {
             Format::Tsv => tabular::Format::Tsv,
@@ -100,13 +101,14 @@ impl<'a> Predictions<'a> {
             Format::Jsonl => tabular::Format::Jsonl,
             Format::Parquet => tabular::Format::Parquet,
             Format::Bed | Format::Bedgraph => {
+                ensure!(carried.is_empty(), "--keep-columns is for tables; BED and bedGraph have columns of their own");
                 let inner = Inner::Places(Places::create(path, format, labelling, class)?);
                 return Ok(Self { labelling, inner });
             }
         };
         crate::output::note_stream(path);
         ensure!(class.is_none(), "--class is for BED and bedGraph; a table has a column for each");
-        let header = Header { columns: columns(labelling, of_bed), notes: Vec::new() };
+        let header = Header { columns: with_carried(columns(labelling, of_bed), carried), notes: Vec::new() };
         Ok(Self { labelling, inner: Inner::Table { writer: Writer::create(path, table, header)?, of_bed } })
     }
 
@@ -135,6 +137,9 @@ impl<'a> Predictions<'a> {
                 match values {
                     Some(values) => row.extend(values.iter().map(|&value| Value::Number(value))),
                     None => row.extend(self.labelling.outputs().iter().map(|_| Value::Missing)),
+                }
+                for text in &sequence.carried {
+                    row.push(if text.is_empty() { Value::Missing } else { Value::Text(text) });
                 }
                 Ok(writer.write(&row)?)
             }
@@ -177,6 +182,18 @@ fn columns(labelling: &Labelling, of_bed: bool) -> Vec<Column> {
             name.insert_str(0, "predicted_");
         }
         columns.push(Column::new(name, Kind::Number));
+    }
+    columns
+}
+
+/// The columns of a table, and after them those of the input, under names that are not taken.
+fn with_carried(mut columns: Vec<Column>, carried: &[String]) -> Vec<Column> {
+    for name in carried {
+        let mut name = name.clone();
+        while columns.iter().any(|column| column.name == name) {
+            name.insert_str(0, "input_");
+        }
+        columns.push(Column::new(name, Kind::Text));
     }
     columns
 }
@@ -340,6 +357,14 @@ mod tests {
         let names = |of_bed| columns(&labelling, of_bed).into_iter().map(|column| column.name).collect::<Vec<_>>();
         assert_eq!(names(true)[4..], ["score", "strand", "windows", "predicted_score", "y"]);
         assert_eq!(names(false)[3..], ["windows", "score", "y"]);
+    }
+
+    #[test]
+    fn columns_of_the_input_come_last_under_names_of_their_own() {
+        let columns = ["id", "start"].map(|name| Column::new(name, Kind::Integer)).to_vec();
+        let carried = ["gene", "start", "input_start"].map(str::to_owned);
+        let names: Vec<String> = with_carried(columns, &carried).into_iter().map(|column| column.name).collect();
+        assert_eq!(names, ["id", "start", "gene", "input_start", "input_input_start"]);
     }
 
     #[test]

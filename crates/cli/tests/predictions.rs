@@ -206,6 +206,35 @@ fn what_is_decoded_is_compressed_as_its_name_says() {
 }
 
 #[test]
+fn columns_of_a_table_are_kept_with_predictions() {
+    let folder = probe();
+    let sequences = [bases(1, 30), bases(2, 30)];
+    let csv = format!("gene,sequence,windows\nlacZ,{},7\n,{},8\n", sequences[0], sequences[1]);
+    folder.write("x.csv", csv);
+    let plain = folder.ok("predict probe x.csv");
+    let kept = folder.ok("predict probe x.csv --keep-columns");
+    for (plain, (kept, cells)) in table(plain.text()).iter().zip(table(kept.text()).iter().zip([
+        ["gene", "input_windows"],
+        ["lacZ", "7"],
+        ["", "8"],
+    ])) {
+        assert_eq!(kept[..], [&plain[..], &cells].concat());
+    }
+    let one = folder.ok("predict probe x.csv --keep-columns gene -o -");
+    assert!(table(one.text())[0].ends_with(&["gene"]), "{}", one.text());
+    let json = folder.ok("predict probe x.csv --json --keep-columns gene,windows");
+    let lines: Vec<serde_json::Value> =
+        json.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(lines[0]["gene"] == "lacZ" && lines[0]["input_windows"] == "7" && lines[1]["gene"].is_null());
+    folder.ok("predict probe x.csv --keep-columns=gene -o x.parquet");
+
+    folder.write("x.fa", record("a", &sequences[0]));
+    refused(&folder, "predict probe x.fa --keep-columns", &["--keep-columns", "x.fa", "no table"]);
+    refused(&folder, "predict probe x.csv --keep-columns -o y.bed", &["--keep-columns is for tables"]);
+    refused(&folder, "predict probe x.csv --keep-columns=genes -o y.tsv", &["no column `genes`", "`gene`"]);
+}
+
+#[test]
 fn places_of_a_genome_stay_places() {
     let folder = probe();
     folder.write("genome.fa", record("chr1", &bases(9, 400)) + &record("chr2", &bases(8, 90)));

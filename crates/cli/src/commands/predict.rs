@@ -1,13 +1,13 @@
 //! `vqdna predict`: a fine-tuned model and sequences to classes and probabilities.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Args as ClapArgs, ValueEnum};
 use std::path::{Path, PathBuf};
 use vqdna::folder::Finetuned;
 use vqdna::infer::input::Input;
 use vqdna::infer::predict::{Merge, predict};
 use vqdna::infer::{Budget, Execution, Sequence, Windows};
-use vqdna_data::labelled::{ColumnRequest, TakenColumns};
+use vqdna_data::labelled::{Carry, ColumnRequest, TakenColumns};
 
 use super::Verdict;
 use crate::arguments::{Compute, check_output};
@@ -41,6 +41,10 @@ pub struct Args {
     /// What becomes of the windows of a long sequence.
     #[arg(long, value_enum, default_value_t = MergeName::Mean)]
     pub merge: MergeName,
+    /// Columns of a table that are kept, as text, in the table of predictions: those named, or without names all that hold neither
+    /// sequences nor the names of rows. Stands after MODEL and INPUT.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, value_delimiter = ',')]
+    pub keep_columns: Option<Vec<String>>,
     /// Where predictions go; `-` is standard output. The ending names the format: .tsv, .csv, .jsonl (or .json), .parquet, .bed or
     /// .bedgraph; texts also with .gz, .bgz or .zst.
     #[arg(long, short, default_value = "-")]
@@ -101,7 +105,7 @@ impl WindowArgs {
     pub fn windows(&self, length: usize, stride: impl FnOnce(usize) -> usize) -> Result<Windows> {
         let length = self.window.unwrap_or(length).max(1);
         let stride = self.stride.unwrap_or_else(|| stride(length).max(1));
-        anyhow::ensure!(
+        ensure!(
             stride <= length,
             "--stride {stride} is longer than the window of {}: bases would be skipped",
             counted(length as u64, "base")
@@ -161,11 +165,20 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let model = Finetuned::load(&args.model, &device)?;
     let windows = args.windows.windows(model.finetuned.window, |length| length.div_ceil(2))?;
     let labelling = &model.finetuned.labelling;
-    let input = args.read.input(&args.input, model.finetuned.columns.as_ref());
+    let mut input = args.read.input(&args.input, model.finetuned.columns.as_ref());
+    if let (Some(names), Input::Any { columns, .. }) = (&args.keep_columns, &mut input) {
+        columns.carry = if names.is_empty() { Carry::Others } else { Carry::Named(names.clone()) };
+    }
     crate::interrupt::listen()?;
     let mut opened = inputs::open(&input)?;
+    ensure!(
+        args.keep_columns.is_none() || opened.columns().is_some(),
+        "--keep-columns: {} is no table, and has no columns to keep",
+        args.input.display()
+    );
     let of_bed = args.read.fasta.is_some();
-    let mut output = Predictions::create(&args.output, format, labelling, args.class.as_deref(), of_bed)?;
+    let class = args.class.as_deref();
+    let mut output = Predictions::create(&args.output, format, labelling, class, of_bed, opened.carried())?;
     let (mut seen, mut cut) = (RowsSeen::of(&args.output), 0_u64);
     let progress = Progress::new("predicting", "bases", sample::bases(std::slice::from_ref(&args.input)));
     let poll = |bases| {

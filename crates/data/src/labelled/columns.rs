@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ColumnFault, ColumnRequest, LabelledError, TakenColumns};
+use super::{Carry, ColumnFault, ColumnRequest, LabelledError, TakenColumns};
 use crate::nearest::nearest;
 
 /// Names of rows stand in the first of these columns that exists.
@@ -17,6 +17,8 @@ pub(super) struct Columns {
     pub(super) id: Option<usize>,
     /// Empty where labels are not wanted.
     pub(super) labels: Vec<usize>,
+    /// Those that are carried along.
+    pub(super) carried: Vec<usize>,
 }
 
 impl Columns {
@@ -33,7 +35,9 @@ impl Columns {
             let sequences = header.sequences(request)?;
             let is_free = |column: &usize| !labels.contains(column) && !sequences.contains(column);
             let id = ID.iter().find_map(|name| header.first(name).filter(is_free));
-            let columns = Self { sequences, id, labels: if wants_labels { labels } else { Vec::new() } };
+            let labels = if wants_labels { labels } else { Vec::new() };
+            let read = Self { sequences, id, labels, carried: Vec::new() };
+            let columns = Self { carried: header.carried(&request.carry, &read)?, ..read };
             header.check_once(&columns)?;
             header.check_names(&columns)?;
             header.check_arity(&columns, request)?;
@@ -42,9 +46,9 @@ impl Columns {
         find().map_err(|fault| LabelledError::Columns { file: file.clone(), fault })
     }
 
-    /// The places of all columns: sequences, the name if there is one, labels.
+    /// The places of all columns: sequences, the name if there is one, labels, those that are carried along.
     pub(super) fn wanted(&self) -> Vec<usize> {
-        self.sequences.iter().chain(&self.id).chain(&self.labels).copied().collect()
+        self.sequences.iter().chain(&self.id).chain(&self.labels).chain(&self.carried).copied().collect()
     }
 
     /// The names of the columns in a file with such a header.
@@ -131,6 +135,18 @@ impl Header<'_> {
         }
     }
 
+    /// The columns that are carried along beside those that are read.
+    fn carried(&self, carry: &Carry, read: &Columns) -> Result<Vec<usize>, ColumnFault> {
+        match carry {
+            Carry::None => Ok(Vec::new()),
+            Carry::Named(names) => names.iter().map(|name| self.only(name)).collect(),
+            Carry::Others => {
+                let read = read.wanted();
+                Ok((0..self.0.len()).filter(|column| !read.contains(column)).collect())
+            }
+        }
+    }
+
     /// Refuses names that would break the tables in which they are written.
     fn check_names(&self, columns: &Columns) -> Result<(), ColumnFault> {
         let broken = columns.wanted().into_iter().find(|&column| self.0[column].contains(char::is_control));
@@ -173,7 +189,7 @@ mod tests {
     }
 
     fn columns(sequences: &[usize], id: Option<usize>, labels: &[usize]) -> Columns {
-        Columns { sequences: sequences.into(), id, labels: labels.into() }
+        Columns { sequences: sequences.into(), id, labels: labels.into(), carried: Vec::new() }
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub use labelling::{Labelling, Standardization, Task};
 pub use labels::Inferred;
 pub use overlap::{Overlap, Repeats, Shared};
 pub use parts::Parts;
-pub use request::{ColumnNames, ColumnRequest, LeftOut, Missing, TakenColumns};
+pub use request::{Carry, ColumnNames, ColumnRequest, LeftOut, Missing, TakenColumns};
 pub use rows::{Place, Row, Rows, Unit};
 pub use set::{Set, Target, Targets, class_weights, read};
 pub(crate) use source::FIRST_LINE;

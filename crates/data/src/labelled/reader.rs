@@ -81,6 +81,11 @@ impl Reader {
         &self.taken
     }
 
+    /// Names of the columns that are carried along.
+    pub(super) fn carried(&self) -> &[String] {
+        &self.names[self.names.len() - self.columns.carried.len()..]
+    }
+
     /// Rows to read into.
     pub(super) fn no_rows(&self) -> Rows {
         Rows::new(self.source.watch.file.clone(), self.source.unit(), self.taken.clone())
@@ -105,8 +110,10 @@ impl Reader {
         let number = self.rows.to_string();
         let (mut sequences, mut id) = ([""; 2], Cow::Borrowed(number.as_str()));
         let mut found: Vec<Cow<'_, str>> = Vec::with_capacity(self.columns.labels.len());
+        let mut carried: Vec<Cow<'_, str>> = Vec::with_capacity(self.columns.carried.len());
         let mut has_labels = true;
         let (sequence_count, has_id) = (self.columns.sequences.len(), self.columns.id.is_some());
+        let first_carried = self.names.len() - self.columns.carried.len();
         for (index, cell) in self.cells.cells.iter().enumerate() {
             let at_cell = |fault| {
                 let place = Place { unit: self.source.unit(), number: self.cells.number };
@@ -118,12 +125,16 @@ impl Reader {
                 sequences[index] = text(cell).map_err(at_cell)?;
             } else if cell.len() > MOST_NAME {
                 return Err(at_cell(CellFault::TooLong { length: cell.len(), most: MOST_NAME }));
-            } else if index == sequence_count && has_id {
+            } else if index >= first_carried || (index == sequence_count && has_id) {
                 let name = readable(cell);
                 if name.contains(char::is_control) {
                     return Err(at_cell(CellFault::Control { found: name.into_owned() }));
                 }
-                id = if name.is_empty() { id } else { name };
+                if index >= first_carried {
+                    carried.push(name);
+                } else if !name.is_empty() {
+                    id = name;
+                }
             } else {
                 let label = text(cell).map_err(at_cell)?;
                 match self.missing {
@@ -148,6 +159,7 @@ impl Reader {
         }
         self.bases += sequences.iter().map(|sequence| sequence.len() as u64).sum::<u64>();
         rows.push(self.cells.number, &id, sequences[0], Some(sequences[1]));
+        rows.carry(&carried);
         Ok(true)
     }
 

@@ -141,6 +141,18 @@ impl fmt::Display for LeftOut {
     }
 }
 
+/// Columns that are carried along with each row, as text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Carry {
+    /// None.
+    #[default]
+    None,
+    /// Those with these names.
+    Named(Vec<String>),
+    /// All that are not read for themselves; of JSON Lines, those of the first row.
+    Others,
+}
+
 /// What is looked for in a file: the columns that are asked for, and what a model learned from.
 ///
 /// Columns that are asked for by name are taken. Where none of sequences is, those of the model are, if the file has them; or else
@@ -154,6 +166,8 @@ pub struct ColumnRequest {
     pub model: Option<Arc<TakenColumns>>,
     /// What becomes of rows without a label, where labels are read.
     pub missing: Missing,
+    /// Further columns that are wanted.
+    pub carry: Carry,
 }
 
 impl ColumnRequest {
@@ -161,7 +175,7 @@ impl ColumnRequest {
     #[must_use]
     pub fn of_model(sequence: &[String], model: Option<TakenColumns>) -> Self {
         let names = ColumnNames { sequence: sequence.to_vec(), label: Vec::new() };
-        Self { names, model: model.map(Arc::new), missing: Missing::default() }
+        Self { names, model: model.map(Arc::new), ..Self::default() }
     }
 }
 

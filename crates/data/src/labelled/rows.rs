@@ -1,6 +1,6 @@
 //! Sequences with their names, held compactly: a data set may have hundreds of thousands.
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
 
 use super::{CellFault, LabelledError, LeftOut, TakenColumns};
 use crate::{
@@ -62,13 +62,16 @@ pub struct Rows {
     ids: Texts,
     sequences: Texts,
     seconds: Option<Texts>,
+    /// The cells of each column that is carried along.
+    carried: Vec<Texts>,
 }
 
 impl Rows {
     pub(super) fn new(file: Arc<str>, unit: Unit, columns: Arc<TakenColumns>) -> Self {
         let (places, ids, sequences) = (Vec::new(), Texts::default(), Texts::default());
         let seconds = columns.are_pairs().then(Texts::default);
-        Self { file, columns, left_out: LeftOut::default(), unit, places, ids, sequences, seconds }
+        let (left_out, carried) = (LeftOut::default(), Vec::new());
+        Self { file, columns, left_out, unit, places, ids, sequences, seconds, carried }
     }
 
     /// Number of rows.
@@ -113,6 +116,19 @@ impl Rows {
         Place { unit: self.unit, number: self.places[row] }
     }
 
+    /// The cells of a row that are [carried along](super::Carry), left to right; empty where there is nothing.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn carried(&self, row: usize) -> impl Iterator<Item = &str> {
+        self.carried.iter().map(move |texts| texts.get(row))
+    }
+
+    /// Bytes of all cells that are carried along.
+    pub(super) fn carried_bytes(&self) -> usize {
+        self.carried.iter().map(|texts| texts.text.len()).sum()
+    }
+
     /// Letters of each row, those of a pair together.
     #[must_use]
     pub fn lengths(&self) -> Vec<usize> {
@@ -141,6 +157,7 @@ impl Rows {
             ids: texts(&self.ids),
             sequences: texts(&self.sequences),
             seconds: self.seconds.as_ref().map(texts),
+            carried: self.carried.iter().map(texts).collect(),
         }
     }
 
@@ -202,6 +219,12 @@ impl Rows {
         if let (Some(seconds), Some(second)) = (&mut self.seconds, second) {
             seconds.push(second);
         }
+    }
+
+    /// Adds the cells that are carried along with the row that was added last.
+    pub(super) fn carry(&mut self, cells: &[Cow<'_, str>]) {
+        self.carried.resize_with(cells.len(), Texts::default);
+        self.carried.iter_mut().zip(cells).for_each(|(texts, cell)| texts.push(cell));
     }
 }
 

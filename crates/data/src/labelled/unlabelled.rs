@@ -10,6 +10,7 @@ pub struct Chunks {
     /// Until the end is reached.
     reader: Option<Reader>,
     columns: Arc<TakenColumns>,
+    carried: Vec<String>,
     bases: usize,
     digest: Option<InputDigest>,
 }
@@ -32,7 +33,8 @@ pub fn unlabelled(
 
 impl Chunks {
     fn of(reader: Reader, bases: usize) -> Self {
-        Self { columns: reader.taken().clone(), reader: Some(reader), bases, digest: None }
+        let (columns, carried) = (reader.taken().clone(), reader.carried().to_vec());
+        Self { reader: Some(reader), columns, carried, bases, digest: None }
     }
 
     /// The rows of an input that was opened, in the format that is given; see [`unlabelled`].
@@ -53,6 +55,12 @@ impl Chunks {
         &self.columns
     }
 
+    /// Names of the columns that are carried along, left to right.
+    #[must_use]
+    pub fn carried(&self) -> &[String] {
+        &self.carried
+    }
+
     /// What was read, once the end has been reached.
     #[must_use]
     pub fn digest(&self) -> Option<&InputDigest> {
@@ -63,7 +71,7 @@ impl Chunks {
         /// Letters that a row is worth even if it has fewer, for what is kept beside them.
         const LEAST: usize = 64;
         let mut rows = reader.no_rows();
-        while rows.bases().max(rows.len() * LEAST) < self.bases.max(1) {
+        while (rows.bases() + rows.carried_bytes()).max(rows.len() * LEAST) < self.bases.max(1) {
             if !reader.read(&mut rows, &mut Texts::default())? {
                 break;
             }
@@ -96,6 +104,7 @@ impl Iterator for Chunks {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Carry;
     use super::*;
     use std::fs;
 
@@ -139,6 +148,41 @@ mod tests {
         assert_eq!(chunks("x.jsonl", jsonl, 1000).unwrap(), [["7 AC", "2 gt"]]);
         assert_eq!(chunks("x", jsonl, 1000).unwrap(), [["7 AC", "2 gt"]]);
         assert_eq!(chunks("x", "sequence_1\tsequence_2\nAC\tGT\n", 1000).unwrap(), [["1 AC+GT"]]);
+    }
+
+    #[test]
+    fn columns_are_carried_along() {
+        const CSV: &str = "gene,sequence,id,score\n lacZ ,AC,a,1.50\n,GT,b,\n";
+        const JSONL: &str = concat!(
+            "{\"gene\": \"lacZ\", \"sequence\": \"AC\", \"id\": \"a\", \"score\": \"1.50\"}\n",
+            "{\"sequence\": \"GT\", \"id\": \"b\", \"new\": 1}\n"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let carried = |name: &str, text: &str, carry: Carry| -> Result<(Vec<String>, Vec<String>), String> {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            let request = ColumnRequest { carry, ..ColumnRequest::default() };
+            let message = |error: LabelledError| error.to_string().replace(&*path.to_string_lossy(), "x");
+            let mut chunks = unlabelled(&path, None, &request, 1000).map_err(message)?;
+            let names = chunks.carried().to_vec();
+            let rows = chunks.next().unwrap().map_err(message)?;
+            let row = |row| [rows.get(row).id].into_iter().chain(rows.carried(row)).collect::<Vec<_>>().join("|");
+            assert_eq!(rows.select(&[1]).carried(0).collect::<Vec<_>>(), rows.carried(1).collect::<Vec<_>>());
+            Ok((names, (0..rows.len()).map(row).collect()))
+        };
+        let strings = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let named = |names: &[&str]| Carry::Named(strings(names));
+        for (name, text) in [("x.csv", CSV), ("x.jsonl", JSONL)] {
+            let expected = (strings(&["gene", "score"]), strings(&["a|lacZ|1.50", "b||"]));
+            assert_eq!(carried(name, text, Carry::Others), Ok(expected));
+            let expected = (strings(&["score"]), strings(&["a|1.50", "b|"]));
+            assert_eq!(carried(name, text, named(&["Score"])), Ok(expected));
+            assert_eq!(carried(name, text, Carry::None), Ok((Vec::new(), strings(&["a", "b"]))));
+        }
+        let refused = |text, names: &[&str]| carried("x.csv", text, named(names)).unwrap_err();
+        assert!(refused(CSV, &["genes"]).contains("no column `genes`") && refused(CSV, &["genes"]).contains("`gene`?"));
+        assert_eq!(refused(CSV, &["sequence"]), "x: column `sequence` is asked for twice");
+        assert!(refused("sequence,y\nAC,\"a\tb\"\n", &["y"]).starts_with("x, line 2, column `y`: `a\\tb` holds a tab"));
     }
 
     #[test]

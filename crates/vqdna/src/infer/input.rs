@@ -105,6 +105,15 @@ impl Opened {
         }
     }
 
+    /// Names of the columns of a table that are carried along with each sequence.
+    #[must_use]
+    pub fn carried(&self) -> &[String] {
+        match &self.source {
+            Source::Rows(chunks) => chunks.carried(),
+            Source::Records(_) | Source::Places(..) => &[],
+        }
+    }
+
     /// Lines of a BED file that were passed over as comments so far; 0 of other inputs.
     #[must_use]
     pub fn comments(&self) -> u64 {
@@ -136,7 +145,8 @@ impl Opened {
                             None => Sequence::new(row.id, row.sequence),
                             Some(second) => Sequence::pair(row.id, row.sequence, second),
                         };
-                        waiting.push(Sequence { parts, ..sequence })?;
+                        let carried = rows.carried(number).map(str::to_owned).collect();
+                        waiting.push(Sequence { parts, carried, ..sequence })?;
                     }
                 }
             }
@@ -171,6 +181,7 @@ struct Waiting<W> {
 impl<E, W: FnMut(Vec<Sequence>) -> Result<(), E>> Waiting<W> {
     fn push(&mut self, sequence: Sequence) -> Result<(), E> {
         self.letters += sequence.letters() + OVERHEAD;
+        self.letters += sequence.carried.iter().map(|cell| cell.len() + OVERHEAD).sum::<usize>();
         self.sequences.push(sequence);
         if self.letters >= TOGETHER { self.hand_over() } else { Ok(()) }
     }

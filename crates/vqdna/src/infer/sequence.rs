@@ -17,6 +17,8 @@ pub struct Sequence {
     pub parts: Vec<Range<usize>>,
     /// Where it lies on a genome, if a BED file says so.
     pub place: Option<Interval>,
+    /// What stands beside it in a table, in the columns that are carried along.
+    pub carried: Vec<String>,
 }
 
 impl Sequence {
@@ -25,7 +27,7 @@ impl Sequence {
     pub fn new(id: impl Into<String>, letters: impl Into<Vec<u8>>) -> Self {
         let first = letters.into();
         let parts = whole(&first);
-        Self { id: id.into(), first, second: None, parts, place: None }
+        Self { id: id.into(), first, second: None, parts, place: None, carried: Vec::new() }
     }
 
     /// A pair; it is not seen if one of both has no letters.
@@ -33,7 +35,7 @@ impl Sequence {
     pub fn pair(id: impl Into<String>, first: impl Into<Vec<u8>>, second: impl Into<Vec<u8>>) -> Self {
         let (first, second) = (first.into(), second.into());
         let parts = if second.is_empty() { Vec::new() } else { whole(&first) };
-        Self { id: id.into(), first, second: Some(second), parts, place: None }
+        Self { id: id.into(), first, second: Some(second), parts, place: None, carried: Vec::new() }
     }
 
     /// Whether there is nothing to see.
