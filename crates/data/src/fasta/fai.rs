@@ -9,14 +9,15 @@ use std::{
 
 use super::{
     IndexFault,
-    reader::{first_word, name_of, text_of},
+    reader::{first_word, name_of},
     source::LONGEST_HEADER,
 };
+use crate::input::readable;
 
 /// Where one sequence lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// The name as [`text_of`] gives it.
+    /// The name as [`readable`] gives it.
     pub(super) name: String,
     /// The bytes of the name.
     raw: Vec<u8>,
@@ -83,7 +84,7 @@ fn parse_line(line: &[u8]) -> Option<Entry> {
         str::from_utf8(digits).ok()?.parse::<u64>().ok()
     };
     let (bases, offset, line_bases, line_width) = (number()?, number()?, number()?, number()?);
-    let entry = Entry { name: text_of(&raw), raw, bases, offset, line_bases, line_width };
+    let entry = Entry { name: readable(&raw).into_owned(), raw, bases, offset, line_bases, line_width };
     let has_lines = entry.line_bases > 0 && entry.line_width >= entry.line_bases;
     (fields.next().is_none() && (has_lines || entry.bases == 0)).then_some(entry)
 }

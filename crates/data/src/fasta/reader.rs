@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
-    fmt::Write,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -16,7 +15,7 @@ use super::{
     FastaError, Record, RecordFault,
     source::{Format, LONGEST_HEADER, Source},
 };
-use crate::input::{InputDigest, Text, Watch, check_exists};
+use crate::input::{InputDigest, Text, Watch, check_exists, readable};
 
 /// The records of one or several inputs, in order, one in memory at a time.
 ///
@@ -198,26 +197,13 @@ pub(super) fn name_of(header: &[u8]) -> Result<String, (Option<String>, RecordFa
     if name.is_empty() {
         return Err((None, RecordFault::NoName));
     }
-    let name = text_of(name);
+    let name = readable(name).into_owned();
     if name.contains(char::is_control) { Err((None, RecordFault::NotText)) } else { Ok(name) }
 }
 
 /// The first word of a header; empty if it holds none.
 pub(super) fn first_word(header: &[u8]) -> &[u8] {
     header.split(|byte| matches!(byte, b' ' | b'\t')).find(|word| !word.is_empty()).unwrap_or_default()
-}
-
-/// A name as text. A byte that is not UTF-8 becomes the four characters `\xE9`, so that names that differ stay different.
-pub(super) fn text_of(name: &[u8]) -> String {
-    let mut text = String::with_capacity(name.len());
-    for chunk in name.utf8_chunks() {
-        text.push_str(chunk.valid());
-        for byte in chunk.invalid() {
-            // Writing to a string cannot fail.
-            let _ = write!(text, "\\x{byte:02X}");
-        }
-    }
-    text
 }
 
 /// A FASTA sequence without line ends, and without the blanks some programs write every ten bases.
