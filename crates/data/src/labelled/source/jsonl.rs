@@ -91,8 +91,51 @@ impl Jsonl {
 fn next_object(lines: &mut Lines, watch: &Watch) -> Result<Option<(u64, Object)>, LabelledError> {
     let Some((line, text)) = lines.next_filled().map_err(|error| watch.explain(error))? else { return Ok(None) };
     let object = serde_json::from_slice(text);
-    let object = object.map_err(|source| LabelledError::Json { file: watch.file.clone(), line, source })?;
+    let mut object: Object = object.map_err(|source| LabelledError::Json { file: watch.file.clone(), line, source })?;
+    keep_spelling(&mut object, text);
     Ok(Some((line, object)))
+}
+
+/// Makes texts of the numbers that were read as floats, with all their digits: the parser keeps no more of large integers and long
+/// fractions than a float holds.
+fn keep_spelling(object: &mut Object, line: &[u8]) {
+    let is_float = |value: &Value| value.as_number().is_some_and(serde_json::Number::is_f64);
+    if !object.0.iter().any(|(_, value)| is_float(value)) {
+        return;
+    }
+    for ((_, value), spelling) in object.0.iter_mut().zip(spellings(line)) {
+        if is_float(value) {
+            *value = Value::String(String::from_utf8_lossy(spelling).into_owned());
+        }
+    }
+}
+
+/// The values of an object as they are written, in their order; the line is known to be a valid object.
+fn spellings(line: &[u8]) -> Vec<&[u8]> {
+    let (mut found, mut depth, mut start, mut at) = (Vec::new(), 0_u32, 0, 0);
+    while let Some(&byte) = line.get(at) {
+        match byte {
+            b'"' => {
+                // To the end of the text; a quote after a backslash is part of it.
+                at += 1;
+                while line.get(at).is_some_and(|&byte| byte != b'"') {
+                    at += if line[at] == b'\\' { 2 } else { 1 };
+                }
+            }
+            b'{' | b'[' => depth += 1,
+            b':' if depth == 1 => start = at + 1,
+            b',' if depth == 1 => found.push(line[start..at].trim_ascii()),
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    found.push(line[start..at].trim_ascii());
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
 }
 
 #[cfg(test)]
@@ -119,7 +162,25 @@ mod tests {
             let cells: Vec<_> = row.cells.iter().map(|cell| String::from_utf8_lossy(cell)).collect();
             rows.push((row.number, cells.join("|")));
         }
-        let expected = [(1, "AC|0.5|1"), (2, "A|-1000.0|true"), (3, "|123456789012|")];
+        let expected = [(1, "AC|0.50|1"), (2, "A|-1e3|true"), (3, "|123456789012|")];
         assert_eq!(rows, expected.map(|(line, cells)| (line, cells.to_owned())));
+    }
+
+    #[test]
+    fn numbers_keep_all_their_digits() {
+        const LINE: &str = concat!(
+            r#"{"a,:\"}": "b,:\"}\\", "c" :[1.5, {"d": 2.5}],"e":123456789012345678901 , "f": -0,"#,
+            r#" "g": {"h": [3.5]}, "i": 0.1234567890123456789012, "j": 18446744073709551615, "k": 1e-3}"#,
+        );
+        let mut object: Object = serde_json::from_str(LINE).unwrap();
+        assert_eq!(spellings(LINE.as_bytes()).len(), object.0.len());
+        keep_spelling(&mut object, LINE.as_bytes());
+        let of = |name: &str| object.0.iter().find(|(column, _)| column == name).unwrap().1.clone();
+        assert_eq!(of("e"), "123456789012345678901");
+        assert_eq!(of("f"), "-0");
+        assert_eq!(of("i"), "0.1234567890123456789012");
+        assert_eq!(of("j"), 18_446_744_073_709_551_615_u64);
+        assert_eq!(of("k"), "1e-3");
+        assert_eq!(of("a,:\"}"), "b,:\"}\\");
     }
 }
