@@ -5,7 +5,7 @@
 //!
 //! | floor | rooms |
 //! | --- | --- |
-//! | 0 | [`aside`], [`bounded`], [`lock`], [`random`], [`random_access`], [`words`], [`nearest`], [`number`] |
+//! | 0 | [`aside`], [`bounded`], [`lock`], [`random`], [`random_access`], [`words`], [`nearest`], [`number`], `pages` |
 //! | 1 | [`alphabet`], [`span`], [`input`], [`output`], [`metric`], [`bucket`] |
 //! | 2 | [`fasta`], [`codes`], [`synthetic`], [`shuffle`], [`vectors`], [`tabular`] |
 //! | 3 | [`segment`], [`window`], [`split`], [`bed`] |
@@ -52,6 +52,7 @@ pub mod metric;
 pub mod nearest;
 pub mod number;
 pub mod output;
+mod pages;
 pub mod random;
 pub mod random_access;
 pub mod sampler;

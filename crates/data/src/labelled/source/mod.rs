@@ -2,7 +2,6 @@
 
 mod delimited;
 mod jsonl;
-mod pages;
 mod parquet;
 
 use std::{path::Path, sync::Arc};

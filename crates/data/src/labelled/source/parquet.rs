@@ -4,20 +4,22 @@ use std::{
     env,
     fs::File,
     io::{self, BufRead, Write},
-    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
 
 use parquet::{
     errors::ParquetError,
-    file::reader::{FileReader, SerializedFileReader},
+    file::{metadata::ParquetMetaData, reader::FileReader},
     record::{Field, reader::RowIter},
     schema::types::Type,
 };
 
 use super::super::{CellFault, LabelledError, Place, Unit};
-use super::{Cells, MOST_CELL, pages};
-use crate::input::{Compression, Text, Watch, is_stdin, open_file};
+use super::{Cells, MOST_CELL};
+use crate::{
+    input::{Compression, Text, Watch, is_stdin, open_file},
+    pages::{self, Guarded, catch_panic},
+};
 
 /// The rows of all row groups, of the columns that are read.
 pub(super) struct Parquet {
@@ -34,16 +36,21 @@ impl Parquet {
     ) -> Result<Self, LabelledError> {
         let file = seekable(path, text, watch)?;
         let pages_file = file.try_clone().map_err(|error| damaged(watch)(error.into()))?;
-        let file = catch_panic(|| SerializedFileReader::new(file)).map_err(damaged(watch))?;
+        let file = catch_panic(|| Guarded::new(file, 1)).map_err(damaged(watch))?;
         let schema = file.metadata().file_metadata().schema();
         let columns = schema.get_fields();
         let names: Vec<String> = columns.iter().map(|column| column.name().to_owned()).collect();
         let wanted = choose(&names)?;
-        let excess =
-            catch_panic(|| Ok(pages::check(&pages_file, file.metadata(), &wanted)?)).map_err(damaged(watch))?;
+        let excess = catch_panic(|| Ok::<_, ParquetError>(pages::check(&pages_file, file.metadata(), &wanted)?))
+            .map_err(damaged(watch))?;
         if let Some(excess) = excess {
             let column = names[excess.column].clone();
             return Err(LabelledError::Page { file: watch.file.clone(), column, fault: excess.what });
+        }
+        // The library holds a thousand rows, however long their lists are.
+        if let Some(column) = wanted.iter().find(|&&column| has_lists(file.metadata(), column)) {
+            let (place, column) = (Place { unit: Unit::Row, number: 1 }, names[*column].clone());
+            return Err(LabelledError::Cell { file: watch.file.clone(), place, column, fault: CellFault::Nested });
         }
         let chosen = wanted.into_iter().map(|column| columns[column].clone()).collect();
         let schema = Type::group_type_builder(schema.name()).with_fields(chosen).build();
@@ -118,10 +125,12 @@ fn damaged(watch: &Watch) -> impl Fn(ParquetError) -> LabelledError {
     move |source| LabelledError::Parquet { file: watch.file.clone(), source }
 }
 
-/// Makes an error of a panic: on some damaged pages the Parquet library panics. What it leaves half-changed is not used again,
-/// since nothing is read after an error.
-fn catch_panic<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err(ParquetError::General("a damaged page".into())))
+/// Whether there are rows, and a column of lists in them.
+fn has_lists(metadata: &ParquetMetaData, column: usize) -> bool {
+    let schema = metadata.file_metadata().schema_descr();
+    let mut leaves = schema.columns().iter().enumerate();
+    metadata.file_metadata().num_rows() > 0
+        && leaves.any(|(leaf, of)| schema.get_column_root_idx(leaf) == column && of.max_rep_level() > 0)
 }
 
 #[cfg(test)]
@@ -219,5 +228,36 @@ mod tests {
             let message = rows(&path).unwrap_err().to_string();
             assert!(message.ends_with("x.parquet: cannot be read as Parquet"), "{message}");
         }
+    }
+
+    #[test]
+    fn a_column_of_lists_is_refused_before_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.parquet");
+        let schema = "message schema { required int64 a; optional group b (LIST) { repeated group list { optional int64 element; } } }";
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let mut file = SerializedFileWriter::new(fs::File::create(&path).unwrap(), schema, Arc::default()).unwrap();
+        let mut group = file.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<Int64Type>().write_batch(&[7], None, None).unwrap();
+        column.close().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<Int64Type>().write_batch(&[1, 2], Some(&[3, 3]), Some(&[0, 1])).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        file.close().unwrap();
+        let open = |column: usize| {
+            let (text, watch) = input::open(&path).unwrap();
+            let mut reader = Parquet::open(&path, text, &watch, |_| Ok(vec![column]))?;
+            let mut row = Cells::default();
+            assert!(reader.read(&mut row, &watch)?);
+            Ok::<_, LabelledError>(String::from_utf8_lossy(&row.cells[0]).into_owned())
+        };
+        assert_eq!(open(0).unwrap(), "7");
+        let error = open(1).unwrap_err();
+        assert!(
+            matches!(&error, LabelledError::Cell { column, fault: CellFault::Nested, .. } if column == "b"),
+            "{error}"
+        );
     }
 }

@@ -1,7 +1,4 @@
-//! What the pages of a Parquet file would take in memory, told from their headers before any is unpacked.
-//!
-//! The library makes room for whatever size a page claims, and for as many values as a dictionary claims. So the claims are looked
-//! at first.
+//! What the headers of pages claim.
 
 use std::{
     fs::File,
@@ -9,7 +6,10 @@ use std::{
 };
 
 use flate2::read::MultiGzDecoder;
-use parquet::{basic::Compression as Codec, file::metadata::ParquetMetaData};
+use parquet::{
+    basic::Compression as Codec,
+    file::metadata::{ParquetMetaData, RowGroupMetaData},
+};
 
 /// Most bytes of a page: a hundred times what is usual.
 const MOST_PAGE: u64 = 1 << 27;
@@ -18,31 +18,40 @@ const MOST_DICTIONARY: u64 = 1 << 22;
 
 /// What is wrong with a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Excess {
+pub(crate) struct Excess {
     /// The column, counted from 0.
-    pub(super) column: usize,
+    pub(crate) column: usize,
     /// What is too much.
-    pub(super) what: String,
+    pub(crate) what: String,
 }
 
 /// Looks at the headers of all pages of the columns that are read. A header that cannot be understood is left to the library, which
 /// refuses it with better words.
-pub(super) fn check(file: &File, metadata: &ParquetMetaData, columns: &[usize]) -> io::Result<Option<Excess>> {
-    let schema = metadata.file_metadata().schema_descr();
+pub(crate) fn check(file: &File, metadata: &ParquetMetaData, columns: &[usize]) -> io::Result<Option<Excess>> {
     for group in metadata.row_groups() {
-        for (leaf, chunk) in group.columns().iter().enumerate() {
-            let column = schema.get_column_root_idx(leaf);
-            if !columns.contains(&column) {
-                continue;
-            }
-            let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
-            let (Ok(start), Ok(length)) = (u64::try_from(start), u64::try_from(chunk.compressed_size())) else {
-                continue;
-            };
-            let end = start.saturating_add(length).min(file.metadata()?.len());
-            if let Some(what) = check_chunk(file, start..end, chunk.compression())? {
-                return Ok(Some(Excess { column, what }));
-            }
+        let excess = check_group(file, group, columns)?;
+        if excess.is_some() {
+            return Ok(excess);
+        }
+    }
+    Ok(None)
+}
+
+/// As [`check`], for one row group.
+pub(crate) fn check_group(file: &File, group: &RowGroupMetaData, columns: &[usize]) -> io::Result<Option<Excess>> {
+    let schema = group.schema_descr();
+    for (leaf, chunk) in group.columns().iter().enumerate() {
+        let column = schema.get_column_root_idx(leaf);
+        if !columns.contains(&column) {
+            continue;
+        }
+        let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+        let (Ok(start), Ok(length)) = (u64::try_from(start), u64::try_from(chunk.compressed_size())) else {
+            continue;
+        };
+        let end = start.saturating_add(length).min(file.metadata()?.len());
+        if let Some(what) = check_chunk(file, start..end, chunk.compression())? {
+            return Ok(Some(Excess { column, what }));
         }
     }
     Ok(None)
@@ -111,8 +120,9 @@ struct Thrift<R> {
     read: u64,
 }
 
-/// Structures within structures that are followed.
-const DEPTH: u32 = 16;
+/// Structures within structures that are followed: as many as the library follows, so that it understands no header that is not
+/// understood here.
+const DEPTH: u32 = 64;
 
 impl<R: Read> Thrift<R> {
     fn page(&mut self) -> io::Result<Page> {
