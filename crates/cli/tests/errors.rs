@@ -93,8 +93,11 @@ fn inputs() {
     ] {
         assert_refused(&folder, &format!("tokenize model {input} -o new.parquet"), parts);
         assert_refused(&folder, &format!("tokenize model genome.fa {input} -o new.npy"), parts);
-        assert_refused(&folder, &format!("learn {input} -o new --preset tiny"), parts);
-        assert_refused(&folder, &format!("pretrain model {input} -o new --preset tiny"), parts);
+        // Records of equal names can be learned from: nothing is filed under them.
+        if input != "twice.fa" {
+            assert_refused(&folder, &format!("learn {input} -o new --preset tiny"), parts);
+            assert_refused(&folder, &format!("pretrain model {input} -o new --preset tiny"), parts);
+        }
         assert_refused(&folder, &format!("decode model codes.tsv -o new.fa --original {input}"), parts);
         assert_refused(&folder, &format!("tokenize model {input} -o new.tsv --shard 1/2"), parts);
     }

@@ -140,7 +140,7 @@ fn letter_policies_apply_in_every_command_and_are_counted() {
     let evaluated = folder.ok("evaluate probe x.csv --ambiguous split");
     assert!(evaluated.text().contains("\nrows\t1\t"), "{}", evaluated.text());
     assert!(evaluated.stderr.contains(&format!("{counted}, dropped bases: 6")), "{}", evaluated.stderr);
-    assert!(evaluated.stderr.contains("1 row left out"), "{}", evaluated.stderr);
+    assert!(evaluated.stderr.contains("1 row is left out"), "{}", evaluated.stderr);
     let refused = folder.run("evaluate probe x.csv --ambiguous error");
     assert!(refused.stderr.contains("x.csv, line 2, column `sequence`: letter 31: `N`"), "{}", refused.stderr);
 

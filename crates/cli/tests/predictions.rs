@@ -90,7 +90,7 @@ fn names_in_a_folder_that_would_break_a_table_are_refused() {
     for (from, to, part) in [
         (r#""1""#, r#""1\u001b[31m""#, "control character"),
         (r#""1""#, r#""1\tx""#, "control character"),
-        (r#""1""#, r#""0""#, "twice"),
+        (r#""1""#, r#""0""#, "two outputs have the name `0`"),
         ("\"sequence\"\n", "\"se\\nquence\"\n", "control character"),
     ] {
         assert!(text.contains(from), "{text}");

@@ -111,7 +111,9 @@ fn a_poll_ends_the_work_before_the_next_batch_and_what_was_given_stays_right() {
         ControlFlow::Continue(())
     };
     let small = Execution::on(&device).within(Budget::mebibytes(0));
-    assert_eq!(all(&model, &sequences, Merge::Mean, small.polling(&counting)), whole);
+    // As text, in which the NaN of an empty sequence equals itself.
+    let text = |predicted: &[Predicted]| format!("{predicted:?}");
+    assert_eq!(text(&all(&model, &sequences, Merge::Mean, small.polling(&counting))), text(&whole));
     assert_eq!(finished.get(), 557, "each base is finished once, though windows overlap and both strands are read");
     let polls = asked.get();
     assert!(polls > 60, "{polls}");
@@ -125,6 +127,7 @@ fn a_poll_ends_the_work_before_the_next_batch_and_what_was_given_stays_right() {
         assert_eq!(asked.get(), most + 1, "nothing is done after the answer");
         let (last, before) = found.split_last().expect("an end");
         assert_eq!(*last, Err(Interrupted));
-        assert!(before.iter().map(|found| found.as_ref().expect("done")).eq(&whole[..before.len()]));
+        let before: Vec<Predicted> = before.iter().map(|found| found.clone().expect("done")).collect();
+        assert_eq!(text(&before), text(&whole[..before.len()]));
     }
 }

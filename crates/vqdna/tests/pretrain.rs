@@ -133,7 +133,11 @@ fn reads_of_one_name_have_codes_of_their_own() {
     assert_eq!(cached.measures, computed.measures);
     assert!(weights_of(&place, "cached") == weights_of(&place, "computed"));
     let table = fs::read_to_string(place.folder("cached").join("codes/corpus.npy.records.tsv")).expect("there");
-    assert_eq!(table.lines().count(), 2 + bases.len().div_ceil(150));
+    assert_eq!(
+        table.lines().count(),
+        2 + 2 * bases.len().div_ceil(150),
+        "a note, names of columns, and each read on both strands"
+    );
 }
 
 /// The number of the file that holds codes: another one if they were computed again.

@@ -84,7 +84,7 @@ const CHUNK: usize = 4096;
 
 /// Whether a file is BED by its name, compressed or not.
 fn is_bed(path: &Path) -> bool {
-    Compression::of(path).1.ends_with(".bed")
+    Path::new(&Compression::of(path).1).extension().is_some_and(|end| end == "bed")
 }
 
 /// A number of at least one.

@@ -64,7 +64,7 @@ impl RowGroupReader for Group<'_> {
 
     fn get_column_page_reader(&self, leaf: usize) -> Result<Box<dyn PageReader>, ParquetError> {
         Ok(Box::new(Pages {
-            pages: self.group.get_column_page_reader(leaf)?,
+            inner: self.group.get_column_page_reader(leaf)?,
             column: self.metadata().schema_descr().column(leaf),
             rows: u64::try_from(self.metadata().num_rows()).map_err(|_| damaged())?,
             lengths: Lengths::new(self.longest),
@@ -82,7 +82,7 @@ impl RowGroupReader for Group<'_> {
 
 /// The pages of a column in a row group.
 struct Pages {
-    pages: Box<dyn PageReader>,
+    inner: Box<dyn PageReader>,
     column: ColumnDescPtr,
     rows: u64,
     lengths: Lengths,
@@ -149,28 +149,28 @@ impl Iterator for Pages {
 
 impl PageReader for Pages {
     fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
-        let page = self.pages.get_next_page()?;
+        let page = self.inner.get_next_page()?;
         self.checked(page)
     }
 
     fn peek_next_page(&mut self) -> Result<Option<PageMetadata>, ParquetError> {
-        self.pages.peek_next_page()
+        self.inner.peek_next_page()
     }
 
     fn skip_next_page(&mut self) -> Result<(), ParquetError> {
-        self.pages.skip_next_page()
+        self.inner.skip_next_page()
     }
 
     fn supports_deferred_dictionary(&self) -> bool {
-        self.pages.supports_deferred_dictionary()
+        self.inner.supports_deferred_dictionary()
     }
 
     fn take_deferred_dictionary(&mut self) -> Result<Option<Page>, ParquetError> {
-        self.pages.take_deferred_dictionary()
+        self.inner.take_deferred_dictionary()
     }
 
     fn at_record_boundary(&mut self) -> Result<bool, ParquetError> {
-        self.pages.at_record_boundary()
+        self.inner.at_record_boundary()
     }
 }
 
