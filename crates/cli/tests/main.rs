@@ -1,5 +1,6 @@
 //! The program as its users meet it: command lines in; files, exit codes and messages out.
 
+mod cases;
 mod edge_cases;
 mod errors;
 mod finetune;

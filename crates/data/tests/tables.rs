@@ -183,7 +183,7 @@ fn labels_that_statistics_cannot_take_are_refused_in_every_format() {
         ("x.tsv", "sequence\tlabel\nAC\t0.5\nGG\t-1e300\n", "x, line 3, column `label`: `-1e300` is too large"),
         ("x.csv", "sequence,label\nAC,0\nGG,inf\n", "x, line 3, column `label`: `inf` is not a finite number"),
         ("x.csv", "sequence,label\nAC,0\nGG,1e999\n", "x, line 3, column `label`: `1e999` is not a finite number"),
-        ("x.jsonl", "{\"sequence\":\"AC\",\"label\":1e300}\n", "x, line 1, column `label`: `1e+300` is too large"),
+        ("x.jsonl", "{\"sequence\":\"AC\",\"label\":1e300}\n", "x, line 1, column `label`: `1e300` is too large"),
         (
             "x.jsonl",
             "{\"sequence\":\"AC\",\"label\":\"-inf\"}\n",

@@ -103,7 +103,7 @@ fn word(value: &Value) -> String {
 }
 
 fn show(folder: &Path, made: &ModelConfig) -> Result<Shown> {
-    let run = manifest(folder);
+    let run = manifest(folder)?;
     let path = folder.join("model.safetensors");
     let (arrays, _) = weights::read(&path).with_context(|| format!("{}", path.display()))?;
     let mut fields = Map::new();
@@ -262,6 +262,6 @@ fn show_training(run: &Value, add: &mut impl FnMut(&str, Value)) {
 }
 
 /// What the run says of itself; null if it is not there.
-fn manifest(folder: &Path) -> Value {
-    vqdna::folder::manifest(folder).unwrap_or_default()
+fn manifest(folder: &Path) -> Result<Value> {
+    Ok(vqdna::folder::manifest(folder)?.unwrap_or_default())
 }

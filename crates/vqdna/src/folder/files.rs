@@ -52,10 +52,18 @@ pub(super) fn controlled(value: &Value) -> Option<String> {
     }
 }
 
-/// What `run.json` of a folder says; none if there is none, or it cannot be read.
-#[must_use]
-pub fn manifest(folder: &Path) -> Option<Value> {
-    serde_json::from_slice(&bounded::read(&folder.join(RUN), MOST_CONFIG).ok()?).ok()
+/// What `run.json` of a folder says; none if there is none, as in an imported model.
+///
+/// # Errors
+/// If it cannot be read, or is not JSON.
+pub fn manifest(folder: &Path) -> Result<Option<Value>, FolderError> {
+    let path = folder.join(RUN);
+    if !path.is_symlink() && !path.exists() {
+        return Ok(None);
+    }
+    let text = bounded::read(&path, MOST_CONFIG).map_err(|source| FolderError::Io { path: path.clone(), source })?;
+    let parsed = serde_json::from_slice(&text);
+    parsed.map(Some).map_err(|error| FolderError::Config { path, reason: format!("not JSON: {error}") })
 }
 
 /// BLAKE3 of the weights of a folder, which names its model.
