@@ -249,10 +249,10 @@ pub fn write(path: &Path, arrays: &Arrays, metadata: &[(&str, &str)]) -> Result<
     write_with_digest(path, arrays, metadata).map(drop)
 }
 
-/// As [`write`]; returns the BLAKE3 of the file.
+/// As [`write()`]; returns the BLAKE3 of the file.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_with_digest(path: &Path, arrays: &Arrays, metadata: &[(&str, &str)]) -> Result<String, WeightError> {
     check(arrays)?;
     let io = |source| WeightError::Io { path: path.to_owned(), source };
