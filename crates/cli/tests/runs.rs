@@ -156,7 +156,7 @@ fn pipes_and_devices_in_a_folder_are_refused() {
             }
             for line in ["inspect bad", "tokenize bad genome.fa -o new.tsv"] {
                 let outcome = folder.run(line);
-                if name == "run.json" {
+                if name == "run.json" && line.starts_with("tokenize") {
                     // It says what was measured; a model works without it.
                     assert_eq!(outcome.code, Some(0), "{line}: {}", outcome.stderr);
                 } else {
