@@ -199,6 +199,8 @@ def case(number, options, kinds, template, seeds, base):
                 data = index.read_bytes()
                 index.unlink()
                 index.write_bytes(data)
+    # Runs that may go on for long, and the folder that one writes into.
+    long = file.startswith("stopped-") or kind == "settings"
     run = file.split("/")[0] if file.startswith("stopped-") else None
     if run:
         # A run writes into its folder: its files must not be those of the template.
@@ -212,7 +214,7 @@ def case(number, options, kinds, template, seeds, base):
     with open(folder / "stderr", "w+b") as said:
         child = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)
         # A run that goes on is stopped when it has shown that it can.
-        soon = threading.Timer(1.0 if run else SECONDS, child.terminate if run else child.kill)
+        soon = threading.Timer(1.0 if long else SECONDS, child.terminate if long else child.kill)
         late = threading.Timer(SECONDS, child.kill)
         soon.start(), late.start()
         begun = time.monotonic()
@@ -228,7 +230,7 @@ def case(number, options, kinds, template, seeds, base):
         faults.append("panic")
     if took >= SECONDS:
         faults.append("hang")
-    elif code not in ((0, 1, 2, 143) if run else (0, 1, 2)):
+    elif code not in ((0, 1, 2, 143) if long else (0, 1, 2)):
         faults.append(f"exit code {code}")
     if usage.ru_maxrss > MEBIBYTES * 1024:
         faults.append(f"{usage.ru_maxrss // 1024} MiB of memory")
