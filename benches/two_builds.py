@@ -3,18 +3,25 @@
 
     python3 benches/two_builds.py OLD [NEW] [--pairs N] [--runs N] [--works …] [--bar 0.98] -o results/DATE-MACHINE-two-builds
 
-A pair is a call of each build with the same threads, which one comes first alternates; the ratio new ÷ old is taken pair by pair, and the
-table shows its median and range. Above 1 the new build is faster; of memory it takes more. Whole pairs are appended to rows.jsonl and the
-table is written to README.md, so a long table can be made in several sittings. Needs Python 3 alone.
+A pair is a call of each build with the same threads. Both calls are under way at once, and one of them is stopped while the other runs, in
+turns of a quarter of a second: a host that is slower for a while is so for both. A call's seconds are those in which it ran; which one
+begins alternates. The ratio of speed is old ÷ new seconds, pair by pair, and the table shows its median and range. Above 1 the new build
+is faster; of memory it takes more. Whole pairs are appended to rows.jsonl and the table is written to README.md, so a long table can be made
+in several sittings. Needs Python 3 alone.
 """
 import argparse
 import itertools
+import json
+import signal
+import statistics
+import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-from beside_pytorch import PRESETS, cell_of, cut, shown
-from measuring import GENOMES, PROGRAM, ROOT, Rows, cpu, markdown, measure, spread
+from beside_pytorch import PRESETS, cell_of, cut
+from measuring import GENOMES, PROGRAM, Failed, Rows, cpu, markdown, spread
 
 WORKS = ("learn", "encode", "tokenize", "pretrain", "embed")
 PRECISIONS = ("f32", "bf16")
@@ -27,19 +34,54 @@ def command(program, cell, runs, files):
     return [program, "bench", work, "--preset", preset, "--precision", precision, *tail]
 
 
+def in_turns(commands, turn=0.25):
+    """Runs commands in turns until all have ended: for each, the seconds in which it ran, and the JSON of its last line."""
+    commands = [[str(word) for word in command] for command in commands]
+    # Stopped before it begins, so that nothing of it is missed.
+    begin = "import os, signal, sys; os.kill(os.getpid(), signal.SIGSTOP); os.execv(sys.argv[1], sys.argv[1:])"
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    calls = [subprocess.Popen([sys.executable, "-c", begin, *command], **pipes) for command in commands]
+    seconds = [0.0 for _ in calls]
+    try:
+        time.sleep(0.5)
+        while any(call.poll() is None for call in calls):
+            for number, call in enumerate(calls):
+                if call.poll() is not None:
+                    continue
+                start = time.perf_counter()
+                call.send_signal(signal.SIGCONT)
+                try:
+                    call.wait(turn)
+                except subprocess.TimeoutExpired:
+                    call.send_signal(signal.SIGSTOP)
+                seconds[number] += time.perf_counter() - start
+    finally:
+        for call in calls:
+            if call.poll() is None:
+                call.kill()
+    found = []
+    for command, call, ran in zip(commands, calls, seconds):
+        out, messages = call.communicate()
+        if call.returncode:
+            raise Failed(command, call.returncode, messages)
+        found.append({"ran_s": round(ran, 4), **json.loads(out.strip().splitlines()[-1])})
+    return found
+
+
 def table(rows, cells, bar):
-    head = ["work", "preset", "precision", "pairs", "old, bases/s", "new, bases/s", "speed, new ÷ old", "memory, new ÷ old"]
+    head = ["work", "preset", "precision", "pairs", "old, s a call", "new, s a call", "speed, new ÷ old", "memory, new ÷ old"]
     lines, below = [], []
     for cell in cells:
         sides = {side: [row for row in rows if row["side"] == side and cell_of(row) == cell] for side in ("old", "new")}
         if not sides["new"]:
             continue
-        ratios = {key: [new[key] / old[key] for old, new in zip(sides["old"], sides["new"])] for key in ("bases_per_s", "peak_rss_mb")}
-        middle = [shown(sorted(row["bases_per_s"] for row in sides[side])[len(sides[side]) // 2]) for side in ("old", "new")]
-        speed = sorted(ratios["bases_per_s"])
-        if (speed[len(speed) // 2] + speed[(len(speed) - 1) // 2]) / 2 < bar:
+        pairs = list(zip(sides["old"], sides["new"]))
+        speed = [old["ran_s"] / new["ran_s"] for old, new in pairs]
+        memory = [new["peak_rss_mb"] / old["peak_rss_mb"] for old, new in pairs]
+        middle = [f"{statistics.median(row['ran_s'] for row in sides[side]):.1f}" for side in ("old", "new")]
+        if statistics.median(speed) < bar:
             below.append(" ".join(cell))
-        lines.append([*cell, str(len(sides["new"])), *middle, spread(ratios["bases_per_s"], "{:.3f}"), spread(ratios["peak_rss_mb"])])
+        lines.append([*cell, str(len(pairs)), *middle, spread(speed, "{:.3f}"), spread(memory)])
     return markdown(head, lines), below
 
 
@@ -69,11 +111,11 @@ def main():
             for cell in cells:
                 if sum(row["side"] == "new" and cell_of(row) == cell for row in rows) > pair:
                     continue
-                found = {}
-                for side in ("old", "new") if pair % 2 == 0 else ("new", "old"):
-                    found[side] = measure(command(programs[side], cell, options.runs, files.get(cell[1], ())))
+                order = ("old", "new") if pair % 2 == 0 else ("new", "old")
+                calls = [command(programs[side], cell, options.runs, files.get(cell[1], ())) for side in order]
+                found = dict(zip(order, in_turns(calls)))
                 rows.add([{"side": side, "pair": pair, **found[side]} for side in ("old", "new")])
-                ratio = found["new"]["bases_per_s"] / found["old"]["bases_per_s"]
+                ratio = found["old"]["ran_s"] / found["new"]["ran_s"]
                 print(f"{' '.join(cell)}, pair {pair + 1} of {options.pairs}: {ratio:.3f}", file=sys.stderr)
     text, below = table(rows, list(itertools.product(WORKS, PRESETS, PRECISIONS)), options.bar)
     call = f"python3 benches/two_builds.py OLD NEW --pairs {options.pairs} --runs {options.runs}"

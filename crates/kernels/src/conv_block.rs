@@ -126,7 +126,7 @@ impl<U: Unit> Prepared<U> {
             fresh::tiles(&heights, d, firsts, |out, first| {
                 let rows = out.len() / d;
                 with_scratch([rows * d, self.mlp.scratch(rows)], |[y, scratch]| {
-                    self.conv.rows(input, first, y);
+                    self.conv.rows(input, first, Out::over(y));
                     norm::in_place(norm, y);
                     let x = &input.x[first * d..(first + rows) * d];
                     // SAFETY: tiles have no row in common, and each comes once.
@@ -153,18 +153,18 @@ impl Convolution {
         self.taps.len() / self.bias.len()
     }
 
-    /// The rows from `first` on, as many as `out` holds.
-    fn rows(&self, input: Input, first: usize, out: &mut [f32]) {
+    /// The rows from `first` on, as many as `out` holds, all of which are put.
+    fn rows(&self, input: Input, first: usize, mut out: Out<f32>) {
         let (d, kernel) = (self.bias.len(), self.kernel());
-        for (i, out) in out.chunks_exact_mut(d).enumerate() {
+        for (i, mut out) in out.chunks(d).enumerate() {
             let row = first + i;
             ask_ahead(input.x, row + kernel / 2, d);
             if sees_all(input, row, kernel) {
                 let window = &input.x[(row - kernel / 2) * d..(row + kernel / 2 + 1) * d];
-                weighted_rows(&self.taps, window, &self.bias, Out::over(out));
+                weighted_rows(&self.taps, window, &self.bias, out);
                 continue;
             }
-            out.copy_from_slice(&self.bias);
+            let out = out.copy(&self.bias);
             for (tap, row) in neighbours(input, row, kernel) {
                 add_product(&self.taps[tap * d..(tap + 1) * d], &input.x[row * d..(row + 1) * d], out);
             }
@@ -280,8 +280,9 @@ fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], pre: &Saved) -> 
         dout,
         pre,
         |first, y, conv_rows| {
-            let conv_rows = conv_rows.cleared();
-            conv.rows(input, first, conv_rows);
+            conv.rows(input, first, Out::fresh(conv_rows));
+            // SAFETY: all of them were just put.
+            let conv_rows = unsafe { conv_rows.assume_init_mut() };
             norm::forward_rows(w.norm, conv_rows, y);
         },
         |_, dy, conv_rows| {

@@ -94,13 +94,13 @@ impl<'a, T: Plain> Out<'a, T> {
         self.0.chunks_mut(length).map(Out)
     }
 
-    /// As many values as there are places.
+    /// As many values as there are places, which hold them then.
     ///
     /// # Panics
     /// If there are more or fewer.
     #[inline(always)]
-    pub(crate) fn copy(&mut self, values: &[T]) {
-        self.0.write_copy_of_slice(values);
+    pub(crate) fn copy(&mut self, values: &[T]) -> &mut [T] {
+        self.0.write_copy_of_slice(values)
     }
 
     #[inline(always)]
@@ -133,10 +133,10 @@ pub(crate) trait Unwritten<T> {
     /// Zeros: for what is only added to. Of a part that fits the first caches this costs little, since it is written there again.
     fn cleared(&mut self) -> &mut [T];
 
-    /// One value for each place.
+    /// One value for each place, of which there are fewer than 2³².
     ///
     /// # Panics
-    /// If there are too few values.
+    /// If there are too few values, or more places.
     fn written(&mut self, values: impl IntoIterator<Item = T>) -> &mut [T];
 
     /// Row by row: `write` gets the number of a row and its place.
@@ -156,12 +156,13 @@ impl<T: Plain> Unwritten<T> for [MaybeUninit<T>] {
 
     #[inline(always)]
     fn written(&mut self, values: impl IntoIterator<Item = T>) -> &mut [T] {
-        let mut count = 0;
+        // As wide as the values: a wider count would halve the lanes of the loop.
+        let (length, mut count) = (u32::try_from(self.len()).expect("places that 32 bits count"), 0);
         for (place, value) in self.iter_mut().zip(values) {
             place.write(value);
             count += 1;
         }
-        assert_eq!(count, self.len(), "a value for each place");
+        assert_eq!(count, length, "a value for each place");
         // SAFETY: so many were just written, from the first on.
         unsafe { self.assume_init_mut() }
     }

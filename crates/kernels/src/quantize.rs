@@ -66,7 +66,7 @@ pub fn add_codes(
         });
         let mean = mean.rows_written(d, |n, mean| {
             let real = mask[first + n];
-            mean.written(total[n * d..][..d].iter().map(|t| t / levels * real))
+            mean.written(total[n * d..][..d].iter().map(move |t| t / levels * real))
         });
         [total, mean]
     });
@@ -123,7 +123,7 @@ pub fn commitment(z: &[f32], mean: &[f32], mask: &[f32], d: usize) -> f32 {
 pub fn commitment_backward(z: &[f32], mean: &[f32], mask: &[f32], d: usize, dy: f32) -> Vec<f32> {
     check_rows(z, mean, mask, d);
     let factor = 2.0 * dy / numbers(mask, d);
-    by_row(z, mean, mask, d, |z, m, real| factor * real * (z - m))
+    by_row(z, mean, mask, d, move |z, m, real| factor * real * (z - m))
 }
 
 /// `of(z, mean, mask)` for each number of all rows.
@@ -193,7 +193,7 @@ pub fn average(step: Average, [counts, new_counts]: [&[f32]; 2], [sums, new_sums
         let moved = move_towards(step.decay, &sums[at.clone()], &new_sums[at], moved);
         let codes = codes.rows_written(d, |n, code| {
             let count = smoothed(counts[part * ROWS + n]);
-            code.written(moved[n * d..][..d].iter().map(|sum| sum / count))
+            code.written(moved[n * d..][..d].iter().map(move |sum| sum / count))
         });
         [codes, moved]
     });
@@ -204,7 +204,7 @@ simd! {
     /// `decay · old + (1 − decay) · new`.
     fn move_towards<'a>[FMA](decay: f32, old: &[f32], new: &[f32], out: &'a mut [MaybeUninit<f32>]) -> &'a mut [f32] {
         let take = 1.0 - decay;
-        out.written(old.iter().zip(new).map(|(&old, &new)| fma::<FMA>(decay, old, take * new)))
+        out.written(old.iter().zip(new).map(move |(&old, &new)| fma::<FMA>(decay, old, take * new)))
     }
 }
 

@@ -89,7 +89,7 @@ pub fn forward(x: &[f32], taps: &Taps, d: usize) -> Vec<f32> {
 simd! {
     /// `y = first · a + second · b`.
     fn between<'y>[FMA](a: &[f32], b: &[f32], first: f32, second: f32, y: &'y mut [MaybeUninit<f32>]) -> &'y mut [f32] {
-        y.written(a.iter().zip(b).map(|(a, b)| first * a + second * b))
+        y.written(a.iter().zip(b).map(move |(a, b)| first * a + second * b))
     }
 }
 
