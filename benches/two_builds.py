@@ -28,9 +28,9 @@ PRECISIONS = ("f32", "bf16")
 TOKENIZE_BASES = {"small": 1_000_000, "base": 150_000}
 
 
-def command(program, cell, runs, files):
+def command(program, cell, runs, fasta, codes):
     work, preset, precision = cell
-    tail = [*files] if work == "tokenize" else ["--runs", runs]
+    tail = [fasta, codes] if work == "tokenize" else ["--runs", runs]
     return [program, "bench", work, "--preset", preset, "--precision", precision, *tail]
 
 
@@ -103,16 +103,16 @@ def main():
     programs = {"old": options.old.resolve(), "new": options.new.resolve()}
     cells = list(itertools.product(options.works, options.presets, options.precisions))
     with tempfile.TemporaryDirectory() as folder:
-        files = {}
+        folder = Path(folder)
         for preset in options.presets if "tokenize" in options.works else ():
-            files[preset] = Path(folder) / f"{preset}.fa.gz", Path(folder) / "codes.npy"
-            cut(options.fasta, files[preset][0], TOKENIZE_BASES[preset])
+            cut(options.fasta, folder / f"{preset}.fa.gz", TOKENIZE_BASES[preset])
         for pair in range(options.pairs):
             for cell in cells:
                 if sum(row["side"] == "new" and cell_of(row) == cell for row in rows) > pair:
                     continue
                 order = ("old", "new") if pair % 2 == 0 else ("new", "old")
-                calls = [command(programs[side], cell, options.runs, files.get(cell[1], ())) for side in order]
+                fasta = folder / f"{cell[1]}.fa.gz"
+                calls = [command(programs[side], cell, options.runs, fasta, folder / f"{side}.npy") for side in order]
                 found = dict(zip(order, in_turns(calls)))
                 rows.add([{"side": side, "pair": pair, **found[side]} for side in ("old", "new")])
                 ratio = found["old"]["ran_s"] / found["new"]["ran_s"]

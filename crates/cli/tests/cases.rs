@@ -402,8 +402,10 @@ fn sizes_are_held_against_the_weights() {
 #[test]
 fn pages_that_unpack_to_gigabytes_are_refused() {
     let Some(folder) = field_case("18_parquet_bombs") else { return };
-    for line in ["predict probe one.parquet -o out.tsv", "embed model one.parquet -o out.tsv"] {
-        assert_refused(&folder, line, "one.parquet, column `sequence`: a page unpacks to");
+    for command in ["predict probe", "embed model"] {
+        let refused = |file: &str, words| assert_refused(&folder, &format!("{command} {file} -o out.tsv"), words);
+        refused("one.parquet", "one.parquet, column `sequence`: a page unpacks to");
+        refused("dict.parquet", "the rows so far take");
     }
 }
 

@@ -13,6 +13,10 @@ use crate::input::{self, InputDigest, Text, Watch, readable};
 
 /// Most bytes of a name or a label, which stand in every table about the row.
 const MOST_NAME: usize = 1 << 12;
+/// From so many bytes on, a file must be worth them.
+const MUCH: u64 = 1 << 28;
+/// Bytes for each of the file; even sequences that are nearly alike are packed less.
+const TIMES: u64 = 200;
 
 /// Reads the rows of one file.
 pub(super) struct Reader {
@@ -62,7 +66,7 @@ impl Reader {
         // A source that opens has chosen its columns.
         let (columns, taken, names) = found.ok_or_else(|| LabelledError::Empty { file: source.watch.file.clone() })?;
         let missing = request.missing;
-        Ok(Self {
+        let mut reader = Self {
             source,
             columns,
             taken,
@@ -73,7 +77,11 @@ impl Reader {
             rows: 0,
             bases: 0,
             bytes: 0,
-        })
+        };
+        if !wants_labels {
+            reader.check_beforehand()?;
+        }
+        Ok(reader)
     }
 
     /// The columns that are read.
@@ -163,14 +171,23 @@ impl Reader {
         Ok(true)
     }
 
+    /// Reads a small file once before its rows are used, where it can be read again: a model that works on them row by row would take hours
+    /// to meet the one that is too much.
+    fn check_beforehand(&mut self) -> Result<(), LabelledError> {
+        if self.source.watch.bytes() > MUCH / TIMES || !self.source.rewind()? {
+            return Ok(());
+        }
+        while self.source.read(&mut self.cells)? {
+            self.check_swollen()?;
+        }
+        self.bytes = 0;
+        self.source.rewind().map(drop)
+    }
+
     /// Refuses a small file that unpacks to no end: one repeated text may fill any memory.
     fn check_swollen(&mut self) -> Result<(), LabelledError> {
         /// What a row takes beside its text.
         const ROW: u64 = 48;
-        /// From so many bytes on, a file must be worth them.
-        const MUCH: u64 = 1 << 28;
-        /// Bytes for each of the file; even sequences that are nearly alike are packed less.
-        const TIMES: u64 = 200;
         self.bytes += ROW + self.cells.cells.iter().map(|cell| cell.len() as u64).sum::<u64>();
         if self.bytes < MUCH {
             return Ok(());

@@ -112,6 +112,14 @@ impl Source {
         }
     }
 
+    /// Goes back to the first row, where that can be done; whether it was.
+    pub(super) fn rewind(&mut self) -> Result<bool, LabelledError> {
+        match &mut self.rows {
+            RowReader::Delimited(_) | RowReader::Jsonl(_) => Ok(false),
+            RowReader::Parquet(rows) => rows.rewind(&self.watch).map(|()| true),
+        }
+    }
+
     /// Checks that the input ended where it should and sums it up; to be called when all rows have been read.
     pub(super) fn finish(self, rows: u64, bases: u64) -> Result<InputDigest, InputError> {
         self.watch.finish(rows, bases)

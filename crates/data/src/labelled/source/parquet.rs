@@ -23,6 +23,9 @@ use crate::{
 
 /// The rows of all row groups, of the columns that are read.
 pub(super) struct Parquet {
+    file: File,
+    /// Of the columns that are read.
+    schema: Type,
     rows: RowIter<'static>,
     rows_read: u64,
 }
@@ -53,9 +56,21 @@ impl Parquet {
             return Err(LabelledError::Cell { file: watch.file.clone(), place, column, fault: CellFault::Nested });
         }
         let chosen = wanted.into_iter().map(|column| columns[column].clone()).collect();
-        let schema = Type::group_type_builder(schema.name()).with_fields(chosen).build();
-        let rows = schema.and_then(|schema| RowIter::from_file_into(Box::new(file)).project(Some(schema)));
-        Ok(Self { rows: rows.map_err(damaged(watch))?, rows_read: 0 })
+        let schema =
+            Type::group_type_builder(schema.name()).with_fields(chosen).build().map_err(damaged(watch))?;
+        let rows = RowIter::from_file_into(Box::new(file)).project(Some(schema.clone())).map_err(damaged(watch))?;
+        Ok(Self { file: pages_file, schema, rows, rows_read: 0 })
+    }
+
+    /// Goes back to the first row.
+    pub(super) fn rewind(&mut self, watch: &Watch) -> Result<(), LabelledError> {
+        let again = || {
+            let file = Guarded::new(self.file.try_clone()?, 1)?;
+            RowIter::from_file_into(Box::new(file)).project(Some(self.schema.clone()))
+        };
+        self.rows = catch_panic(again).map_err(damaged(watch))?;
+        self.rows_read = 0;
+        Ok(())
     }
 
     pub(super) fn read(&mut self, row: &mut Cells, watch: &Watch) -> Result<bool, LabelledError> {
