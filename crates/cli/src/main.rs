@@ -48,6 +48,7 @@ const FAILED_CHECK: u8 = 1;
 const COULD_NOT_RUN: u8 = 2;
 
 fn main() -> ExitCode {
+    quiet_caught_panics();
     let cli = commands::Cli::parse();
     let outcome = interrupt::install().and_then(|()| commands::run(cli));
     interrupt::give_way();
@@ -66,6 +67,16 @@ fn main() -> ExitCode {
             ExitCode::from(COULD_NOT_RUN)
         }
     }
+}
+
+/// What a damaged file makes a library panic about is one line of error and no trace.
+fn quiet_caught_panics() {
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !vqdna_data::panics_are_caught() {
+            loud(panic);
+        }
+    }));
 }
 
 /// The chain of causes on one line, leaving out what a cause repeats of its effect.

@@ -39,7 +39,7 @@ const PLACES: [(&str, Format); 4] =
     [(".bed", Format::Bed), (".bedgraph", Format::Bedgraph), (".bdg", Format::Bedgraph), (".bg", Format::Bedgraph)];
 
 impl Format {
-    /// The format that the name of a file asks for; where it names none, the one that is asked for.
+    /// The format that the name of a file implies; where it implies none, the requested one.
     pub fn of(path: &Path, asked: Option<Self>) -> Result<Self> {
         let tables = tabular::Format::ENDINGS.map(|(ending, _)| ending);
         let known: Vec<&str> = tables.into_iter().chain(PLACES.map(|(ending, _)| ending)).collect();
@@ -51,7 +51,7 @@ impl Format {
         let format = asked.unwrap_or(named);
         match ending {
             Some(ending) if format != named => {
-                bail!("{} ends in {ending}, but another format is asked for; give it another name", path.display())
+                bail!("{} ends in {ending}, but another format is requested; give it another name", path.display())
             }
             _ => Ok(format),
         }

@@ -322,6 +322,9 @@ fn codes() {
     folder.write("foreign.fa", ">elsewhere\nACGT\n");
     assert_refused(&folder, "decode model codes.tsv -o new.fa --original foreign.fa", &["`chr1`"]);
 
+    // The library panics about the length of a column.
+    folder.write("panic.parquet", include_bytes!("../../../fuzz/corpus/codes_parquet/negative_length"));
+    assert_refused(&folder, "merge panic.parquet -o new.tsv", &["panic.parquet", "damaged"]);
     assert_refused(&folder, "merge codes.tsv codes.tsv -o new.tsv", &["codes.tsv", "chr1"]);
     folder.ok("tokenize other genome.fa -o other.tsv");
     assert_refused(&folder, "merge codes.tsv other.tsv -o new.tsv", &["other.tsv", "codes.tsv"]);

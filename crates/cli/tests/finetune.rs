@@ -205,7 +205,7 @@ fn what_cannot_be_learned_is_said_in_one_line() {
     with("column", "dna,label\nACGT,1\nAC,0\n", "sequence,label\nACGT,1\n");
     refused("finetune model column -o out --mode probe", &["train.csv", "sequence"]);
     with("protein", &format!("{train}MKLVEF,1\n"), &train);
-    refused("finetune model protein -o out --mode probe", &["train.csv", "line 22", "no nucleotide"]);
+    refused("finetune model protein -o out --mode probe", &["train.csv", "line 22", "not a nucleotide code"]);
     with("nan", "sequence,label\nACGT,0.5\nAC,nan\nACC,7.5\n", &train);
     refused("finetune model nan -o out --mode probe --task regression", &["train.csv", "line 3", "nan"]);
     refused("finetune model data -o out", &["model", "vocabulary", "--from-scratch"]);

@@ -316,7 +316,7 @@ fn measures_are_a_table_or_an_object() {
     folder.ok("evaluate probe data --resamples 50 -o scores.csv");
     assert!(folder.text("scores.csv").starts_with("measure,value,low,high,class,predicted\nrows,40,,,,\n"));
 
-    // What is not defined is no number.
+    // What is not defined is NaN.
     folder.write("one.csv", rows_of_one_class());
     let one = folder.ok("evaluate probe one.csv --resamples 10");
     let auroc = table(one.text()).into_iter().find(|row| row[0] == "auroc").expect("its row");

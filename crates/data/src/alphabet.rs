@@ -108,7 +108,7 @@ pub fn reverse_complement(bases: &mut [BaseId]) {
 }
 
 /// The letter that pairs with a letter, in the same case: IUPAC codes pair as the bases they stand for (R, which is A or G,
-/// with Y). What is no nucleotide stays.
+/// with Y). What is not a nucleotide code stays.
 #[must_use]
 pub const fn complement_letter(letter: u8) -> u8 {
     let pair = match letter.to_ascii_uppercase() {

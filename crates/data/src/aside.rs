@@ -150,7 +150,7 @@ fn open_registry() -> io::Result<MutexGuard<'static, Registry>> {
     if registry.is_closed { Err(ErrorKind::Interrupted.into()) } else { Ok(registry) }
 }
 
-/// A file under its name aside, registered and locked; both end when it is dropped, which removes it.
+/// A file under its temporary name, registered and locked; both end when it is dropped, which removes it.
 struct Unfinished {
     file: File,
     /// Gone once the file has its name.
@@ -165,9 +165,9 @@ impl Unfinished {
         share_with_others(&mut builder);
         loop {
             let mut registry = open_registry()?;
-            // The kind alone: the text names the file aside, which nobody asked for.
+            // The kind alone: the text names the temporary file, which the user does not know.
             let file = builder.tempfile_in(folder).map_err(|error| io::Error::from(error.kind()))?;
-            // File systems without locks have no stale files that could be told from others, so none is needed there.
+            // File systems without locks have no stale files that can be distinguished from others, so none is needed there.
             let _ = file.as_file().lock();
             // Another process may have taken the file for a stale one, and its lock, before this one had it.
             if is_at(file.as_file(), file.path()) {

@@ -66,3 +66,5 @@ pub mod tabular;
 pub mod vectors;
 pub mod window;
 pub mod words;
+
+pub use pages::panics_are_caught;

@@ -121,7 +121,7 @@ pub struct Unusable {
 /// With the default policy this is one segment, the whole record; an empty record has none.
 ///
 /// # Errors
-/// If a letter is no nucleotide, or is ambiguous where the policy forbids it. `counts` is then unchanged.
+/// If a letter is not a nucleotide code, or is ambiguous where the policy forbids it. `counts` is then unchanged.
 pub fn segments(record: &Record, policy: Policy, counts: &mut Counts) -> Result<Vec<Segment>, FastaError> {
     let contig: Arc<str> = record.name.as_str().into();
     let mut segments: Vec<Segment> = Vec::new();
@@ -291,7 +291,7 @@ mod tests {
         };
         assert_eq!(
             message(b"MKVL", AmbiguousPolicy::N, 0),
-            "memory: record `x`, base 4: `L` is no nucleotide; is this a protein?"
+            "memory: record `x`, base 4: `L` is not a nucleotide code; is this a protein?"
         );
         assert!(message(b"AC-GT", AmbiguousPolicy::N, 0).contains("base 3: `-` is a gap"));
         assert!(message(b"ACn", AmbiguousPolicy::Error, 100).contains("base 103: `n` is ambiguous"));

@@ -419,7 +419,7 @@ fn bytes_that_are_no_text_are_not_shown() {
     }
     let message = refusal("x", b"\0\x01\x02,\x03\n");
     assert_eq!(message, "x: is neither text nor Parquet: it holds control characters in its first line");
-    // A header that is no text stays short in a message, and every byte can be told.
+    // A header that is not text stays short in a message, and every byte can be identified.
     let message = refusal("x.csv", [&b"s\xff\xfe"[..], &[0xfd; 500], b",b\n"].concat());
     assert!(message.len() < 300 && message.contains("s\\\\xFF\\\\xFE"), "{message}");
 }

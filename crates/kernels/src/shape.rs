@@ -54,7 +54,7 @@ pub(crate) fn positive(name: &str, size: usize) {
     assert!(size > 0, "`{name}` is 0, but must be at least 1");
 }
 
-/// The product of some sizes, by which memory is about to be asked for.
+/// The product of some sizes, by which memory is about to be allocated.
 ///
 /// # Panics
 /// If it cannot be counted.

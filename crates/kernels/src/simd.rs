@@ -39,7 +39,7 @@ pub enum SimdError {
     /// The processor does not have it.
     #[error("VQDNA_SIMD is `{}`, but the best level of this processor is {}", .asked.name(), .best.name())]
     Missing {
-        /// What was asked for.
+        /// The requested value.
         asked: Level,
         /// The highest there is.
         best: Level,
@@ -51,7 +51,7 @@ pub enum SimdError {
 /// A program that runs kernels calls this first, and ends with the error: without it the first kernel panics.
 ///
 /// # Errors
-/// If no level has that name, or the processor does not have it: what was asked for is never replaced by something else.
+/// If no level has that name, or the processor does not have it: the requested level is never replaced by another.
 pub fn check_environment() -> Result<Level, SimdError> {
     let asked = std::env::var_os("VQDNA_SIMD").map(|value| value.to_string_lossy().into_owned());
     choose(asked.as_deref().unwrap_or_default(), best())

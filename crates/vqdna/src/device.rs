@@ -9,7 +9,7 @@ pub enum DeviceError {
     /// This build or machine does not have it.
     #[error("there is no device `{name}` in this build; it has: {}", available().join(", "))]
     Unknown {
-        /// As it was asked for.
+        /// As requested.
         name: String,
     },
     /// The kernels of the CPU cannot run at the level that the environment asks for.

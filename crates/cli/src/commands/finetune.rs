@@ -274,7 +274,7 @@ fn describe(splits: &Splits, task: Option<vqdna_data::labelled::Task>) {
     }
 }
 
-/// What was told from numbers, and rows that are in no part.
+/// What was inferred from numbers, and rows that are in no part.
 fn describe_choices(splits: &Splits) {
     if let Some(inferred) = splits.inferred {
         message!("note: {inferred}");

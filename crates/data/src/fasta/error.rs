@@ -187,7 +187,7 @@ pub enum LetterFault {
     #[error("is a gap; remove gaps from aligned sequences")]
     Gap,
     /// It stands for no nucleotide.
-    #[error("is no nucleotide; is this a protein?")]
+    #[error("is not a nucleotide code; is this a protein?")]
     NotNucleotide,
     /// It stands for several nucleotides, and the policy forbids those.
     #[error("is ambiguous, which the policy for ambiguous letters makes an error")]

@@ -45,7 +45,7 @@ impl Body {
     /// The bytes of a range.
     fn bytes(&mut self, range: Range<u64>) -> Result<Vec<u8>, Trouble> {
         let wanted = range.end.saturating_sub(range.start);
-        // So nothing is asked for that is not there: a stale index may name a range of any size.
+        // So nothing is read that is not there: a stale index may name a range of any size.
         if range.end > self.bytes {
             return Err(Trouble::Stale(TOO_SHORT));
         }

@@ -121,7 +121,7 @@ impl Header<'_> {
         }
     }
 
-    /// The columns of sequences, where none is asked for. They are told by their names alone: neither their number nor their letters
+    /// The columns of sequences, where none is requested. They are detected by their names alone: neither their number nor their letters
     /// tell a sequence from a label, since `Y` and `N` are nucleotides too.
     fn usual_sequences(&self, of_model: &[String]) -> Result<Vec<usize>, ColumnFault> {
         let [single, pairs @ ..] = [&["sequence"][..], &["sequence_1", "sequence_2"], &["sequence1", "sequence2"]];
@@ -294,7 +294,7 @@ mod tests {
             message("sequence,Label,LABEL", &[], &[]),
             "x.csv: columns `Label` and `LABEL` differ in upper and lower case alone, and neither is `label`"
         );
-        assert_eq!(message("sequence,label", &["label"], &[]), "x.csv: column `label` is asked for twice");
+        assert_eq!(message("sequence,label", &["label"], &[]), "x.csv: column `label` is requested twice");
         assert!(message("a,b,c,label", &["a", "b", "c"], &[]).ends_with("one column or two, not in 3"));
         // A file without a header shows its first row, cut short.
         let headless = message(&format!("{},1", "ACGT".repeat(100)), &[], &[]);

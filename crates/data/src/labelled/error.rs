@@ -239,7 +239,7 @@ pub enum ColumnFault {
         name: String,
     },
     /// One column was asked for in two roles.
-    #[error("column `{}` is asked for twice", shown(name))]
+    #[error("column `{}` is requested twice", shown(name))]
     Twice {
         /// The name.
         name: String,

@@ -20,7 +20,7 @@ pub enum Format {
 words!(Format, "a format of labelled sequences", { Csv => "csv", Tsv => "tsv", Jsonl => "jsonl", Parquet => "parquet" });
 
 impl Format {
-    /// Endings of compressed files, which are told by content.
+    /// Endings of compressed files, which are detected from content.
     pub(crate) const COMPRESSED: [&str; 5] = [".gz", ".bgz", ".bz2", ".xz", ".zst"];
 
     /// The format that the name of a file ends in, before the ending of a compression; `None` if it ends in no format.
@@ -59,7 +59,7 @@ impl Content {
         let delimited = |header: &[u8]| {
             let is_binary = str::from_utf8(header).is_err_and(|error| error.error_len().is_some());
             match (header.contains(&b'\t'), header.contains(&b','), named) {
-                // A damaged file is told by the reader that knows what it should be.
+                // A damaged file is reported by the reader that knows what it should be.
                 (_, _, Some(Format::Parquet)) if is_binary || header.is_empty() => Format::Parquet,
                 (true, false, _) => Format::Tsv,
                 (false, true, _) => Format::Csv,

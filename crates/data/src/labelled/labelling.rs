@@ -179,7 +179,7 @@ impl Labelling {
         }
     }
 
-    /// Learns from a training set; the task is told from the labels unless it is given, and then what is to be said of that too.
+    /// Learns from a training set; the task is inferred from the labels unless it is given, and then with a note for the user.
     pub(super) fn learn(table: &Table, task: Option<Task>) -> Result<(Self, Option<Inferred>), LabelledError> {
         let (task, inferred) = task.map_or_else(|| infer(table), |task| (task, None));
         Ok((Self::of_task(table, task)?, inferred))

@@ -11,7 +11,7 @@ use super::{CellFault, LabelledError, Task, label::plain, table::Table};
 /// Most classes that whole numbers are taken for; more of them are counts or measurements.
 const MOST_NUMBERED_CLASSES: usize = 100;
 
-/// What numbers were taken for where a reader may have meant another task; to be told to whoever started the run.
+/// What numbers were taken for where the user may have meant another task; to be printed for whoever started the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inferred {
     /// Whole numbers are the names of classes.
@@ -48,7 +48,7 @@ impl fmt::Display for Inferred {
     }
 }
 
-/// The task that labels are most likely for, and what is to be told of that.
+/// The task inferred from labels, and a note for the user.
 pub(super) fn infer(table: &Table) -> (Task, Option<Inferred>) {
     if table.columns.len() > 1 {
         let is_yes_or_no = table.cells().all(|(_, _, label)| as_yes_or_no(label).is_some());

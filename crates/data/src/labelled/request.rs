@@ -1,4 +1,4 @@
-//! The columns that are asked for, and those that were taken.
+//! The requested columns, and those that were taken.
 
 use std::{fmt, ops::Add, sync::Arc};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::ColumnFault;
 use crate::words::words;
 
-/// The columns that are asked for by name; where none is, they are found.
+/// Columns requested by name; where none is, they are detected.
 ///
 /// Names are matched exactly, or else without regard to upper and lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,14 +153,14 @@ pub enum Carry {
     Others,
 }
 
-/// What is looked for in a file: the columns that are asked for, and what a model learned from.
+/// What is looked for in a file: the requested columns, and what a model learned from.
 ///
-/// Columns that are asked for by name are taken. Where none of sequences is, those of the model are, if the file has them; or else
+/// Columns requested by name are taken. Where none of sequences is, those of the model are, if the file has them; or else
 /// they are found as [`ColumnNames`] says. Whichever they are, a model that learned from pairs takes pairs alone, and one that
 /// learned from single sequences those.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ColumnRequest {
-    /// The columns that are asked for.
+    /// The requested columns.
     pub names: ColumnNames,
     /// The columns that the model, or the training set, has; `None` if there is no such thing, or it remembers none.
     pub model: Option<Arc<TakenColumns>>,

@@ -333,8 +333,8 @@ mod tests {
             assert_eq!(check_letters(good.as_bytes()), Ok(()));
         }
         let message = |text: &str| check_letters(text.as_bytes()).unwrap_err().to_string();
-        assert_eq!(message("ACGX"), "letter 4: `X` is no nucleotide; is this a protein?");
+        assert_eq!(message("ACGX"), "letter 4: `X` is not a nucleotide code; is this a protein?");
         assert_eq!(message("AC-GT"), "letter 3: `-` is a gap; remove gaps from aligned sequences");
-        assert_eq!(message("AC GT"), "letter 3: ` ` is no nucleotide; is this a protein?");
+        assert_eq!(message("AC GT"), "letter 3: ` ` is not a nucleotide code; is this a protein?");
     }
 }

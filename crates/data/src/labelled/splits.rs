@@ -63,7 +63,7 @@ pub struct Splits {
     pub removed: usize,
     /// Rows that are in no part, because they lack a label or a sequence.
     pub left_out: LeftOut,
-    /// What numbers were taken for, if the task was told from them and another could have been meant.
+    /// What numbers were taken for, if the task was inferred from them and another could have been meant.
     pub inferred: Option<Inferred>,
     /// What was read from each file.
     pub digests: Vec<InputDigest>,

@@ -181,7 +181,7 @@ mod tests {
         }
         let refused = |text, names: &[&str]| carried("x.csv", text, named(names)).unwrap_err();
         assert!(refused(CSV, &["genes"]).contains("no column `genes`") && refused(CSV, &["genes"]).contains("`gene`?"));
-        assert_eq!(refused(CSV, &["sequence"]), "x: column `sequence` is asked for twice");
+        assert_eq!(refused(CSV, &["sequence"]), "x: column `sequence` is requested twice");
         assert!(refused("sequence,y\nAC,\"a\tb\"\n", &["y"]).starts_with("x, line 2, column `y`: `a\\tb` holds a tab"));
     }
 
@@ -196,7 +196,7 @@ mod tests {
         let message = |name: &str, text: &str| chunks(name, text, 1000).unwrap_err();
         assert_eq!(
             message("x.csv", "sequence\nAC\nAXC\n"),
-            "x, line 3, column `sequence`: letter 2: `X` is no nucleotide; is this a protein?"
+            "x, line 3, column `sequence`: letter 2: `X` is not a nucleotide code; is this a protein?"
         );
         assert_eq!(
             message("x.csv", "id,sequence\n\"a\tb\",A\n"),

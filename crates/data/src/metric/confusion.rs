@@ -67,7 +67,7 @@ impl Confusion {
 
     /// Matthews' correlation coefficient for any number of classes (`R_K`), -1 to 1; 0 if a single class is predicted.
     ///
-    /// `None` if a single class is true, or there are no answers: then nothing can be told apart, rightly or wrongly.
+    /// `None` if a single class is true, or there are no answers: then nothing can be distinguished, rightly or wrongly.
     #[must_use]
     pub fn mcc(&self) -> Option<f64> {
         let (correct, total) = (real(self.correct()), real(self.total()));

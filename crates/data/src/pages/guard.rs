@@ -15,7 +15,7 @@ use parquet::{
     schema::types::{ColumnDescPtr, Type},
 };
 
-use super::{damaged, delta, levels::Lengths};
+use super::{damaged, delta, footer, levels::Lengths};
 
 /// A file whose pages cannot claim more than they hold.
 pub(crate) struct Guarded {
@@ -26,6 +26,7 @@ pub(crate) struct Guarded {
 impl Guarded {
     /// Opens a file whose lists have at most `longest` values.
     pub(crate) fn new(file: File, longest: u64) -> Result<Self, ParquetError> {
+        footer::check(&file)?;
         Ok(Self { file: SerializedFileReader::new(file)?, longest })
     }
 }

@@ -11,6 +11,8 @@ use parquet::{
     file::metadata::{ParquetMetaData, RowGroupMetaData},
 };
 
+use super::thrift::{DEPTH, FALSE, INTEGERS, STRUCTURE, Thrift};
+
 /// Most bytes of a page: a hundred times what is usual.
 const MOST_PAGE: u64 = 1 << 27;
 /// Most values of a dictionary, each of which takes 32 bytes.
@@ -61,8 +63,8 @@ fn check_chunk(mut file: &File, range: std::ops::Range<u64>, codec: Codec) -> io
     let mut place = range.start;
     while place < range.end {
         file.seek(SeekFrom::Start(place))?;
-        let mut header = Thrift { bytes: BufReader::new(file).take(range.end - place), read: 0 };
-        let page = match header.page() {
+        let mut header = Thrift::new(BufReader::new(file).take(range.end - place));
+        let page = match Page::read(&mut header) {
             Ok(page) => page,
             Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) => return Ok(None),
             Err(error) => return Err(error),
@@ -70,7 +72,7 @@ fn check_chunk(mut file: &File, range: std::ops::Range<u64>, codec: Codec) -> io
         if let Some(what) = page.excess() {
             return Ok(Some(what));
         }
-        let data = place + header.read;
+        let data = place + header.read();
         if codec_is_unbounded(codec) && page.is_compressed {
             let levels = page.levels.min(page.compressed);
             file.seek(SeekFrom::Start(data + levels))?;
@@ -104,31 +106,11 @@ struct Page {
 }
 
 impl Page {
-    fn excess(&self) -> Option<String> {
-        if self.unpacked > MOST_PAGE {
-            return Some(format!("a page unpacks to {} bytes, more than the {MOST_PAGE} that are read", self.unpacked));
-        }
-        let has_many = self.is_dictionary && self.values > MOST_DICTIONARY;
-        has_many
-            .then(|| format!("a dictionary has {} values, more than the {MOST_DICTIONARY} that are read", self.values))
-    }
-}
-
-/// Reads the compact protocol of Thrift, as far as headers of pages need it.
-struct Thrift<R> {
-    bytes: io::Take<R>,
-    read: u64,
-}
-
-/// Structures within structures that are followed: as many as the library follows, so that it understands no header that is not
-/// understood here.
-const DEPTH: u32 = 64;
-
-impl<R: Read> Thrift<R> {
-    fn page(&mut self) -> io::Result<Page> {
+    /// Reads the header of a page.
+    fn read(thrift: &mut Thrift<impl Read>) -> io::Result<Self> {
         let mut page =
-            Page { unpacked: 0, compressed: 0, is_dictionary: false, values: 0, levels: 0, is_compressed: true };
-        self.fields(|thrift, field, kind| {
+            Self { unpacked: 0, compressed: 0, is_dictionary: false, values: 0, levels: 0, is_compressed: true };
+        thrift.fields(|thrift, field, kind| {
             match (field, kind) {
                 (2, INTEGERS) => page.unpacked = thrift.size()?,
                 (3, INTEGERS) => page.compressed = thrift.size()?,
@@ -154,100 +136,14 @@ impl<R: Read> Thrift<R> {
         Ok(page)
     }
 
-    /// Tells `each` the number and the kind of every field of a structure; it must read or skip what the field holds.
-    fn fields(&mut self, mut each: impl FnMut(&mut Self, i64, u8) -> io::Result<()>) -> io::Result<()> {
-        let mut field = 0_i64;
-        loop {
-            let byte = self.byte()?;
-            let kind = byte & 0xf;
-            if kind == 0 {
-                return Ok(());
-            }
-            field = match byte >> 4 {
-                0 => zigzag(self.number()?),
-                more => field.wrapping_add(more.into()),
-            };
-            each(self, field, kind)?;
+    fn excess(&self) -> Option<String> {
+        if self.unpacked > MOST_PAGE {
+            return Some(format!("a page unpacks to {} bytes, more than the {MOST_PAGE} that are read", self.unpacked));
         }
+        let has_many = self.is_dictionary && self.values > MOST_DICTIONARY;
+        has_many
+            .then(|| format!("a dictionary has {} values, more than the {MOST_DICTIONARY} that are read", self.values))
     }
-
-    /// A number that is a size, so not below 0.
-    fn size(&mut self) -> io::Result<u64> {
-        u64::try_from(zigzag(self.number()?)).map_err(|_| damaged())
-    }
-
-    fn skip(&mut self, kind: u8, depth: u32) -> io::Result<()> {
-        let depth = depth.checked_sub(1).ok_or_else(damaged)?;
-        match kind {
-            TRUE | FALSE => Ok(()),
-            3 => self.byte().map(drop),
-            4..=6 => self.number().map(drop),
-            7 => self.pass(8),
-            8 => {
-                let length = self.number()?;
-                self.pass(length)
-            }
-            9 | 10 => {
-                let byte = self.byte()?;
-                let count = if byte >> 4 == 15 { self.number()? } else { u64::from(byte >> 4) };
-                (0..count).try_for_each(|_| self.skip_element(byte & 0xf, depth))
-            }
-            11 => {
-                let count = self.number()?;
-                let kinds = if count == 0 { 0 } else { self.byte()? };
-                (0..count).try_for_each(|_| {
-                    self.skip_element(kinds >> 4, depth)?;
-                    self.skip_element(kinds & 0xf, depth)
-                })
-            }
-            STRUCTURE => self.fields(|thrift, _, kind| thrift.skip(kind, depth)),
-            _ => Err(damaged()),
-        }
-    }
-
-    /// Skips an element of a list, where a truth value has a byte of its own.
-    fn skip_element(&mut self, kind: u8, depth: u32) -> io::Result<()> {
-        if matches!(kind, TRUE | FALSE) { self.pass(1) } else { self.skip(kind, depth) }
-    }
-
-    fn pass(&mut self, count: u64) -> io::Result<()> {
-        let passed = io::copy(&mut self.bytes.by_ref().take(count), &mut io::sink())?;
-        self.read += passed;
-        if passed < count { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
-    }
-
-    fn number(&mut self) -> io::Result<u64> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(damaged())
-    }
-
-    fn byte(&mut self) -> io::Result<u8> {
-        let mut byte = [0];
-        self.bytes.read_exact(&mut byte)?;
-        self.read += 1;
-        Ok(byte[0])
-    }
-}
-
-const TRUE: u8 = 1;
-const FALSE: u8 = 2;
-const INTEGERS: u8 = 5;
-const STRUCTURE: u8 = 12;
-
-#[expect(clippy::cast_possible_wrap, reason = "the lowest bit is the sign")]
-fn zigzag(number: u64) -> i64 {
-    (number >> 1) as i64 ^ -((number & 1) as i64)
-}
-
-fn damaged() -> io::Error {
-    ErrorKind::InvalidData.into()
 }
 
 #[cfg(test)]
@@ -314,7 +210,7 @@ mod tests {
     }
 
     fn page(bytes: &[u8]) -> io::Result<Page> {
-        Thrift { bytes: bytes.take(bytes.len() as u64), read: 0 }.page()
+        Page::read(&mut Thrift::new(bytes.take(bytes.len() as u64)))
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How long the lists of a page are, told from its repetition levels.
+//! How long the lists of a page are, computed from its repetition levels.
 
 use parquet::{basic::Encoding, errors::ParquetError};
 

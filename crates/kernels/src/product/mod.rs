@@ -348,7 +348,7 @@ mod tests {
 
     /// Small ones for an interpreter.
     const SHAPES: &[(usize, usize, usize)] = if cfg!(miri) {
-        &[(1, 1, 1), (5, 3, 7), (13, 10, 19)]
+        &[(1, 1, 1), (7, 3, 9)]
     } else {
         &[(1, 1, 1), (5, 3, 7), (6, 64, 64), (64, 20, 33), (200, 65, 130), (97, 300, 48), (13, 128, 1)]
     };
@@ -406,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_part_is_a_part() {
-        let (m, k, n) = (10, 40, 200);
+        let (m, k, n) = if cfg!(miri) { (10, 30, 30) } else { (10, 40, 200) };
         let (a, b) = (noise(m * k, 1), noise(k * n, 2));
         let mut memory = vec![0.0; View::<f32>::units(k, n)];
         let panels = View::pack(Matrix::new(&b, k, n), &mut memory);
@@ -442,7 +442,8 @@ mod tests {
                     out[place * n..(place + 1) * n].iter().map(|v| v.to_bits()).collect::<Vec<_>>()
                 };
                 let first = product(1, 0, 5);
-                for (rows, place) in [(2, 1), (6, 5), (7, 6), (TILE, 17), (TILE + 4, TILE + 3)] {
+                let places = [(2, 1), (6, 5), (7, 6), (TILE, 17), (TILE + 4, TILE + 3)];
+                for (rows, place) in places.into_iter().take(if cfg!(miri) { 3 } else { 5 }) {
                     assert_eq!(first, product(rows, place, 6), "place {place} of {rows} rows, [{k}, {n}]");
                 }
             }

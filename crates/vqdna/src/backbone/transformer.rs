@@ -77,7 +77,7 @@ pub enum TransformerConfigError {
     NormEps,
 }
 
-/// Sizes beyond which a config is a slip of the pen.
+/// Sizes beyond which a config is refused (sanity limit).
 const MOST_CHANNELS: usize = 65_536;
 const MOST_LAYERS: usize = 1000;
 const MOST_POOLED: usize = 64;

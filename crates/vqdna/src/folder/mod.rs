@@ -45,7 +45,7 @@ pub use vocabulary::Vocabulary;
 /// what a model was trained on: its window, columns and letters. Vocabularies are written as version 1, which older programs read.
 pub const FORMAT_VERSION: u64 = 3;
 
-/// Bases of a window beyond which a config is a slip of the pen.
+/// Sanity limit: bases of a window beyond which a config is an error.
 const MOST_WINDOW: usize = 1 << 32;
 
 /// What `config.json` holds.

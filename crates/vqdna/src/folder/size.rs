@@ -1,4 +1,4 @@
-//! How many numbers the weights of a model hold, told from its config alone, so that no memory is taken for a config that its weights
+//! How many numbers the weights of a model hold, computed from its config alone, so that no memory is taken for a config that its weights
 //! do not bear out.
 
 use super::{FinetunedConfig, ModelConfig};

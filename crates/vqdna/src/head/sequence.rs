@@ -57,7 +57,7 @@ pub enum SequenceHeadConfigError {
     Dropout(f64),
 }
 
-/// Channels beyond which a config is a slip of the pen.
+/// Channels beyond which a config is refused (sanity limit).
 const MOST_CHANNELS: usize = 65_536;
 
 impl SequenceHeadConfig {

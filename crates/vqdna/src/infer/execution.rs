@@ -58,7 +58,7 @@ impl<'a> Execution<'a> {
     }
 }
 
-/// What is computed of each group, one group at a time and as it is asked for; nothing follows an interruption.
+/// What is computed of each group, one group at a time and lazily; nothing follows an interruption.
 pub(super) fn computed<G, T>(
     groups: impl Iterator<Item = G>,
     mut compute: impl FnMut(G) -> Result<Vec<T>, Interrupted>,

@@ -127,7 +127,7 @@ impl Opened {
     /// Sequences without letters are among them, with no parts. An input is read once: a second call hands over nothing.
     ///
     /// # Errors
-    /// If the input cannot be read, a letter is no nucleotide or one that a policy forbids, or `work` fails.
+    /// If the input cannot be read, a letter is not a nucleotide code or one that a policy forbids, or `work` fails.
     pub fn read<E: From<InputError>>(
         &mut self,
         letters: Policy,
@@ -286,6 +286,6 @@ mod tests {
             "x, line 2, column `sequence`: letter 3: `N` is ambiguous, which the policy for ambiguous letters makes an error"
         );
         assert!(message(">a\nAC-GT\n", Policy::default()).contains("record `a`, base 3: `-` is a gap"));
-        assert!(message(">a\nMKVL\n", Policy::default()).contains("record `a`, base 4: `L` is no nucleotide"));
+        assert!(message(">a\nMKVL\n", Policy::default()).contains("record `a`, base 4: `L` is not a nucleotide code"));
     }
 }

@@ -74,7 +74,7 @@ pub enum LoraConfigError {
     Twice(Target),
 }
 
-/// A rank beyond which a config is a slip of the pen.
+/// A rank beyond which a config is refused (sanity limit).
 const MOST_RANK: usize = 4096;
 
 impl LoraConfig {

@@ -187,7 +187,7 @@ pub enum ConfigError {
     },
 }
 
-/// Windows and bases beyond which a config is a slip of the pen.
+/// Windows and bases beyond which a config is refused (sanity limit).
 const MOST: usize = 1 << 24;
 
 /// An error that names the field unless `holds`.

@@ -140,7 +140,7 @@ pub enum VqdnaConfigError {
     },
 }
 
-/// Sizes beyond which a config is a slip of the pen.
+/// Sizes beyond which a config is refused (sanity limit).
 const MOST_CHANNELS: usize = 65_536;
 const MOST_BLOCKS: usize = 1000;
 const MOST_TAPS: usize = 1023;

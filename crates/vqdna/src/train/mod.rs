@@ -351,7 +351,7 @@ impl<O: Objective, S: Source<Batch = O::Batch>> Training<'_, O, S> {
             }
         };
         if let Some(kept) = &from.kept {
-            // They are asked for at the very end.
+            // They are needed at the very end.
             crate::weights::check_fit(&model, &kept.weights).map_err(misfit)?;
         }
         let model = crate::weights::assign(model, &from.model).map_err(misfit)?;

@@ -51,7 +51,7 @@ pub struct Kept {
     pub weights: Arrays,
 }
 
-/// The best after one more evaluation: `weights` is asked for only if that is the one. None while no measure was a number.
+/// The best after one more evaluation: `weights` is called only if that is the one. None while no measure was a number.
 ///
 /// # Errors
 /// The names that there are, if the measure is not among them.

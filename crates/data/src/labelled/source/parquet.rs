@@ -56,8 +56,7 @@ impl Parquet {
             return Err(LabelledError::Cell { file: watch.file.clone(), place, column, fault: CellFault::Nested });
         }
         let chosen = wanted.into_iter().map(|column| columns[column].clone()).collect();
-        let schema =
-            Type::group_type_builder(schema.name()).with_fields(chosen).build().map_err(damaged(watch))?;
+        let schema = Type::group_type_builder(schema.name()).with_fields(chosen).build().map_err(damaged(watch))?;
         let rows = RowIter::from_file_into(Box::new(file)).project(Some(schema.clone())).map_err(damaged(watch))?;
         Ok(Self { file: pages_file, schema, rows, rows_read: 0 })
     }

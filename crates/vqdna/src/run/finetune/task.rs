@@ -23,7 +23,7 @@ pub struct Task {
     /// Rows of which the letter policies keep nothing, and which are left out.
     pub left_out: u64,
     pub(super) train: SequenceRows,
-    /// The training set from the other strand, where it is asked for.
+    /// The training set from the other strand, where it is requested.
     pub(super) train_reverse: Option<SequenceRows>,
     pub(super) dev: Option<HeldOut>,
     pub(super) test: Option<HeldOut>,

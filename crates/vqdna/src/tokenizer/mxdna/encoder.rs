@@ -173,7 +173,7 @@ impl MxdnaConfig {
     }
 }
 
-/// Sizes beyond which a config is a slip of the pen.
+/// Sizes beyond which a config is refused (sanity limit).
 const MOST_CHANNELS: usize = 65_536;
 const MOST_LAYERS: usize = 1024;
 const MOST_EXPERTS: usize = 256;
