@@ -43,7 +43,8 @@ fn is_large(layout: Layout) -> bool {
     layout.size() >= LARGE && layout.align() <= GRAIN
 }
 
-// SAFETY: where a block comes from depends on its layout alone, so it goes back there; `Pool` hands out each byte once.
+// SAFETY: where a block comes from depends on its layout alone, so it goes back there; `Pool` hands out each byte once, and its blocks begin at
+// multiples of `GRAIN`, since regions do and sizes are such.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if !is_large(layout) {
@@ -107,7 +108,7 @@ unsafe impl GlobalAlloc for Allocator {
 /// Memory fresh from the system, at least `size` bytes.
 fn region(size: usize) -> Option<Block> {
     for size in [size.max(REGION), size] {
-        // The page behind keeps regions from being joined.
+        // Regions begin at huge pages, and what is left behind each keeps it from being joined with the next.
         let layout = Layout::from_size_align(size.checked_add(GRAIN)?, HUGE).ok()?;
         // SAFETY: the size is not 0.
         let start = unsafe { System.alloc(layout) };

@@ -56,6 +56,11 @@ impl Format {
             _ => Ok(format),
         }
     }
+
+    /// Whether rows are places on a genome.
+    pub fn has_places(self) -> bool {
+        matches!(self, Self::Bed | Self::Bedgraph)
+    }
 }
 
 impl From<tabular::Format> for Format {
@@ -246,6 +251,8 @@ struct Places {
     last: (String, u64),
     /// Places that begin before the last one ends.
     overlaps: u64,
+    /// Sequences and windows that have no base, or in bedGraph no value.
+    left_out: u64,
 }
 
 impl Places {
@@ -274,7 +281,7 @@ impl Places {
         };
         let output = Output::create(path, &PLACES.map(|(ending, _)| ending))?;
         let head = Some(format!("# {}\n", names.join("\t")));
-        Ok(Self { output, head, is_bed, chosen, last: (String::new(), 0), overlaps: 0 })
+        Ok(Self { output, head, is_bed, chosen, last: (String::new(), 0), overlaps: 0, left_out: 0 })
     }
 
     fn write(
@@ -285,10 +292,26 @@ impl Places {
         said: Option<&str>,
         values: Option<&[f64]>,
     ) -> Result<()> {
-        let Place { contig, bases, name, strand } = Place::of(sequence, &found.bases);
-        if bases.is_empty() {
+        let Place { contig, mut bases, name, strand } = Place::of(sequence, &found.bases);
+        if bases.is_empty() || (!self.is_bed && values.is_none()) {
+            self.left_out += 1;
             return Ok(());
         }
+        let (last, end) = &mut self.last;
+        if last != contig {
+            contig.clone_into(last);
+            *end = 0;
+        }
+        // The last window of a sequence ends with it, so it may begin within the one before. A base has one value in bedGraph.
+        if !self.is_bed
+            && found.bases.end == sequence.first.len()
+            && (bases.start + 1..bases.end).contains(end)
+            && self.overlaps == 0
+        {
+            bases.start = *end;
+        }
+        self.overlaps += u64::from(bases.start < *end);
+        *end = bases.end;
         let mut line = format!("{contig}\t{}\t{}", bases.start, bases.end);
         if self.is_bed {
             let score = thousandths(labelling, self.chosen, values);
@@ -306,14 +329,6 @@ impl Places {
         } else {
             let (Some(values), Some(chosen)) = (values, self.chosen) else { return Ok(()) };
             let _ = write!(line, "\t{}", Shortest(values[chosen]));
-            let (last, end) = &mut self.last;
-            if last == contig {
-                self.overlaps += u64::from(bases.start < *end);
-                *end = bases.end;
-            } else {
-                contig.clone_into(last);
-                *end = bases.end;
-            }
         }
         line.push('\n');
         self.print(&line)
@@ -326,12 +341,18 @@ impl Places {
 
     fn finish(mut self) -> Result<()> {
         self.print("")?;
-        if self.overlaps > 0 {
+        if self.overlaps > 0 && !self.is_bed {
+            let begin = if self.overlaps == 1 { "begins" } else { "begin" };
             message!(
-                "note: {} begin before the last one ends; tools that read bedGraph want places sorted and apart: windows are apart with \
-                 --stride as long as --window",
+                "note: {} {begin} before the last one ends; tools that read bedGraph want places sorted and apart: sort the input, and give \
+                 windows a --stride as long as --window",
                 counted(self.overlaps, "place")
             );
+        }
+        if self.left_out > 0 {
+            let (have, are) = if self.left_out == 1 { ("has", "is") } else { ("have", "are") };
+            let without = if self.is_bed { "no base" } else { "no base or no value" };
+            message!("note: {} {have} {without} and {are} not in the output", counted(self.left_out, "sequence"));
         }
         self.output.finish()
     }

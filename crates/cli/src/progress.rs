@@ -123,9 +123,15 @@ impl Job {
             }
             text.push_str(", ");
         }
+        if rate == 0.0 {
+            // The first batch is at work.
+            text.truncate(text.trim_end_matches(", ").len());
+            text.push_str(&lock(&self.note));
+            return text;
+        }
         let digits = if rate < 10.0 { format!("{rate:.2}") } else { grouped(rate as u64) };
         let _ = write!(text, "{digits} {}/s", self.unit);
-        if let Some(total) = self.total.filter(|_| rate > 0.0) {
+        if let Some(total) = self.total {
             let _ = write!(text, ", {} left", duration(total.saturating_sub(done) as f64 / rate));
         }
         text.push_str(&lock(&self.note));

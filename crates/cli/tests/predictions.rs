@@ -230,7 +230,7 @@ fn columns_of_a_table_are_kept_with_predictions() {
 
     folder.write("x.fa", record("a", &sequences[0]));
     refused(&folder, "predict probe x.fa --keep-columns", &["--keep-columns", "x.fa", "no table"]);
-    refused(&folder, "predict probe x.csv --keep-columns -o y.bed", &["--keep-columns is for tables"]);
+    refused(&folder, "predict probe x.csv --keep-columns -o y.bed", &["x.csv", "has no places"]);
     refused(&folder, "predict probe x.csv --keep-columns=genes -o y.tsv", &["no column `genes`", "`gene`"]);
 }
 
@@ -287,12 +287,23 @@ fn places_of_a_genome_stay_places() {
     let contigs = folder.ok("predict probe genome.fa --window 60 --stride 30 --merge none --format bedgraph");
     assert!(contigs.text().contains("\nchr2\t30\t90\t"), "{}", contigs.text());
     assert!(contigs.stderr.contains("--stride"), "{}", contigs.stderr);
+    // The last window of a contig ends with it; the values of bases are those of the window before.
+    let apart = folder.ok("predict probe genome.fa --window 60 --stride 60 --merge none --format bedgraph");
+    assert!(apart.text().contains("\t300\t360\t") && apart.text().contains("\nchr1\t360\t400\t"), "{}", apart.text());
+    assert!(!apart.stderr.contains("--stride"), "{}", apart.stderr);
+    folder.write("empty.fa", ">a\n>b\nACGTACGTAC\n");
+    let left_out = folder.ok("predict probe empty.fa --format bed");
+    assert!(left_out.stderr.contains("1 sequence has no base and is not in the output"), "{}", left_out.stderr);
+    refused(&folder, "predict probe data/test.csv -o y.bed", &["data/test.csv", "has no places", "--fasta"]);
+    refused(&folder, "predict probe places.bed -o y.tsv", &["places.bed", "a BED file needs its genome, with --fasta"]);
 }
 
 #[test]
 fn measures_are_a_table_or_an_object() {
     let folder = probe();
     let outcome = folder.ok("evaluate probe data --resamples 50");
+    folder.write("alone/test.csv", folder.read("data/test.csv"));
+    assert_eq!(folder.ok("evaluate probe alone --resamples 50").text(), outcome.text());
     let rows = table(outcome.text());
     assert_eq!(rows[0], ["measure", "value", "low", "high", "class", "predicted"]);
     assert_eq!(rows[1], ["rows", "40", "", "", "", ""]);

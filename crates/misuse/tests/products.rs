@@ -272,6 +272,10 @@ fn product_of_steps<U: Unit>() -> Tried {
         format!("{depth} steps of {rows} in {adjacent} at a stride of {stride} in {there}")
     };
     misshapen_parts(tried)
+        .right(12 * COLS, |a| {
+            (a.out, a.left, a.steps) = (vec![0.0; 12 * COLS], Vec::new(), 1..1);
+            (a.stride, a.left_stride, a.adjacent) = (COLS, 12, 12);
+        })
         .wrong(&left(4, 3, 3, 3 * depth), |a| a.out = vec![0.0; 4 * COLS])
         .wrong(&left(4, 4, 3, 3 * depth), |a| (a.out, a.adjacent) = (vec![0.0; 4 * COLS], 4))
         .wrong(&left(4, 4, 4, 3 * depth), |a| (a.out, a.adjacent, a.left_stride) = (vec![0.0; 4 * COLS], 4, 4))

@@ -14,7 +14,7 @@ use crate::words::counted;
 #[derive(ClapArgs, Clone, Debug)]
 #[command(after_help = "Examples:\n\
     \x20 vqdna doctor\n\
-    \x20 vqdna doctor --device wgpu -@ 8")]
+    \x20 vqdna doctor --device cpu -@ 8")]
 pub struct Args {
     #[command(flatten)]
     pub compute: Compute,

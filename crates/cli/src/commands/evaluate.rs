@@ -44,7 +44,7 @@ pub struct Args {
     pub letters: LetterArgs,
     #[command(flatten)]
     pub windows: WindowArgs,
-    /// What becomes of the windows of a long sequence.
+    /// What becomes of the windows of a long sequence; `none` would leave no single prediction to measure, and is refused.
     #[arg(long, value_enum, default_value_t = MergeName::Mean)]
     pub merge: MergeName,
     /// Resamples of the intervals.
@@ -134,10 +134,9 @@ fn file(data: &Path) -> Result<PathBuf> {
     if !data.is_dir() {
         return Ok(data.to_owned());
     }
-    match Parts::find(data)? {
-        Parts::Files { test: Some(test), .. } => Ok(test),
-        Parts::Files { .. } => anyhow::bail!("{} holds no `test`; name the file to measure on", data.display()),
-        Parts::One(path) => Ok(path),
+    match Parts::test(data)? {
+        Some(test) => Ok(test),
+        None => anyhow::bail!("{} holds no `test`; name the file to measure on", data.display()),
     }
 }
 

@@ -95,7 +95,7 @@ pub struct WindowArgs {
     /// fine-tuned on, else a window of its pre-training.
     #[arg(long, value_parser = super::tokenize::at_least_one)]
     pub window: Option<usize>,
-    /// Bases from the start of a window to that of the next. Default: half a window.
+    /// Bases from the start of a window to that of the next. Default: half a window; where vectors of windows are pooled, a whole one.
     #[arg(long, value_parser = super::tokenize::at_least_one)]
     pub stride: Option<usize>,
 }
@@ -177,6 +177,12 @@ pub fn run(args: &Args) -> Result<Verdict> {
         args.input.display()
     );
     let of_bed = args.read.fasta.is_some();
+    ensure!(
+        !format.has_places() || of_bed || opened.columns().is_none(),
+        "{}: a table of sequences has no places, which BED and bedGraph are made of; choose a table as output, or give a BED file and its \
+         genome (--fasta)",
+        args.input.display()
+    );
     let class = args.class.as_deref();
     let mut output = Predictions::create(&args.output, format, labelling, class, of_bed, opened.carried())?;
     let (mut seen, mut cut) = (RowsSeen::of(&args.output), 0_u64);

@@ -205,9 +205,14 @@ pub enum ColumnFault {
     /// Nothing tells which column holds the sequences.
     #[error(
         "no {}column `sequence`, nor `sequence_1` and `sequence_2`; {}; \
-         name the column of sequences with --sequence, twice for pairs",
+         {}",
         if model.is_empty() { String::new() } else { format!("sequence {}, as in training; no ", columns_of(model)) },
-        listed(columns)
+        listed(columns),
+        if looks_like_bed(columns) {
+            "a BED file needs its genome, with --fasta"
+        } else {
+            "name the column of sequences with --sequence, twice for pairs"
+        }
     )]
     NoSequence {
         /// The columns of sequences of a model; empty if there is none.
@@ -270,6 +275,11 @@ pub enum ColumnFault {
         /// Columns that were asked for.
         count: usize,
     },
+}
+
+/// Whether a first line has the fields of BED.
+fn looks_like_bed(columns: &[String]) -> bool {
+    columns.len() >= 3 && columns[1..3].iter().all(|field| field.parse::<u64>().is_ok())
 }
 
 /// What is wrong with a cell.

@@ -37,29 +37,42 @@ impl Parts {
         if is_stdin(path) || !path.is_dir() {
             return Ok(Self::One(path.into()));
         }
-        let folder = label(path);
-        let unreadable = |source| InputError::Read { file: folder.clone(), source };
-        let [mut train, mut dev, mut test]: [Option<PathBuf>; 3] = [None, None, None];
-        for entry in fs::read_dir(path).map_err(unreadable)? {
-            let entry = entry.map_err(unreadable)?.path();
-            let place = match part_of(&entry) {
-                None => continue,
-                Some(Split::Train) => &mut train,
-                Some(Split::Valid) => &mut dev,
-                Some(Split::Test) => &mut test,
-            };
-            if let Some(other) = place.replace(entry.clone()) {
-                // In the order of the alphabet, whatever the folder's.
-                let (first, second) = if other < entry { (other, entry) } else { (entry, other) };
-                let fault = PartFault::Two { first: name_of(&first), second: name_of(&second) };
-                return Err(LabelledError::Parts { folder, fault });
-            }
-        }
-        match train {
-            Some(train) => Ok(Self::Files { train, dev, test }),
-            None => Err(LabelledError::Parts { folder, fault: PartFault::NoTrain }),
+        match scan(path)? {
+            [Some(train), dev, test] => Ok(Self::Files { train, dev, test }),
+            [None, ..] => Err(LabelledError::Parts { folder: label(path), fault: PartFault::NoTrain }),
         }
     }
+
+    /// The file named `test` in a folder, if there is one; no other part need be there.
+    ///
+    /// # Errors
+    /// If the folder cannot be read, or has two files for one part.
+    pub fn test(folder: &Path) -> Result<Option<PathBuf>, LabelledError> {
+        scan(folder).map(|[_, _, test]| test)
+    }
+}
+
+/// The files of a folder that are named for the training set, what is watched, and the test set.
+fn scan(path: &Path) -> Result<[Option<PathBuf>; 3], LabelledError> {
+    let folder = label(path);
+    let unreadable = |source| InputError::Read { file: folder.clone(), source };
+    let [mut train, mut dev, mut test]: [Option<PathBuf>; 3] = [None, None, None];
+    for entry in fs::read_dir(path).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?.path();
+        let place = match part_of(&entry) {
+            None => continue,
+            Some(Split::Train) => &mut train,
+            Some(Split::Valid) => &mut dev,
+            Some(Split::Test) => &mut test,
+        };
+        if let Some(other) = place.replace(entry.clone()) {
+            // In the order of the alphabet, whatever the folder's.
+            let (first, second) = if other < entry { (other, entry) } else { (entry, other) };
+            let fault = PartFault::Two { first: name_of(&first), second: name_of(&second) };
+            return Err(LabelledError::Parts { folder, fault });
+        }
+    }
+    Ok([train, dev, test])
 }
 
 /// The part that a file is named for.
@@ -109,6 +122,11 @@ mod tests {
             find(&["train.csv", "val.csv", "dev.csv"]).unwrap_err(),
             "x: both dev.csv and val.csv claim to be one part"
         );
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Parts::test(folder.path()).unwrap(), None);
+        let test = folder.path().join("test.csv");
+        fs::write(&test, "").unwrap();
+        assert_eq!(Parts::test(folder.path()).unwrap(), Some(test));
         assert_eq!(Parts::find(Path::new("-")).unwrap(), Parts::One("-".into()));
     }
 }

@@ -40,7 +40,7 @@ pub fn forward<U: Unit>(input: Input<U>, keep: bool) -> (Saved, Vec<f32>) {
     let shared_stats = Shared::new(&mut stats);
     let (out, ()) = Scattered::<U>::collect(count("out", &[input.mask.len(), width]), |out| {
         let padding = (0..).zip(input.mask).filter(|(_, m)| **m == 0.0).map(|(row, _): (usize, _)| row * width);
-        // SAFETY: rows of padding, which are no queries of a task.
+        // SAFETY: rows whose mask is 0, each once; queries of tasks are all others.
         unsafe { out.write_each(padding, width, |_, out| out.cleared()) };
         tasks.into_par_iter().for_each(|(sequence, head, first)| {
             let queries = &problem.queries[sequence];

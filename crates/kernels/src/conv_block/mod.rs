@@ -192,7 +192,7 @@ fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], pre: &Saved) -> 
             norm::forward_rows(w.norm, conv_rows, y);
         },
         |_, dy, conv_rows| {
-            // SAFETY: they were written before.
+            // SAFETY: the rows of a tile, which the closure before this one put all of: `run` hands both the same.
             let conv_rows = unsafe { conv_rows.assume_init_mut() };
             let mut dnorm = vec![0.0; 2 * d];
             let (dgain, dbias) = dnorm.split_at_mut(d);

@@ -13,6 +13,7 @@ pub use out::Out;
 pub(crate) use scattered::{Part, Scattered};
 
 use crate::rows::in_order;
+use crate::shape::count;
 use rayon::prelude::*;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::{Deref, DerefMut};
@@ -255,7 +256,7 @@ pub(crate) fn tiles<T: Plain, A: Send, R: Send>(
     tasks: impl Iterator<Item = A> + Send,
     write: impl Fn(&mut [MaybeUninit<T>], A) -> (&mut [T], R) + Sync,
 ) -> (Vec<T>, Vec<R>) {
-    let mut fresh = Fresh::new(heights.iter().sum::<usize>() * width);
+    let mut fresh = Fresh::new(count("rows", &[heights.iter().sum(), width]));
     let parts = crate::rows::tiles_mut(&mut fresh, heights, width);
     let results = in_order(parts.zip(tasks), |(part, task)| all_of(part, |part| write(part, task)));
     assert_eq!(results.len(), heights.len(), "a task for each tile");

@@ -125,7 +125,8 @@ impl Activation {
                     sums: sums.as_deref_mut().map(|sums| &mut sums[column..column + cols]),
                 });
                 for part in [y, dx].into_iter().flatten() {
-                    // SAFETY: panels are written whole.
+                    // SAFETY: `strips::backward` writes the columns of a whole panel, as wide as it asserts, for all rows; of no rows there are
+                    // no units.
                     unsafe { part.assume_written() };
                 }
             }

@@ -178,6 +178,7 @@ impl<'a, U: Unit> Backward<'a, U> {
             (act, (dpre, found)) = Scattered::collect_over(act, units(of_act, d_active), |act| {
                 Scattered::collect_over(dpre, units(of_dpre, d_inner), |dpre| work(act, dpre))
             });
+            assert_eq!(found.len(), heights.len(), "a result for each tile");
             let (mut narrow_act, mut narrow_dpre) = (Vec::new(), Vec::new());
             // Sums of tiles are added in the order of tiles, which are the same for any number of threads.
             for (share, result) in found {
@@ -203,7 +204,8 @@ impl<'a, U: Unit> Backward<'a, U> {
             if first + here < rows {
                 products();
             } else {
-                // SAFETY: `after` gave all rows of each tile back as values, and these are all tiles, or there are no rows.
+                // SAFETY: `after` gave all rows of each tile back as values, and there was a result of each tile of every group; or the
+                // gradient is not wanted, and the output has no columns.
                 let finished = unsafe { out.assume_init_ref() };
                 let beside = rayon::join(products, || beside(finished)).1;
                 // SAFETY: as above.

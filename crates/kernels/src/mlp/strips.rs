@@ -2,6 +2,7 @@
 
 use crate::fresh::{Part, Scattered};
 use crate::product::{Saved, Unit, panel_width, panel_written};
+use crate::shape::count;
 use std::ops::Range;
 
 /// `work` on `rows` rows, and the input of the activation, `[rows, d_inner]`, which the forward pass [keeps](Kept) for the backward pass,
@@ -15,7 +16,8 @@ pub(crate) fn keeping<U: Unit, R>(
     if !keep {
         return (work(None), Saved::default());
     }
-    let (units, result) = Scattered::collect(d_inner * U::width(rows), |units| work(Some(&Kept { units, rows })));
+    let (units, result) =
+        Scattered::collect(count("kept", &[d_inner, U::width(rows)]), |units| work(Some(&Kept { units, rows })));
     (result, Saved::from_units(units))
 }
 
@@ -33,10 +35,10 @@ impl<U: Unit> Kept<'_, U> {
     /// If the rows share a unit with others, or there are fewer.
     ///
     /// # Safety
-    /// No row of a strip may be in two parts.
+    /// A strip begins at the same column and is as wide for all rows, strips have no column in common, and no row of one is in two parts.
     pub(super) unsafe fn part(&self, first_row: usize, rows: usize, first: usize, width: usize) -> Part<'_, U> {
         let at = place::<U>(self.rows, first_row, rows, first, width);
-        // SAFETY: strips do not overlap, nor do rows, as the caller promises; and no unit holds rows of two parts.
+        // SAFETY: neither strips nor rows of one overlap, as the caller promises, and no unit holds rows of two parts.
         unsafe { self.units.part(at.start, at.len()) }
     }
 }

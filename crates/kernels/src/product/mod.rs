@@ -211,7 +211,8 @@ unsafe fn multiply_at<U: Unit>(
         Left::Steps { units, stride, rows: adjacent } => {
             let there = adjacent >= rows && stride >= rows && holds(units.len(), depth, stride, rows);
             assert!(there, "{depth} steps of {rows} in {adjacent} at a stride of {stride} in {}", units.len());
-            (units, Layout::Steps(stride))
+            // Of no steps there need not be any units, so no row of them either.
+            (units, if depth == 0 { Layout::Rows(0) } else { Layout::Steps(stride) })
         }
     };
     // SAFETY: the assertions bound what the kernel reaches: `rows` rows of `left` and of `out`, a row to begin with, and the part of the

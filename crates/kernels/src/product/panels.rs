@@ -172,6 +172,7 @@ fn pack_columns<U: Unit>(matrix: Matrix, first: usize, cols: usize, mut out: Out
         // Nothing to fill.
         return;
     }
+    assert!(out.len().is_multiple_of(width), "whole steps of a panel");
     let columns = &matrix.data[first * stride..][..(cols - 1) * stride + depth];
     with_scratch([U::scratch(cols, depth)], |[units]| {
         let (units, stride) = U::of_rows(columns, stride, depth, units);

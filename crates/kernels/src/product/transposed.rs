@@ -119,8 +119,9 @@ fn transposed_by<U: Unit>(out: Output, a: &[f32], right: impl Fn(usize, usize, u
                 let depth = DEPTH.min(steps - first);
                 right(before + first, column, depth, &mut |panel| {
                     assert!(panel.len() >= depth * width, "steps of a panel");
-                    // SAFETY: `left` has `steps` steps of `m` units, the panel `depth` of its width. The block has `rows` rows of `cols` values,
-                    // and nobody else has it.
+                    // SAFETY: `left` has `steps` steps of `m` units, of which `rows` from `row` on are used, and the panel `depth` of its width.
+                    // The block has room for `rows` rows of `cols` values, nobody else has it, and it holds values once it is added to. A row
+                    // to start from has `cols` values, which `start` checks.
                     unsafe {
                         sweep(&Sweep {
                             left: left.as_ptr().add(first * m + row),

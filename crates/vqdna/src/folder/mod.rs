@@ -290,7 +290,11 @@ impl ModelConfig {
         if !folder.is_dir() {
             return Err(FolderError::Io {
                 path: folder.to_owned(),
-                source: std::io::Error::other("there is no such folder"),
+                source: std::io::Error::other(if folder.exists() {
+                    "is a file, not the folder of a model"
+                } else {
+                    "there is no such folder"
+                }),
             });
         }
         if !path.exists() {

@@ -16,6 +16,7 @@ use rand::seq::index;
 
 use super::Quantized;
 use super::codebook::{Codebook, CodebookConfig, Statistics, level_stream};
+use super::kmeans::nearest;
 use crate::ops;
 use crate::seed::Stream;
 
@@ -228,8 +229,8 @@ impl Hierarchy {
                 go_on,
             );
             let [rows, d_code] = h.dims();
-            let index = book.search(h.unsqueeze_dim(0));
-            let last = book.look_up(index).reshape([rows, d_code]);
+            let Some(index) = nearest(&h, &book.plain_codes(), go_on) else { return self };
+            let last = book.look_up(index.unsqueeze_dim(0)).reshape([rows, d_code]);
             self.codebooks[level] = book;
             before = Some((before.map_or_else(|| last.clone(), |(sum, _)| sum + last.clone()), last));
         }

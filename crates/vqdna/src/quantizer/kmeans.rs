@@ -44,7 +44,7 @@ fn lloyd(rows: &Tensor<2>, start: Tensor<2>, iterations: usize, go_on: &dyn Fn()
     let mut means = start;
     let mut counts = Tensor::ones([size], &rows.device());
     for _ in (0..iterations).take_while(|_| go_on()) {
-        let index = ops::nearest(rows.clone(), means.clone());
+        let Some(index) = nearest(rows, &means, go_on) else { break };
         let (new_counts, sums) = ops::code_statistics(rows.clone(), index, weight.clone(), size);
         let used = new_counts.clone().greater_scalar(0.0).float().unsqueeze_dim::<2>(1);
         let mean = sums / new_counts.clone().clamp_min(1.0).unsqueeze_dim(1);
@@ -52,6 +52,26 @@ fn lloyd(rows: &Tensor<2>, start: Tensor<2>, iterations: usize, go_on: &dyn Fn()
         counts = new_counts;
     }
     (means, counts)
+}
+
+/// The nearest of `codes [size, d]` to each of `rows [n, d]`, `[n]`; none if `go_on` says no before all are found. Large searches take
+/// seconds, so `go_on` is called between parts of them, a tenth of a second each; a row's code is the same in any part.
+pub(super) fn nearest(rows: &Tensor<2>, codes: &Tensor<2>, go_on: &dyn Fn() -> bool) -> Option<Tensor<1, Int>> {
+    /// Multiplications of a part.
+    const AT_ONCE: usize = 1 << 32;
+    let ([n, d], size) = (rows.dims(), codes.dims()[0]);
+    let part = (AT_ONCE / (d * size).max(1)).max(1);
+    if n <= part {
+        return Some(ops::nearest(rows.clone(), codes.clone()));
+    }
+    let mut found = Vec::new();
+    for first in (0..n).step_by(part) {
+        if !go_on() {
+            return None;
+        }
+        found.push(ops::nearest(rows.clone().slice([first..n.min(first + part)]), codes.clone()));
+    }
+    Some(Tensor::cat(found, 0))
 }
 
 #[cfg(test)]
@@ -83,6 +103,17 @@ mod tests {
         let (stopped, two) =
             (lloyd(&data, rows(&[0.0, 0.2]), 100, &twice), lloyd(&data, rows(&[0.0, 0.2]), 2, &|| true));
         assert_eq!(to_array(stopped.0).values, to_array(two.0).values);
+    }
+
+    /// 2³² multiplications and more.
+    #[test]
+    fn a_large_search_in_parts_finds_the_same_and_can_be_ended() {
+        let (n, size) = (70_000, 1 << 16);
+        let rows = rows(&(0..n).map(|row| (row % size) as f32).collect::<Vec<_>>());
+        let codes = rows.clone().slice([0..size]);
+        let found = to_array(nearest(&rows, &codes, &|| true).unwrap().float()).values;
+        assert!(found.iter().enumerate().all(|(row, &code)| code == (row % size) as f32));
+        assert!(nearest(&rows, &codes, &|| false).is_none());
     }
 
     /// T3: equal data leave a cluster empty, which is seeded from the data again and counts.
