@@ -112,7 +112,7 @@ mod tests {
         let rows = rows(&(0..n).map(|row| (row % size) as f32).collect::<Vec<_>>());
         let codes = rows.clone().slice([0..size]);
         let found = to_array(nearest(&rows, &codes, &|| true).unwrap().float()).values;
-        assert!(found.iter().enumerate().all(|(row, &code)| code == (row % size) as f32));
+        assert_eq!(found, to_array(ops::nearest(rows.clone(), codes.clone()).float()).values);
         assert!(nearest(&rows, &codes, &|| false).is_none());
     }
 
