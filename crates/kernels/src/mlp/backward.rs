@@ -141,78 +141,79 @@ impl<'a, U: Unit> Backward<'a, U> {
         let rows = dout.len() / d;
         // Groups of equal size, of whole blocks; a function of the rows alone.
         let group = rows.div_ceil(rows.div_ceil(GROUP).max(1)).next_multiple_of(BLOCK).max(1);
-        let mut y = fresh::cleared(group.min(rows) * d);
-        let out_width = if self.wanted.y { d } else { 0 };
-        let mut out = Fresh::new(rows * out_width);
-        let [mut act, mut dpre] = [const { Vec::<U>::new() }; 2];
-        let (of_act, of_dpre) = (self.wanted.down.needs_rows(), self.wanted.up.needs_rows());
-        let mut results = Vec::new();
-        for first in (0..rows).step_by(group) {
-            let here = group.min(rows - first);
-            let dout = &dout[first * d..(first + here) * d];
-            let y = &mut y[..here * d];
-            let this = &*self;
-            // Heights are even: a unit holds whole rows of a tile.
-            let heights = tile_heights(here);
-            let firsts = heights.iter().scan(0, |next, height| Some(std::mem::replace(next, *next + height)));
-            let tasks = tiles_mut(y, &heights, d).zip(tiles(dout, &heights, d));
-            let out_here = &mut out[first * out_width..(first + here) * out_width];
-            let tasks = tasks.zip(tiles_mut(out_here, &heights, out_width)).zip(firsts);
-            let work = |act: &Scattered<U>, dpre: &Scattered<U>| {
-                let act = of_act.then(|| Columns::new(act, here));
-                let dpre = of_dpre.then(|| Columns::new(dpre, here));
-                in_order(tasks, |(((y, dout), out), first_row)| {
-                    let (at, pre) = (first + first_row, pre.units());
-                    before(at, y, out);
-                    let tile = Tile { y, dout, pre, rows, at, first_row, act: act.as_ref(), dpre: dpre.as_ref() };
-                    let height = y.len() / d;
-                    with_scratch([y.len(), this.scratch(height)], |[dy, scratch]| {
-                        // SAFETY: tiles have no row in common, and each comes once.
-                        let share = unsafe { this.tile(&tile, dy, scratch) };
-                        (share, this.wanted.y.then(|| all_of(out, |out| after(at, dy, out))))
+        with_scratch([group.min(rows) * d], |[y]| {
+            let out_width = if self.wanted.y { d } else { 0 };
+            let mut out = Fresh::new(rows * out_width);
+            let [mut act, mut dpre] = [const { Vec::<U>::new() }; 2];
+            let (of_act, of_dpre) = (self.wanted.down.needs_rows(), self.wanted.up.needs_rows());
+            let mut results = Vec::new();
+            for first in (0..rows).step_by(group) {
+                let here = group.min(rows - first);
+                let dout = &dout[first * d..(first + here) * d];
+                let y = &mut y[..here * d];
+                let this = &*self;
+                // Heights are even: a unit holds whole rows of a tile.
+                let heights = tile_heights(here);
+                let firsts = heights.iter().scan(0, |next, height| Some(std::mem::replace(next, *next + height)));
+                let tasks = tiles_mut(y, &heights, d).zip(tiles(dout, &heights, d));
+                let out_here = &mut out[first * out_width..(first + here) * out_width];
+                let tasks = tasks.zip(tiles_mut(out_here, &heights, out_width)).zip(firsts);
+                let work = |act: &Scattered<U>, dpre: &Scattered<U>| {
+                    let act = of_act.then(|| Columns::new(act, here));
+                    let dpre = of_dpre.then(|| Columns::new(dpre, here));
+                    in_order(tasks, |(((y, dout), out), first_row)| {
+                        let (at, pre) = (first + first_row, pre.units());
+                        before(at, y, out);
+                        let tile = Tile { y, dout, pre, rows, at, first_row, act: act.as_ref(), dpre: dpre.as_ref() };
+                        let height = y.len() / d;
+                        with_scratch([y.len(), this.scratch(height)], |[dy, scratch]| {
+                            // SAFETY: tiles have no row in common, and each comes once.
+                            let share = unsafe { this.tile(&tile, dy, scratch) };
+                            (share, this.wanted.y.then(|| all_of(out, |out| after(at, dy, out))))
+                        })
                     })
-                })
-            };
-            let units = |wanted: bool, width| if wanted { View::<U>::units(here, width) } else { 0 };
-            let found;
-            (act, (dpre, found)) = Scattered::collect_over(act, units(of_act, d_active), |act| {
-                Scattered::collect_over(dpre, units(of_dpre, d_inner), |dpre| work(act, dpre))
-            });
-            assert_eq!(found.len(), heights.len(), "a result for each tile");
-            let (mut narrow_act, mut narrow_dpre) = (Vec::new(), Vec::new());
-            // Sums of tiles are added in the order of tiles, which are the same for any number of threads.
-            for (share, result) in found {
-                results.extend(result);
-                for (sums, bias) in [(&mut self.of_up, share.up_bias), (&mut self.of_down, share.down_bias)] {
-                    if let Some(sum) = &mut sums.bias {
-                        add_rows(&bias, sum);
+                };
+                let units = |wanted: bool, width| if wanted { View::<U>::units(here, width) } else { 0 };
+                let found;
+                (act, (dpre, found)) = Scattered::collect_over(act, units(of_act, d_active), |act| {
+                    Scattered::collect_over(dpre, units(of_dpre, d_inner), |dpre| work(act, dpre))
+                });
+                assert_eq!(found.len(), heights.len(), "a result for each tile");
+                let (mut narrow_act, mut narrow_dpre) = (Vec::new(), Vec::new());
+                // Sums of tiles are added in the order of tiles, which are the same for any number of threads.
+                for (share, result) in found {
+                    results.extend(result);
+                    for (sums, bias) in [(&mut self.of_up, share.up_bias), (&mut self.of_down, share.down_bias)] {
+                        if let Some(sum) = &mut sums.bias {
+                            add_rows(&bias, sum);
+                        }
                     }
+                    narrow_act.extend(share.act);
+                    narrow_dpre.extend(share.dpre);
                 }
-                narrow_act.extend(share.act);
-                narrow_dpre.extend(share.dpre);
+                let act = of_act.then(|| View::of(&act, here, d_active));
+                let dpre = of_dpre.then(|| View::of(&dpre, here, d_inner));
+                let (of_up, of_down) = (&mut self.of_up, &mut self.of_down);
+                // Together, so that no thread waits between them.
+                let mut products = || {
+                    rayon::join(
+                        || dpre.map(|dpre| of_up.add(y, dpre, [Rows::Dense(y), Rows::Packed(dpre, &narrow_dpre)])),
+                        || act.map(|act| of_down.add(dout, act, [Rows::Packed(act, &narrow_act), Rows::Dense(dout)])),
+                    );
+                };
+                if first + here < rows {
+                    products();
+                } else {
+                    // SAFETY: `after` gave all rows of each tile back as values, and there was a result of each tile of every group; or the
+                    // gradient is not wanted, and the output has no columns.
+                    let finished = unsafe { out.assume_init_ref() };
+                    let beside = rayon::join(products, || beside(finished)).1;
+                    // SAFETY: as above.
+                    return (unsafe { out.assume_written() }, results, beside);
+                }
             }
-            let act = of_act.then(|| View::of(&act, here, d_active));
-            let dpre = of_dpre.then(|| View::of(&dpre, here, d_inner));
-            let (of_up, of_down) = (&mut self.of_up, &mut self.of_down);
-            // Together, so that no thread waits between them.
-            let mut products = || {
-                rayon::join(
-                    || dpre.map(|dpre| of_up.add(y, dpre, [Rows::Dense(y), Rows::Packed(dpre, &narrow_dpre)])),
-                    || act.map(|act| of_down.add(dout, act, [Rows::Packed(act, &narrow_act), Rows::Dense(dout)])),
-                );
-            };
-            if first + here < rows {
-                products();
-            } else {
-                // SAFETY: `after` gave all rows of each tile back as values, and there was a result of each tile of every group; or the
-                // gradient is not wanted, and the output has no columns.
-                let finished = unsafe { out.assume_init_ref() };
-                let beside = rayon::join(products, || beside(finished)).1;
-                // SAFETY: as above.
-                return (unsafe { out.assume_written() }, results, beside);
-            }
-        }
-        (Vec::new(), results, beside(&[]))
+            (Vec::new(), results, beside(&[]))
+        })
     }
 
     fn scratch(&self, rows: usize) -> usize {
