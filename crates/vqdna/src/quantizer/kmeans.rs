@@ -69,7 +69,7 @@ pub(super) fn nearest(rows: &Tensor<2>, codes: &Tensor<2>, go_on: &dyn Fn() -> b
         if !go_on() {
             return None;
         }
-        found.push(ops::nearest(rows.clone().slice([first..n.min(first + part)]), codes.clone()));
+        found.push(ops::nearest(rows.clone().narrow(0, first, part.min(n - first)), codes.clone()));
     }
     Some(Tensor::cat(found, 0))
 }
@@ -110,7 +110,7 @@ mod tests {
     fn a_large_search_in_parts_finds_the_same_and_can_be_ended() {
         let (n, size) = (70_000, 1 << 16);
         let rows = rows(&(0..n).map(|row| (row % size) as f32).collect::<Vec<_>>());
-        let codes = rows.clone().slice([0..size]);
+        let codes = rows.clone().narrow(0, 0, size);
         let found = to_array(nearest(&rows, &codes, &|| true).unwrap().float()).values;
         assert_eq!(found, to_array(ops::nearest(rows.clone(), codes.clone()).float()).values);
         assert!(nearest(&rows, &codes, &|| false).is_none());
