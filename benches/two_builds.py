@@ -35,7 +35,7 @@ def command(program, cell, runs, fasta, codes):
 
 
 def in_turns(commands, turn=0.25):
-    """Runs commands in turns until all have ended: for each, the seconds in which it ran, and the JSON of its last line."""
+    """Runs commands interleaved until all have ended: for each, the seconds in which it ran, and the JSON of its last line."""
     commands = [[str(word) for word in command] for command in commands]
     # Stopped before it begins, so that nothing of it is missed.
     begin = "import os, signal, sys; os.kill(os.getpid(), signal.SIGSTOP); os.execv(sys.argv[1], sys.argv[1:])"
