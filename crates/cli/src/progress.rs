@@ -10,6 +10,7 @@
 //!
 //! `message!` may be called meanwhile, from any thread: the bar makes room.
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -163,11 +164,22 @@ fn bar(job: &Arc<Job>) -> ProgressBar {
     bar
 }
 
+/// The time between two lines.
+///
+/// # Errors
+///
+/// If `VQDNA_PROGRESS_EVERY` is set to what is no time.
+pub fn between_lines() -> anyhow::Result<Duration> {
+    let Some(every) = std::env::var_os(EVERY) else { return Ok(Duration::from_mins(1)) };
+    let seconds = every.to_str().and_then(|every| every.parse().ok());
+    seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).with_context(|| {
+        format!("{EVERY} is `{}`, but must be a number of seconds, or 0 for no lines", every.to_string_lossy())
+    })
+}
+
 /// A thread that prints a line a minute until its sender is dropped.
 fn lines(job: &Arc<Job>) -> Option<(Sender<()>, JoinHandle<()>)> {
-    const MINUTE: f64 = 60.0;
-    let every = std::env::var(EVERY).ok().and_then(|every| every.parse().ok()).unwrap_or(MINUTE);
-    let every = Duration::try_from_secs_f64(every).ok().filter(|every| !every.is_zero())?;
+    let every = between_lines().ok().filter(|every| !every.is_zero())?;
     let (end, ended) = channel();
     let job = job.clone();
     let print = move || {

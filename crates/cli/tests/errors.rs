@@ -383,7 +383,7 @@ fn a_loss_that_is_no_number() {
 }
 
 #[test]
-fn simd_levels() {
+fn values_of_the_environment() {
     let folder = Folder::with_vocabulary();
     for (line, value) in [("doctor", "AVX2"), ("doctor", "avx1024"), ("inspect model", "AVX2")] {
         let outcome = folder.command(line).env("VQDNA_SIMD", value).output().expect("the program runs");
@@ -391,6 +391,14 @@ fn simd_levels() {
         assert_eq!(outcome.status.code(), Some(2), "{line} at {value}: {said}");
         let wanted = format!("error: VQDNA_SIMD is `{value}`, but must be one of baseline, avx2, avx512");
         assert!(said.contains(&wanted) && !said.contains("panicked"), "{line} at {value}: {said}");
+    }
+    for value in ["often", "-1"] {
+        let outcome =
+            folder.command("inspect model").env("VQDNA_PROGRESS_EVERY", value).output().expect("the program runs");
+        let said = String::from_utf8_lossy(&outcome.stderr);
+        assert_eq!(outcome.status.code(), Some(2), "{value}: {said}");
+        let wanted = format!("error: VQDNA_PROGRESS_EVERY is `{value}`, but must be a number of seconds");
+        assert!(said.starts_with(&wanted), "{value}: {said}");
     }
     let outcome = folder.command("doctor").env("VQDNA_SIMD", "baseline").output().expect("the program runs");
     assert!(String::from_utf8_lossy(&outcome.stdout).contains("simd\tbaseline"), "a level that every processor has");

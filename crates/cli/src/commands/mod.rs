@@ -62,6 +62,7 @@ pub enum Verdict {
 
 /// Runs the subcommand.
 pub fn run(cli: Cli) -> Result<Verdict> {
+    crate::progress::between_lines()?;
     match cli.command {
         Command::Learn(args) => learn::run(&args),
         Command::Pretrain(args) => pretrain::run(&args),
