@@ -4,6 +4,7 @@ mod cases;
 mod edge_cases;
 mod errors;
 mod finetune;
+mod formats;
 mod inputs;
 mod mxdna;
 mod pipeline;
