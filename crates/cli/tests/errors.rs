@@ -175,7 +175,7 @@ fn settings_of_pretraining() {
     let folder = folder();
     folder.write("stage1.toml", "[tokenizer]\nkernel = 7\n");
     for (options, parts) in [
-        ("--config stage1.toml", &["tokenizer", "unknown field", "backbone"][..]),
+        ("--config stage1.toml", &["stage1.toml", "`tokenizer`", "that of the vocabulary"][..]),
         ("--set masking.spam=3", &["masking.spam", "`span`"]),
         ("--set masking.share=1", &["masking.share", "below 1"]),
         ("--set masking.span=600", &["masking.span", "data.length"]),
@@ -243,10 +243,10 @@ fn models() {
     };
     config("unknown", "\"format_version\"", "\"surprise\":1,\"format_version\"");
     config("unknown_within", "\"kernel\"", "\"colour\":1,\"kernel\"");
-    config("newer", "\"format_version\":1", "\"format_version\":4,\"surprise\":1");
-    config("version_0", "\"format_version\":1", "\"format_version\":0");
+    config("newer", "\"format_version\":4", "\"format_version\":5,\"surprise\":1");
+    config("version_0", "\"format_version\":4", "\"format_version\":0");
     config("enormous", "\"d_code\":64", "\"d_code\":65536");
-    config("unversioned", "\"format_version\":1,", "");
+    config("unversioned", "\"format_version\":4,", "");
     config("foreign", "\"model_type\":\"vqdna\"", "\"model_type\":\"bert\"");
     config("wider", "[64,128]", "[64,256]");
     config("even", "\"kernel\":7", "\"kernel\":4");
@@ -260,7 +260,7 @@ fn models() {
     for (model, parts) in [
         ("unknown", &["unknown/config.json", "surprise"][..]),
         ("unknown_within", &["unknown_within/config.json", "colour"]),
-        ("newer", &["newer/config.json", "`format_version` is 4", "up to 3"]),
+        ("newer", &["newer/config.json", "`format_version` is 5", "up to 4"]),
         ("version_0", &["version_0/config.json", "`format_version` is 0"]),
         ("enormous", &["enormous/config.json", "numbers", "enormous/model.safetensors"]),
         ("unversioned", &["unversioned/config.json", "format_version"]),

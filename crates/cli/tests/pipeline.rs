@@ -376,9 +376,9 @@ fn a_pretrained_model_goes_the_whole_way() {
     let json = |name: &str| serde_json::from_slice::<serde_json::Value>(&folder.read(name)).expect("JSON");
     let (config, run) = (json("runs/a/config.json"), json("runs/a/run.json"));
     assert_eq!((&config["architectures"][0], &config["model_type"]), (&"VqdnaForMaskedLM".into(), &"vqdna".into()));
-    assert_eq!(config["pretrained"]["codebook_sizes"], serde_json::json!([64, 128]));
-    assert_eq!((&config["pretrained"]["backbone"]["pool"], &run["steps"]), (&1.into(), &4.into()));
-    assert_eq!(run["vocabulary"], config["pretrained"]["vocabulary"]);
+    assert_eq!((&config["tokenizer"]["kind"], &config["objective"]["kind"]), (&"vqdna".into(), &"masked".into()));
+    assert_eq!((&config["backbone"]["pool"], &run["steps"]), (&1.into(), &4.into()));
+    assert_eq!(run["vocabulary"], config["vocabulary"]);
     assert_eq!(run["vocabulary"].as_str(), Some(folder.ok("inspect model").value("model")));
     assert!(folder.text("runs/a/README.md").contains("pre-trained"));
 
@@ -406,7 +406,7 @@ fn pretraining_with_pools_spans_and_bf16() {
         "--set backbone.pool=4 --set masking.span=16 --precision bf16 --recompute --set backbone.checkpoint=true";
     folder.ok(&format!("pretrain model genome.fa -o run --steps 3 {settings} {BRIEFLY}"));
     let config: serde_json::Value = serde_json::from_slice(&folder.read("run/config.json")).expect("JSON");
-    assert_eq!(config["pretrained"]["backbone"]["pool"], 4);
+    assert_eq!(config["backbone"]["pool"], 4);
     assert!(folder.text("run/config.toml").contains("precision = \"bf16\""));
     assert_eq!(folder.ok("inspect run").value("pool"), "4");
 }

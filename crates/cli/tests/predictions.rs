@@ -77,7 +77,7 @@ fn a_model_finds_the_columns_of_its_training_and_takes_no_others_for_them() {
     // A folder of an older program remembers nothing.
     let config: serde_json::Value = serde_json::from_str(&folder.text("probe/config.json")).expect("JSON");
     let mut old = config;
-    assert!(old["finetuned"].as_object_mut().expect("a section").remove("columns").is_some());
+    assert!(old["task"].as_object_mut().expect("a section").remove("columns").is_some());
     folder.write("probe/config.json", old.to_string());
     let old = folder.ok("predict probe guides.csv --sequence guide");
     assert_eq!(old.stdout, predicted.stdout);

@@ -39,7 +39,7 @@ fn inspect_shows_the_task_and_the_training_of_a_model_that_predicts() {
         [outcome.value("learned_from"), outcome.value("mode"), outcome.value("seed")],
         ["rows.csv", "probe", "7"]
     );
-    assert_eq!(outcome.value("vocabulary"), config["finetuned"]["vocabulary"]);
+    assert_eq!(outcome.value("vocabulary"), config["vocabulary"]);
     assert_eq!(outcome.value("base"), folder.ok("inspect model").value("model"));
     assert!(outcome.value("mcc").parse::<f64>().is_ok(), "{}", outcome.text());
 

@@ -4,8 +4,8 @@
 use std::error::Error;
 use std::path::Path;
 use vqdna::batch::{Batch, HostWindow};
-use vqdna::folder::Vocabulary;
-use vqdna::tokenizer::coded::bases_of;
+use vqdna::model_dir::Vocabulary;
+use vqdna::tokenizer::bases_of;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -16,12 +16,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Windows side by side make a batch; here it is one.
     let window = HostWindow { bases: bases_of(letters.as_bytes()), soft_masked: Vec::new() };
     let batch = Batch::new(&[window], 1.0, &device);
-    let tokens = vocabulary.model.tokenize(&batch);
-    for (level, codes) in (1..).zip(&tokens.codes) {
+    let codes = vocabulary.model.encode(&batch);
+    for (level, codes) in (1..).zip(&codes) {
         println!("level {level}: {:?}", codes.clone().into_data().try_into_vec_as::<i32>()?);
     }
 
-    let logits = vocabulary.model.decode(&tokens.codes, &tokens.padding);
+    let logits = vocabulary.model.decode(&codes, &batch.padding);
     let bases = logits.argmax(2).into_data().try_into_vec_as::<i32>()?;
     let decoded: String = bases.iter().map(|&base| char::from(b"ACGT"[base as usize])).collect();
     println!("decoded: {decoded}");

@@ -2,6 +2,7 @@
 
 use burn::prelude::*;
 use vqdna_data::alphabet::{self, BaseId};
+use vqdna_data::tokens::{Spans, Tokens};
 
 /// One window on the host: its bases and which of them were soft-masked.
 #[derive(Clone, Debug, Default)]
@@ -77,67 +78,126 @@ impl Batch {
     }
 }
 
-/// One window of codes on the host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CodeWindow {
-    /// Per level, one code a base.
-    pub codes: Vec<Vec<u16>>,
-    /// Whether the codes of a base may be asked for, one flag a base: not at N.
+/// One window of tokens on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenWindow {
+    /// Its tokens, without special ones.
+    pub tokens: Tokens,
+    /// Whether a token may be predicted, one flag a token: not at N.
     pub is_target: Vec<bool>,
     /// Names the window: what is drawn for it depends on this and the seed alone.
     pub number: u64,
 }
 
-impl CodeWindow {
-    /// Number of bases.
+impl TokenWindow {
+    /// A window of codes, one for each base and level.
     #[must_use]
-    pub fn bases(&self) -> usize {
-        self.is_target.len()
+    pub fn of_codes(codes: Vec<Vec<u32>>, is_target: Vec<bool>, number: u64) -> Self {
+        Self { tokens: Tokens { levels: codes, spans: Spans::Bases(is_target.len()) }, is_target, number }
     }
 }
 
-/// Windows of codes side by side, the shorter ones padded at the end. They stay on the host until it is drawn what of them is
-/// shown.
+/// Windows of tokens. They stay on the host until it is drawn what of them is shown.
 #[derive(Clone, Debug)]
-pub struct CodeBatch {
+pub struct TokenWindows {
     /// The windows.
-    pub windows: Vec<CodeWindow>,
+    pub windows: Vec<TokenWindow>,
     /// Where they go.
     pub device: Device,
 }
 
-impl CodeBatch {
-    /// Bases of the longest window.
+impl TokenWindows {
+    /// Tokens of the longest window.
     #[must_use]
     pub fn width(&self) -> usize {
-        self.windows.iter().map(CodeWindow::bases).max().unwrap_or_default()
+        self.windows.iter().map(|window| window.tokens.len()).max().unwrap_or_default()
     }
 
-    /// Per level, codes on the device, `[batch, bases]`; 0 at padding.
+    /// Bases up to the end of the last token of each window, all together.
     #[must_use]
-    pub fn codes(&self) -> Vec<Tensor<2, Int>> {
-        let levels = self.windows.first().map_or(0, |window| window.codes.len());
-        let level = |level: usize| {
-            self.padded(0, |window| window.codes[level].iter().map(|&code| i32::from(code)).collect::<Vec<_>>())
-        };
-        (0..levels).map(|n| Tensor::from_data(level(n), &self.device)).collect()
+    pub fn bases(&self) -> usize {
+        self.windows.iter().map(|window| window.tokens.spans.bases()).sum()
     }
 
-    /// 1 for a real base (N included), 0 for padding, `[batch, bases]`.
+    /// Per level, ids on the device, `[batch, tokens]`; 0 at padding.
     #[must_use]
-    pub fn real(&self) -> Tensor<2> {
-        Tensor::from_data(self.padded(0.0, |window| vec![1.0f32; window.bases()]), &self.device)
-    }
-
-    /// A number for each base of each window, and `padding` behind them.
-    fn padded<E: burn::tensor::Element>(&self, padding: E, numbers: impl Fn(&CodeWindow) -> Vec<E>) -> TensorData {
+    pub fn ids(&self) -> Vec<Tensor<2, Int>> {
+        let levels = self.windows.first().map_or(0, |window| window.tokens.levels.len());
         let width = self.width();
-        let mut all = Vec::with_capacity(self.windows.len() * width);
-        for window in &self.windows {
-            all.extend(numbers(window));
-            all.resize(all.len() + width - window.bases(), padding);
+        let level = |level: usize| {
+            let mut ids = Vec::with_capacity(self.windows.len() * width);
+            for window in &self.windows {
+                ids.extend(window.tokens.levels[level].iter().map(|&id| id as i32));
+                ids.resize(ids.len() + width - window.tokens.len(), 0);
+            }
+            Tensor::from_data(TensorData::new(ids, [self.windows.len(), width]), &self.device)
+        };
+        (0..levels).map(level).collect()
+    }
+}
+
+/// Which positions of a batch are real, and which of these are special.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// `[batch, positions]`: 1 for a position of a sequence, special ones included; 0 for padding.
+    pub real: Tensor<2>,
+    /// Positions of each sequence.
+    pub lengths: Vec<usize>,
+    /// `[batch, positions]`: positions that stand for no base, and padding.
+    pub special: Vec<bool>,
+}
+
+impl Layout {
+    /// Of sequences without special positions, padded at their ends.
+    ///
+    /// # Shapes
+    /// - `real`: `[batch, positions]`, 1 for a position of a sequence, 0 for padding
+    #[must_use]
+    pub fn of(real: Tensor<2>) -> Self {
+        let [batch, positions] = real.dims();
+        let values = real.clone().into_data().convert::<f32>().try_into_vec_as::<f32>().expect("converted to f32");
+        let length = |row: &[f32]| row.iter().rposition(|&real| real != 0.0).map_or(0, |last| last + 1);
+        let lengths = values.chunks(positions.max(1)).map(length).take(batch).collect();
+        Self { real, lengths, special: values.iter().map(|&real| real == 0.0).collect() }
+    }
+
+    /// Positions of a sequence, padding included.
+    #[must_use]
+    pub fn positions(&self) -> usize {
+        self.real.dims()[1]
+    }
+}
+
+/// Tokens of sequences side by side on a device, the shorter ones padded at the end.
+#[derive(Clone, Debug)]
+pub struct TokenBatch {
+    /// Per level, ids, `[batch, positions]`.
+    pub ids: Vec<Tensor<2, Int>>,
+    /// The vectors that ids stand for, `[batch, positions, d]`, where the tokenizer has learned them; 0 where there is no token.
+    pub vectors: Option<Tensor<3>>,
+    /// Which positions are real.
+    pub layout: Layout,
+}
+
+impl TokenBatch {
+    /// Vectors of learned tokens alone.
+    ///
+    /// # Shapes
+    /// - `vectors`: `[batch, positions, d]`
+    /// - `real`: `[batch, positions]`, 1 for a position of a sequence, 0 for padding
+    #[must_use]
+    pub fn of_vectors(vectors: Tensor<3>, real: Tensor<2>) -> Self {
+        Self { ids: Vec::new(), vectors: Some(vectors), layout: Layout::of(real) }
+    }
+
+    /// The same for a model with autodiff.
+    #[must_use]
+    pub fn autodiff(self) -> Self {
+        Self {
+            ids: self.ids.into_iter().map(Tensor::from_inner).collect(),
+            vectors: self.vectors.map(Tensor::from_inner),
+            layout: Layout { real: Tensor::from_inner(self.layout.real), ..self.layout },
         }
-        TensorData::new(all, [self.windows.len(), width])
     }
 }
 
@@ -146,17 +206,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_of_codes_are_padded_at_the_end() {
-        let window = |codes: [&[u16]; 2]| CodeWindow {
-            codes: codes.map(<[u16]>::to_vec).to_vec(),
-            is_target: vec![true; codes[0].len()],
-            number: 0,
+    fn windows_of_tokens_are_padded_at_the_end() {
+        let window = |codes: [&[u32]; 2]| {
+            TokenWindow::of_codes(codes.map(<[u32]>::to_vec).to_vec(), vec![true; codes[0].len()], 0)
         };
         let windows = vec![window([&[3, 4], &[5, 6]]), window([&[1, 2, 65_535], &[7, 8, 9]])];
-        let batch = CodeBatch { windows, device: Device::flex() };
-        let codes: Vec<Vec<i32>> =
-            batch.codes().into_iter().map(|codes| codes.into_data().try_into_vec_as().expect("codes fit")).collect();
-        assert_eq!(codes, [[3, 4, 0, 1, 2, 65_535], [5, 6, 0, 7, 8, 9]]);
-        assert_eq!(crate::weights::to_array(batch.real()).values, [1.0, 1.0, 0.0, 1.0, 1.0, 1.0]);
+        let batch = TokenWindows { windows, device: Device::flex() };
+        let ids: Vec<Vec<i32>> =
+            batch.ids().into_iter().map(|ids| ids.into_data().try_into_vec_as().expect("ids fit")).collect();
+        assert_eq!(ids, [[3, 4, 0, 1, 2, 65_535], [5, 6, 0, 7, 8, 9]]);
+        assert_eq!((batch.width(), batch.bases()), (3, 5));
+    }
+
+    #[test]
+    fn a_layout_knows_its_padding() {
+        let device = Device::flex();
+        let layout = Layout::of(Tensor::from_data([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]], &device));
+        assert_eq!((layout.lengths.as_slice(), layout.positions()), ([2, 3, 0].as_slice(), 3));
+        assert_eq!(layout.special, [false, false, true, false, false, false, true, true, true]);
     }
 }

@@ -13,18 +13,19 @@ use std::time::Instant;
 use vqdna_data::codes::Writer;
 use vqdna_data::segment::Policy;
 
-use crate::backbone::transformer::{Transformer, TransformerConfig};
-use crate::batch::{Batch, HostWindow};
+use crate::backbone::transformer::TransformerConfig;
+use crate::backbone::{Backbone, BackboneConfig};
+use crate::batch::{Batch, HostWindow, TokenBatch};
 use crate::estimate::{self, Keeping, Memory};
-use crate::folder::Vocabulary;
 use crate::head::sequence::{SequenceHead, SequenceHeadConfig};
 use crate::layers::lora::LoraConfig;
-use crate::objective::masked::{Masked, MaskedModel};
+use crate::model::{Embed, LanguageModel, Masked};
+use crate::model_dir::Vocabulary;
 use crate::objective::{Objective, reconstruct::Reconstruct};
 use crate::ops::{self, Precision};
-use crate::run::mxdna::PretrainMxdnaConfig;
+use crate::run::pretrain::PretrainConfig;
 use crate::seed::{Stream, normal, stream};
-use crate::tokenizer::mxdna::MxdnaConfig;
+use crate::tokenizer::Source;
 use crate::tokenizer::vqdna::{Kind, Preset, VqdnaConfig};
 use crate::train::optimizer::{Adamw, AdamwConfig, Gradients};
 use crate::transcode::TranscodeError;
@@ -71,7 +72,7 @@ pub struct Measurement {
     pub max: f64,
     /// Bases of a run over its median duration.
     pub bases_per_s: f64,
-    /// Units, the special ones included, of the mean run over the median duration; of a model that cuts sequences itself.
+    /// Units, the special ones included, of the mean run over the median duration; of a model that forms units.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_s: Option<f64>,
     /// Share of the median duration that the choice of units takes, scores brought to the host included; of the same.
@@ -131,10 +132,10 @@ impl Workload {
         preset_name(self.preset)
     }
 
-    /// The network that cuts sequences itself, of the size of the preset.
+    /// The encoder that forms units, of the size of the preset.
     #[must_use]
-    pub fn mxdna(&self) -> MxdnaConfig {
-        PretrainMxdnaConfig::preset(self.preset).mxdna
+    pub fn mxdna(&self) -> BackboneConfig {
+        PretrainConfig::mxdna(self.preset).backbone
     }
 
     /// The encoder of the second stage, of the size of the preset.
@@ -161,8 +162,8 @@ impl Workload {
     /// The memory that [`mxdna_train`] will take.
     #[must_use]
     pub fn mxdna_memory(&self, threads: usize) -> Memory {
-        let config = PretrainMxdnaConfig::preset(self.preset);
-        estimate::mxdna_step(&config.mxdna, config.masking.share, &self.step(threads))
+        let config = PretrainConfig::mxdna(self.preset);
+        estimate::language_step(&config, None, &self.step(threads))
     }
 
     /// The memory that [`pretrain`] will take.
@@ -170,7 +171,7 @@ impl Workload {
     pub fn pretrain_memory(&self, threads: usize) -> Memory {
         let tokenizer = self.preset.config(Kind::Hrq);
         let sizes = tokenizer.quantizer.codebook_sizes();
-        estimate::pretrain_step(&self.backbone(), tokenizer.d_code, &sizes, &self.step(threads))
+        estimate::pretrain_step(&self.backbone(), Source::Vectors(tokenizer.d_code), &sizes, &self.step(threads))
     }
 
     fn shape(&self) -> [usize; 2] {
@@ -243,7 +244,7 @@ pub fn pretrain(work: &Workload, device: &Device) -> Measurement {
         let Some(current) = model.take() else { return };
         let masked: Vec<bool> = (0..work.size()).map(|_| random.random_bool(MASKED)).collect();
         let masked = Masked::new(&masked, work.shape(), device);
-        let loss = current.loss(inputs.vectors.clone(), &masked, &inputs.real, &inputs.codes);
+        let loss = current.loss(&inputs.batch, &masked, &inputs.codes);
         let gradients = Gradients::of(&current, &loss.backward());
         model = Some(optimizer.step(current, gradients, RATE, 1.0).0);
     })
@@ -255,8 +256,8 @@ pub fn embed(work: &Workload, device: &Device) -> Measurement {
     let inputs = EncoderInputs::new(work, &mut stream(0, "benchmark", &[]), device);
     ops::with_frozen_weights(|| {
         measure("embed", work, || {
-            let hidden = inputs.model.hidden(inputs.vectors.clone(), None, &inputs.real);
-            drop(hidden.mean_dim(1).into_data());
+            let hidden = inputs.model.hidden(&inputs.batch, None);
+            drop(hidden.states.mean_dim(1).into_data());
         })
     })
 }
@@ -273,7 +274,8 @@ pub enum FineTuning {
 /// An encoder and a head over whole sequences.
 #[derive(Module, Debug)]
 struct Classifier {
-    backbone: Transformer,
+    embed: Embed,
+    backbone: Backbone,
     head: SequenceHead,
 }
 
@@ -282,21 +284,24 @@ struct Classifier {
 pub fn finetune(work: &Workload, mode: FineTuning, device: &Device) -> Measurement {
     let device = &device.clone().autodiff();
     let mut random = stream(0, "benchmark", &[]);
-    let EncoderInputs { model, vectors, real, .. } = EncoderInputs::new(work, &mut random, device);
+    let EncoderInputs { model, batch, .. } = EncoderInputs::new(work, &mut random, device);
     // Heads of the stage before, which would only take memory.
     drop(model.head);
-    let (name, backbone) = match mode {
-        FineTuning::Lora => ("finetune-lora", model.backbone.with_adapters(&LoraConfig::default(), 0)),
-        FineTuning::Full => ("finetune-full", model.backbone),
+    let (name, embed, backbone) = match mode {
+        FineTuning::Lora => {
+            ("finetune-lora", model.embed.no_grad(), model.backbone.with_adapters(&LoraConfig::default(), 0))
+        }
+        FineTuning::Full => ("finetune-full", model.embed, model.backbone),
     };
     let head = SequenceHead::new(&SequenceHeadConfig::default(), work.backbone().d_model, CLASSES, 0, device);
     let labels: Vec<i32> = (0..work.batch).map(|_| random.random_range(0..CLASSES as i32)).collect();
     let labels = Tensor::<2, Int>::from_data(TensorData::new(labels, [work.batch, 1]), device);
-    let (mut model, mut optimizer) = (Some(Classifier { backbone, head }), optimizer());
+    let (mut model, mut optimizer) = (Some(Classifier { embed, backbone, head }), optimizer());
     measure_training(name, work, || {
         let Some(current) = model.take() else { return };
-        let hidden = current.backbone.hidden(vectors.clone(), None, &real);
-        let log_p = log_softmax(current.head.forward(hidden, real.clone()), 1);
+        let (x, layout) = current.embed.forward(&batch, None);
+        let hidden = current.backbone.forward(x, &layout, None);
+        let log_p = log_softmax(current.head.forward(hidden.states, hidden.real), 1);
         let loss = log_p.gather(1, labels.clone()).mean().neg();
         let gradients = Gradients::of(&current, &loss.backward());
         model = Some(optimizer.step(current, gradients, RATE, 1.0).0);
@@ -305,9 +310,8 @@ pub fn finetune(work: &Workload, mode: FineTuning, device: &Device) -> Measureme
 
 /// A fresh encoder and what it is fed.
 struct EncoderInputs {
-    model: MaskedModel,
-    vectors: Tensor<3>,
-    real: Tensor<2>,
+    model: LanguageModel,
+    batch: TokenBatch,
     codes: Vec<Tensor<2, Int>>,
 }
 
@@ -324,9 +328,11 @@ impl EncoderInputs {
         };
         Self {
             codes: codebook_sizes.iter().map(|&codebook_size| codes(codebook_size)).collect(),
-            model: MaskedModel::new(&backbone, d_input, &codebook_sizes, 0, device),
-            vectors: Tensor::from_data(TensorData::new(vectors, [batch, length, d_input]), device),
-            real: Tensor::ones([batch, length], device),
+            model: LanguageModel::new(&backbone.into(), Source::Vectors(d_input), &codebook_sizes, 0, device),
+            batch: TokenBatch::of_vectors(
+                Tensor::from_data(TensorData::new(vectors, [batch, length, d_input]), device),
+                Tensor::ones([batch, length], device),
+            ),
         }
     }
 }

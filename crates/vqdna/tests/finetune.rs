@@ -5,14 +5,18 @@ use std::fmt::Write as _;
 use std::sync::atomic::AtomicBool;
 
 use crate::resume::{Event, Place, STEPS, assert_equal_ends, assert_equal_runs};
+use vqdna::backbone::BackboneConfig;
 use vqdna::backbone::transformer::TransformerConfig;
-use vqdna::folder::{Finetuned, ModelConfig, PretrainedConfig, Vocabulary};
-use vqdna::infer::predict::{Merge, Predicted, predict};
+use vqdna::infer::predict::{FineTuned, Merge, Predicted, predict};
 use vqdna::infer::{Execution, Sequence, Windows};
+use vqdna::model::embed::encoder;
+use vqdna::model_dir::{ModelConfig, ObjectiveConfig};
+use vqdna::objective::masking::MaskingConfig;
 use vqdna::run::config::StageConfig;
 use vqdna::run::finetune::{Base, Finetune, FinetuneConfig, Mode, Task};
 use vqdna::run::kmers;
 use vqdna::run::stage::{Finished, Job, StageError};
+use vqdna::tokenizer::Source;
 use vqdna::tokenizer::vqdna::{Kind, Preset};
 use vqdna::train::Ending;
 use vqdna_data::labelled::Splits;
@@ -22,17 +26,14 @@ use vqdna_data::synthetic;
 /// A model that has learned nothing, which changes no law.
 fn base() -> Base {
     let tokenizer = Preset::Tiny.config(Kind::Hrq);
-    let backbone = TransformerConfig::tiny();
-    let pretrained = PretrainedConfig {
-        vocabulary: "vocabulary".to_owned(),
-        codebook_sizes: tokenizer.quantizer.codebook_sizes(),
-        backbone: backbone.clone(),
-    };
-    let config = ModelConfig::of_pretrained(&tokenizer, Policy::default(), 64, pretrained);
-    let model = tokenizer.init(1, &Device::flex());
-    let backbone = Some(backbone.init(tokenizer.d_code, 1, &Device::flex()));
-    let vocabulary = Vocabulary { tokenizer, letters: Policy::default(), model, digest: "vocabulary".to_owned() };
-    Base { config, vocabulary: Some(vocabulary), backbone, encoder: None, digest: "base".to_owned() }
+    let (backbone, objective) =
+        (BackboneConfig::from(TransformerConfig::tiny()), ObjectiveConfig::Masked(MaskingConfig::default()));
+    let encoder = encoder(&backbone, Source::Vectors(tokenizer.d_code), 1, &Device::flex());
+    let vocabulary = Some("vocabulary".to_owned());
+    let letters = Policy::default();
+    let config = ModelConfig::of_pretrained(tokenizer.clone(), vocabulary, letters, backbone, objective, Some(64));
+    let tokenizer = tokenizer.init(1, &Device::flex()).into();
+    Base { config, tokenizer, encoder: Some(encoder), digest: "base".to_owned() }
 }
 
 /// Sequences of 20 to 39 bases whose class is their first base.
@@ -122,8 +123,8 @@ fn adapters_may_stay_apart() {
         let config = config(Mode::Lora, &[&format!("keep_adapters={keeps}"), "train.schedule.rate=0.01"]);
         finetune(&place, keeps, &config, false, Event::Nothing).expect("fine-tuned");
         let device = Device::flex();
-        let model = Finetuned::load(&place.folder(keeps), &device).expect("a model");
-        assert_eq!(model.finetuned.lora.is_some(), keeps == "true");
+        let model = FineTuned::load(&place.folder(keeps), &device).expect("a model");
+        assert_eq!(model.task().lora.is_some(), keeps == "true");
         let sequence = |n: u64| Sequence::new(n.to_string(), synthetic::genome(n, 30, 0.5));
         let windows = Windows { length: 64, stride: 64 };
         let sequences: Vec<_> = (0..5).map(sequence).collect();

@@ -9,11 +9,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use vqdna::backbone::transformer::TransformerConfig;
 use vqdna::batch::Batch;
-use vqdna::objective::masked::{self, Masked, MaskedModel};
+use vqdna::batch::TokenBatch;
+use vqdna::model::language::{self, LanguageModel, Masked};
 use vqdna::objective::{Objective, reconstruct::Reconstruct};
 use vqdna::ops::{Positions, with_composed_ops};
 use vqdna::quantizer::codebook::CodebookConfig;
 use vqdna::quantizer::{HrqConfig, Quantizer, QuantizerConfig};
+use vqdna::tokenizer::Source;
 use vqdna::tokenizer::vqdna::{Vqdna, VqdnaConfig, load_published, publish};
 use vqdna::train::optimizer::{Adamw, AdamwConfig, Gradients};
 use vqdna::weights::{Array, Arrays, read};
@@ -192,7 +194,7 @@ struct PeerEncoderConfig {
 }
 
 impl PeerEncoderConfig {
-    fn model(&self, checkpoint: bool, device: &Device) -> MaskedModel {
+    fn model(&self, checkpoint: bool, device: &Device) -> LanguageModel {
         let config = TransformerConfig {
             d_model: self.d_model,
             layers: self.layers,
@@ -204,13 +206,13 @@ impl PeerEncoderConfig {
             checkpoint,
         };
         config.check().expect("a sound config");
-        MaskedModel::new(&config, self.d_input, &self.codebook_sizes, 0, device)
+        LanguageModel::new(&config.into(), Source::Vectors(self.d_input), &self.codebook_sizes, 0, device)
     }
 }
 
-fn masked_model(golden: &Golden, checkpoint: bool, device: &Device) -> MaskedModel {
+fn masked_model(golden: &Golden, checkpoint: bool, device: &Device) -> LanguageModel {
     let config: PeerEncoderConfig = serde_json::from_str(&golden.metadata["config"]).expect("a peer config");
-    masked::load_published(config.model(checkpoint, device), golden.part("w."))
+    language::load_published(config.model(checkpoint, device), golden.part("w."))
         .unwrap_or_else(|e| panic!("{}: {e}", golden.path.display()))
 }
 
@@ -225,14 +227,15 @@ fn masked_model_agrees(golden: &Golden, checkpoint: bool) {
     let codes: Vec<Tensor<2, Int>> =
         (1..=levels).map(|level| golden.tensor::<2>(&format!("in.codes.{level}"), &device).int()).collect();
 
-    let hidden = model.hidden(vectors.clone(), Some(&masked), &real);
+    let batch = TokenBatch::of_vectors(vectors, real);
+    let hidden = model.hidden(&batch, Some(&masked)).states;
     golden.check("out.hidden", &values(hidden), TOLERANCE);
-    let loss = model.loss(vectors, &masked, &real, &codes);
+    let loss = model.loss(&batch, &masked, &codes);
     golden.check("out.loss", &values(loss.clone()), TOLERANCE);
 
     let gradients = Gradients::of(&model, &loss.backward()).to_arrays();
     let gradients: Arrays =
-        gradients.into_iter().map(|(name, array)| (masked::published_name(&name).to_owned(), array)).collect();
+        gradients.into_iter().map(|(name, array)| (language::published_name(&name).to_owned(), array)).collect();
     let want = golden.part("grad.");
     assert_eq!(gradients.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>(), "names of gradients");
     for (name, gradient) in &gradients {
@@ -334,7 +337,7 @@ fn published_names_are_those_of_the_definition() {
         assert_eq!(publish(&model), golden.part("w."), "weights survive the way in and out");
     }
     for golden in files("masked.safetensors") {
-        let published = masked::publish(&masked_model(&golden, false, &Device::flex()));
+        let published = language::publish(&masked_model(&golden, false, &Device::flex()));
         assert_eq!(published, golden.part("w."), "weights survive the way in and out");
     }
 }

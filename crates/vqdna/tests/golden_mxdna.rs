@@ -8,14 +8,20 @@ use burn::prelude::*;
 use burn::tensor::activation::log_softmax;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use vqdna::head::first::FirstHead;
-use vqdna::head::nucleotide::NucleotideHead;
-use vqdna::layers::DeformableConv;
-use vqdna::ops::with_composed_ops;
-use vqdna::tokenizer::mxdna::{
-    Edge, LETTERS, Letters, Mxdna, MxdnaConfig, Positions, Selection, UnitConfig, UnitLayer, UnitPlaces, UnitTokens,
-    groups,
+use vqdna::backbone::Backbone;
+use vqdna::backbone::mxdna::{
+    Decoder, Edge, MxdnaConfig, Positions, Selection, UnitConfig, UnitLayer, UnitPlaces, UnitTokens, groups,
 };
+use vqdna::batch::{Layout, TokenBatch};
+use vqdna::head::first::FirstHead;
+use vqdna::head::token::TokenHead;
+use vqdna::layers::DeformableConv;
+use vqdna::model::Embed;
+use vqdna::model::embed::encoder;
+use vqdna::ops::with_composed_ops;
+use vqdna::seed::stream;
+use vqdna::tokenizer::Source;
+use vqdna::tokenizer::character::IDS;
 use vqdna::train::optimizer::Gradients;
 use vqdna::weights::{Array, Arrays, assign, read};
 
@@ -183,15 +189,15 @@ fn layer_agrees(golden: &Golden) {
     let graph = loss.backward();
     golden.check("grad.input.hidden", &values(states.grad(&graph).expect("a gradient")), GRADIENT_TOLERANCE);
     let found = Gradients::of(&layer, &graph).to_arrays();
-    check_gradients(golden, &found, GRADIENT_TOLERANCE);
+    check_gradients(golden, &found, |name| name, GRADIENT_TOLERANCE);
 }
 
 /// Compares with the gradients of the file; those that are 0 there may be missing.
 #[track_caller]
-fn check_gradients(golden: &Golden, found: &Arrays, tolerance: f32) {
+fn check_gradients(golden: &Golden, found: &Arrays, module_name: impl Fn(String) -> String, tolerance: f32) {
     for (file_name, want) in golden.part("grad.param.") {
         let name = named(Arrays::from([(file_name.clone(), want.clone())])).into_keys().next().expect("one name");
-        match found.get(&name) {
+        match found.get(&module_name(name.clone())) {
             Some(found) => golden.check(&format!("grad.param.{file_name}"), &found.values, tolerance),
             None => assert!(want.values.iter().all(|&v| v == 0.0), "{name} has no gradient"),
         }
@@ -227,8 +233,43 @@ fn golden_unit_layers_agree() {
 /// The head of a whole model.
 #[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Head {
-    Letters(NucleotideHead),
+    Letters(Letters),
     Classes(FirstHead),
+}
+
+/// From units back to bases, and their letters.
+#[derive(Module, Debug)]
+struct Letters {
+    decoder: Decoder,
+    head: TokenHead,
+}
+
+/// Embedding and encoder.
+#[derive(Module, Debug)]
+struct Model {
+    embed: Embed,
+    backbone: Backbone,
+}
+
+/// Names of parts of whole models in the files, and in the modules.
+const MODEL_NAMES: [[&str; 2]; 3] =
+    [["decoder.", "decoder.layer."], ["head_norm.", "decoder.norm."], ["head.", "head."]];
+
+/// The name of a parameter of [`Letters`] by its name in the file.
+fn of_letters(name: &str) -> String {
+    let names = [["head.norm.", "head.head_norm."], ["head.out.", "head.heads.0."]];
+    let names = names.iter().chain(&MODEL_NAMES);
+    let found = names.into_iter().find_map(|[file, module]| Some(format!("{module}{}", name.strip_prefix(file)?)));
+    found.unwrap_or_else(|| name.to_owned())
+}
+
+/// The name of a parameter of [`Model`] by its name among [`named`] ones.
+fn of_model(name: &str) -> String {
+    if name.starts_with("embed.") { name.to_owned() } else { format!("backbone.{name}") }
+}
+
+fn renamed(arrays: Arrays, rename: impl Fn(&str) -> String) -> Arrays {
+    arrays.into_iter().map(|(name, array)| (rename(&name), array)).collect()
 }
 
 fn model_agrees(golden: &Golden) {
@@ -247,11 +288,14 @@ fn model_agrees(golden: &Golden) {
         unit_places: UnitPlaces::Rank,
         theta: number("rope_theta"),
     };
-    let (of_head, of_model): (Arrays, Arrays) = golden
+    let (of_head, of_encoder): (Arrays, Arrays) = golden
         .part("param.")
         .into_iter()
         .partition(|(name, _)| name.starts_with("decoder.") || name.starts_with("head"));
-    let model: Mxdna = assign(config.init(0, &device), &named(of_model)).unwrap_or_else(|e| panic!("{e}"));
+    let (embed, backbone) = encoder(&config.clone().into(), Source::Table(IDS), 0, &device);
+    let weights = renamed(named(of_encoder), of_model);
+    let model = assign(Model { embed, backbone }, &weights).unwrap_or_else(|e| panic!("{e}"));
+    let Backbone::Mxdna(mxdna) = &model.backbone else { panic!("MxDNA") };
     let asks_letters = golden.metadata["head"] == "mlm";
     let classes = golden.array("param.head.out.bias").values.len();
 
@@ -259,7 +303,12 @@ fn model_agrees(golden: &Golden) {
     let ids = Tensor::<2, Int>::from_data(TensorData::new(golden.whole("input.ids"), shape), &device);
     let special: Vec<bool> = golden.whole("input.special_mask").iter().map(|&v| v == 1).collect();
     let lengths = golden.list("lengths");
-    let hidden = model.forward(&Letters { ids, lengths: &lengths, special: &special }, None);
+    let real = (0..shape[0] * shape[1]).map(|row| f32::from(u8::from(row % shape[1] < lengths[row / shape[1]])));
+    let real = Tensor::from_data(TensorData::new(real.collect::<Vec<_>>(), shape), &device);
+    let batch =
+        TokenBatch { ids: vec![ids], vectors: None, layout: Layout { real, lengths: lengths.clone(), special } };
+    let (x, layout) = model.embed.forward(&batch, None);
+    let hidden = mxdna.forward(x, &layout, None);
     assert_eq!(hidden.tokens.selection.anchors, golden.whole("out.center"));
     let is_position = |row: usize| row % shape[1] < lengths[row / shape[1]];
     let real = values(hidden.units.real.clone());
@@ -267,9 +316,16 @@ fn model_agrees(golden: &Golden) {
     golden.check_rows("out.unit_states", &values(hidden.units.states.clone()), MODEL_TOLERANCE, |row| real[row] == 1.0);
 
     let (logits, head) = if asks_letters {
-        let head = assign(NucleotideHead::new(&config.layer(), LETTERS, 0, &device), &of_head).expect("fits");
+        let random = &mut stream(0, "weights", &[]);
+        let fresh = Letters {
+            decoder: config.decoder(random, &device),
+            head: TokenHead::new(config.d_model, &[IDS], norm_eps, None, random, &device),
+        };
+        let head = assign(fresh, &renamed(of_head, of_letters)).expect("fits");
         let [batch, positions] = shape;
-        let logits = head.forward(hidden.bases, hidden.units).reshape([batch * positions, LETTERS]);
+        let decoded = head.decoder.forward(hidden.bases, hidden.units);
+        let features = head.head.features(decoded.reshape([batch * positions, config.d_model]));
+        let logits = head.head.logits(0, features);
         golden.check_rows("out.logits", &values(logits.clone()), MODEL_TOLERANCE, is_position);
         (logits, Head::Letters(head))
     } else {
@@ -295,7 +351,16 @@ fn model_agrees(golden: &Golden) {
         Head::Letters(head) => Gradients::of(head, &graph).to_arrays(),
         Head::Classes(head) => Gradients::of(head, &graph).to_arrays(),
     });
-    check_gradients(golden, &found, MODEL_GRADIENT_TOLERANCE);
+    let is_letters = matches!(head, Head::Letters(_));
+    let module_name = |name: String| {
+        let is_head = name.starts_with("decoder.") || name.starts_with("head");
+        match (is_head, is_letters) {
+            (true, true) => of_letters(&name),
+            (true, false) => name,
+            (false, _) => of_model(&name),
+        }
+    };
+    check_gradients(golden, &found, module_name, MODEL_GRADIENT_TOLERANCE);
 }
 
 #[test]

@@ -1,14 +1,14 @@
-//! Finished models: what they say of parts of sequences and of nothing, and how they are stopped.
+//! Finished models: what they predict of parts of sequences and of nothing, and how they are stopped.
 
 use burn::prelude::*;
 use std::cell::Cell;
 use std::ops::ControlFlow;
 
-use vqdna::folder::{Finetuned, FinetunedConfig, ModelConfig, Vocabulary};
 use vqdna::head::sequence::{SequenceHead, SequenceHeadConfig};
-use vqdna::infer::predict::{Merge, Predicted, predict};
+use vqdna::infer::predict::{FineTuned, Merge, Predicted, predict};
 use vqdna::infer::{Budget, Execution, Interrupted, Sequence, Windows};
-use vqdna::objective::supervised::SequenceModel;
+use vqdna::model::SequenceModel;
+use vqdna::model_dir::{Model, ModelConfig, Network, TaskConfig};
 use vqdna::tokenizer::vqdna::{Kind, Preset};
 use vqdna_data::labelled::Labelling;
 use vqdna_data::segment::Policy;
@@ -17,32 +17,22 @@ use vqdna_data::synthetic;
 const WINDOWS: Windows = Windows { length: 32, stride: 16 };
 
 /// A probe of code vectors that has learned nothing, which changes no law.
-fn model(both_strands: bool, device: &Device) -> Finetuned {
+fn model(both_strands: bool, device: &Device) -> FineTuned {
     let tokenizer = Preset::Tiny.config(Kind::Hrq);
-    let vocabulary = Vocabulary {
-        tokenizer: tokenizer.clone(),
-        letters: Policy::default(),
-        model: tokenizer.init(1, device),
-        digest: "vocabulary".to_owned(),
-    };
     let head = SequenceHeadConfig::default();
     let classes = ["none", "promoter"].map(str::to_owned).to_vec();
     let labelling = Labelling::Classes { column: "label".to_owned(), classes };
-    let model =
-        SequenceModel { backbone: None, encoder: None, head: SequenceHead::new(&head, tokenizer.d_code, 2, 3, device) };
-    let config = ModelConfig::new(&tokenizer, Policy::default());
-    let finetuned = FinetunedConfig {
-        vocabulary: Some("vocabulary".to_owned()),
-        backbone: None,
-        lora: None,
-        head,
-        labelling,
-        columns: None,
-        window: 32,
-        both_strands,
-    };
-    let config = ModelConfig::of_finetuned(&config, finetuned.clone());
-    Finetuned { config, finetuned, vocabulary: Some(vocabulary), model, digest: "model".to_owned() }
+    let network =
+        SequenceModel { embed: None, backbone: None, head: SequenceHead::new(&head, tokenizer.d_code, 2, 3, device) };
+    let config = ModelConfig::new(tokenizer.clone(), Policy::default());
+    let task = TaskConfig { lora: None, head, labelling, columns: None, window: 32, both_strands };
+    FineTuned::of(Model {
+        config: ModelConfig::of_finetuned(&config, Some("vocabulary".to_owned()), None, task),
+        tokenizer: tokenizer.init(1, device).into(),
+        network: Network::Sequence(Box::new(network)),
+        digest: "model".to_owned(),
+    })
+    .expect("a task")
 }
 
 fn sequences(lengths: &[usize]) -> Vec<Sequence> {
@@ -53,7 +43,7 @@ fn sequences(lengths: &[usize]) -> Vec<Sequence> {
     lengths.iter().enumerate().map(letters).collect()
 }
 
-fn all(model: &Finetuned, sequences: &[Sequence], merge: Merge, execution: Execution) -> Vec<Predicted> {
+fn all(model: &FineTuned, sequences: &[Sequence], merge: Merge, execution: Execution) -> Vec<Predicted> {
     predict(model, sequences, WINDOWS, merge, execution).collect::<Result<_, _>>().expect("nobody stops it")
 }
 

@@ -3,16 +3,17 @@
 use burn::prelude::*;
 
 use crate::host::{floats, integers, window};
+use vqdna::backbone::BackboneConfig;
+use vqdna::backbone::mxdna::MxdnaConfig;
 use vqdna::backbone::transformer::TransformerConfig;
-use vqdna::batch::{Batch, CodeBatch, CodeWindow, HostWindow};
-use vqdna::objective::letters::{LetterModel, MaskedLetters};
-use vqdna::objective::masked::MaskedModel;
-use vqdna::objective::masked::masking::MaskingConfig;
-use vqdna::objective::masked::pretrain::Pretrain;
+use vqdna::batch::{Batch, HostWindow, TokenWindow, TokenWindows};
+use vqdna::model::LanguageModel;
+use vqdna::objective::masked::MaskedTokens;
+use vqdna::objective::masking::MaskingConfig;
 use vqdna::objective::{Objective, Outcome, reconstruct::Reconstruct};
-use vqdna::quantizer::Quantizer;
-use vqdna::tokenizer::mxdna::MxdnaConfig;
+use vqdna::tokenizer::character::Character;
 use vqdna::tokenizer::vqdna::{Kind, Preset};
+use vqdna::tokenizer::{Tokenizer, TokenizerConfig};
 use vqdna::train::optimizer::{Adamw, AdamwConfig, Gradients};
 
 /// Chance is 0.25; a network that does not use its codes cannot tell one window from another.
@@ -53,7 +54,7 @@ fn overfits(kind: Kind) {
     // What is learned goes through the codes: decoding them alone gives the same bases.
     let plain = model.valid();
     let batch = Batch::new(&windows, 1.0, &Device::flex());
-    let logits = plain.decode(&plain.tokenize(&batch).codes, &batch.padding);
+    let logits = plain.decode(&plain.encode(&batch), &batch.padding);
     let right = logits.argmax(2).squeeze_dim::<2>(2).equal(batch.bases).float().mean();
     assert!(floats(right)[0] > LEARNED, "{kind:?}: from codes alone");
 }
@@ -78,30 +79,31 @@ fn fsq_overfits_a_batch() {
     overfits(Kind::Fsq);
 }
 
-/// Codes per level of windows of random bases, by a network that has not learned, and its quantizer.
-fn codes_of_windows(kind: Kind) -> (Vec<CodeWindow>, Quantizer, Vec<usize>) {
+/// Codes per level of windows of random bases, by a network that has not learned, and the network.
+fn codes_of_windows(kind: Kind) -> (Vec<TokenWindow>, Tokenizer, Vec<usize>) {
     let (windows, config) = ((0..8).map(|seed| window(seed, 64)).collect::<Vec<_>>(), Preset::Tiny.config(kind));
     let batch = Batch::new(&windows, 1.0, &Device::flex());
     let objective = Reconstruct { config: config.clone(), seed: 1, start_rows: 512 };
     let tokenizer = objective.start(config.init(1, &Device::flex()), &mut std::iter::once(batch.clone()), 1, &|| true);
     let codes: Vec<Vec<i32>> = tokenizer.encode(&batch).into_iter().map(integers).collect();
-    let of_window = |row: usize| CodeWindow {
-        codes: codes.iter().map(|codes| codes[row * 64..][..64].iter().map(|&code| code as u16).collect()).collect(),
-        is_target: vec![true; 64],
-        number: row as u64,
+    let of_window = |row: usize| {
+        let level = |codes: &Vec<i32>| codes[row * 64..][..64].iter().map(|&code| code as u32).collect();
+        TokenWindow::of_codes(codes.iter().map(level).collect(), vec![true; 64], row as u64)
     };
-    ((0..8).map(of_window).collect(), tokenizer.quantizer, config.quantizer.codebook_sizes())
+    ((0..8).map(of_window).collect(), tokenizer.into(), config.quantizer.codebook_sizes())
 }
 
 /// The same masks in each step, so that what is asked for can be remembered.
 fn masked_overfits(kind: Kind, span: usize, pool: usize) {
     let device = Device::flex().autodiff();
-    let (windows, quantizer, codebook_sizes) = codes_of_windows(kind);
-    let batch = CodeBatch { windows, device: device.clone() };
+    let (windows, tokenizer, sizes) = codes_of_windows(kind);
+    let batch = TokenWindows { windows, device: device.clone() };
     let backbone = TransformerConfig { pool, ..TransformerConfig::tiny() };
-    let mut model = MaskedModel::new(&backbone, 64, &codebook_sizes, 1, &device);
+    let source = TokenizerConfig::from(Preset::Tiny.config(kind)).source();
+    let mut model = LanguageModel::new(&backbone.into(), source, &sizes, 1, &device);
     let masking = MaskingConfig { span, ..MaskingConfig::default() };
-    let objective = Pretrain { quantizer: &quantizer, codebook_sizes, masking, measured_span: 8, pool, seed: 1 };
+    let measured_span = Some(8);
+    let objective = MaskedTokens { tokenizer: &tokenizer, sizes, masking, measured_span, pool, balance: 0.0, seed: 1 };
     let mut optimizer = Adamw::new(&AdamwConfig::default());
     let loss = |outcome: &Outcome<()>| floats(outcome.loss.clone())[0];
     let first = loss(&objective.forward(&model, &batch));
@@ -122,24 +124,26 @@ fn masked_modelling_overfits_a_batch() {
 }
 
 #[test]
-fn a_model_that_cuts_sequences_itself_overfits_a_batch() {
+fn a_model_that_forms_units_overfits_a_batch() {
     let device = Device::flex().autodiff();
     let of_window = |number: u64| {
-        let bases = window(number, 48).bases;
-        CodeWindow {
-            codes: vec![bases.iter().map(|&base| u16::from(base)).collect()],
-            is_target: vec![true; 48],
-            number,
-        }
+        let tokens = Character::default().encode(&window(number, 48).bases);
+        TokenWindow { tokens, is_target: vec![true; 48], number }
     };
-    let windows: Vec<CodeWindow> = (0..4).map(of_window).collect();
-    let batch = CodeBatch { windows: windows.clone(), device: device.clone() };
-    let objective = MaskedLetters {
+    let windows: Vec<TokenWindow> = (0..4).map(of_window).collect();
+    let (named, tokenizer) = (TokenizerConfig::from(Character::default()), Tokenizer::Character(Character::default()));
+    let batch = TokenWindows { windows: windows.clone(), device: device.clone() };
+    let objective = MaskedTokens {
+        tokenizer: &tokenizer,
+        sizes: named.sizes(),
+        measured_span: None,
+        pool: 1,
         masking: MaskingConfig { share: 0.15, replaced: 1.0, random: 0.0, ..MaskingConfig::default() },
         balance: 0.01,
         seed: 1,
     };
-    let mut model = LetterModel::new(&MxdnaConfig::tiny(), 1, &device);
+    let backbone = BackboneConfig::from(MxdnaConfig::tiny());
+    let mut model = LanguageModel::new(&backbone, named.source(), &named.sizes(), 1, &device);
     let mut optimizer = Adamw::new(&AdamwConfig::default());
     let first = objective.forward(&model, &batch);
     assert!(part(&first, "cross_entropy_nats") > 1.0, "knows before it learns");
@@ -152,10 +156,10 @@ fn a_model_that_cuts_sequences_itself_overfits_a_batch() {
     let nats = part(&objective.forward(&model, &batch), "cross_entropy_nats");
     assert!(nats < LEARNED_NATS, "{nats} nats");
 
-    let batches = || std::iter::once(CodeBatch { windows: windows.clone(), device: Device::flex() });
+    let batches = || std::iter::once(TokenWindows { windows: windows.clone(), device: Device::flex() });
     let plain = model.valid();
     let measures = objective.evaluate(&plain, &mut batches());
     assert_eq!(measures, objective.evaluate(&plain, &mut batches()), "twice the same");
-    let masked = measures.iter().find(|(name, _)| name == "masked_bases").expect("how many were asked for").1;
+    let masked = measures.iter().find(|(name, _)| name == "masked_bases").expect("how many were masked").1;
     assert!((10.0..50.0).contains(&masked), "{masked} of 192 bases are masked");
 }

@@ -1,22 +1,24 @@
-//! Runs of a model that cuts sequences itself: resumed ones equal uninterrupted ones in every bit, folders give back what was saved, and
-//! what it says of a sequence depends on that sequence alone.
+//! Runs of a model that forms units: resumed ones equal uninterrupted ones in every bit, folders give back what was saved, and
+//! what it predicts of a sequence depends on that sequence alone.
 
 use burn::prelude::*;
 use std::sync::atomic::AtomicBool;
 
 use crate::host::assert_near;
 use crate::resume::{Event, Place, assert_equal_runs};
-use vqdna::folder::{Finetuned, FolderError, Kind, Pretrained, PretrainedMxdna, Vocabulary, publish_mxdna};
 use vqdna::head::sequence::Pooling;
 use vqdna::infer::embed::{Embedded, Embedder};
-use vqdna::infer::predict::{Merge, Predicted, predict};
+use vqdna::infer::predict::{FineTuned, Merge, Predicted, predict};
 use vqdna::infer::units::{Cutter, Unit};
 use vqdna::infer::{Budget, Execution, Sequence, Windows};
+use vqdna::model::embed::encoder;
+use vqdna::model_dir::{FolderError, Kind, Model, Network, Vocabulary, publish};
 use vqdna::run::config::StageConfig;
 use vqdna::run::finetune::{Base, Finetune, FinetuneConfig, Mode, Task};
-use vqdna::run::mxdna::{PretrainMxdna, PretrainMxdnaConfig};
+use vqdna::run::pretrain::{Pretrain, PretrainConfig};
 use vqdna::run::stage::{Finished, StageError};
 use vqdna::tokenizer::vqdna::Preset;
+use vqdna::tokenizer::{Source, character};
 use vqdna::train::{Ending, TrainError};
 use vqdna::weights;
 use vqdna_data::labelled::Splits;
@@ -32,8 +34,8 @@ fn changed<C: StageConfig>(config: &C, changes: &[&str]) -> C {
 
 fn pretrain(place: &Place, name: &str, changes: &[&str], resume: bool, event: Event) -> Result<Finished, StageError> {
     let small = ["train.batch=2", "data.length=64", "data.split.valid=0.2", "mxdna.units.sizes=[1, 2, 3, 5]"];
-    let config = changed(&PretrainMxdnaConfig::preset(Preset::Tiny), &[&small, changes].concat());
-    place.run(name, resume, event, |job, observer| PretrainMxdna { job, config: &config }.run(observer))
+    let config = changed(&PretrainConfig::mxdna(Preset::Tiny), &[&small, changes].concat());
+    place.run(name, resume, event, |job, observer| Pretrain { job, config: &config, vocabulary: None }.run(observer))
 }
 
 /// The name of a folder with a model that has seen a little.
@@ -131,36 +133,35 @@ fn folders_give_back_what_was_saved_and_say_what_they_are() {
     let (place, device) = (Place::new(), Device::flex());
     let changes = ["mxdna.units.grid=sparse", "mxdna.units.edge=batch", "mxdna.unit_places=rank"];
     let folder = place.folder(pretrained(&place, &changes));
-    let loaded = PretrainedMxdna::load(&folder, &device).expect("whole");
+    let loaded = Model::load(&folder, &device).expect("whole");
     assert_eq!(loaded.config.architectures, ["MxdnaForMaskedLM"]);
     assert_eq!(loaded.config.kind(), Kind::Pretrained);
     let (held, _) = weights::read(&folder.join("model.safetensors")).expect("readable");
-    assert_eq!(publish_mxdna(&loaded.model), held);
+    let Network::Language(network) = &loaded.network else { panic!("a language model") };
+    assert_eq!(publish(&loaded.config, &loaded.tokenizer, network), held);
     assert!(held.keys().all(|name| name.starts_with("encoder.") || name.starts_with("masked.")));
-    for error in
-        [Vocabulary::load(&folder, &device).expect_err("none"), Pretrained::load(&folder, &device).expect_err("none")]
-    {
-        assert!(matches!(error, FolderError::NoVocabulary { .. }), "{error}");
-    }
+    let error = Vocabulary::load(&folder, &device).expect_err("none");
+    assert!(matches!(error, FolderError::NoVocabulary { .. }), "{error}");
 
     finetune(&place, "tuned", &tuning(Mode::Full, &[]), false, Event::Nothing).expect("fine-tuned");
-    let tuned = Finetuned::load(&place.folder("tuned"), &device).expect("whole");
-    assert_eq!(tuned.config.mxdna, loaded.config.mxdna);
+    let tuned = Model::load(&place.folder("tuned"), &device).expect("whole");
+    assert_eq!(tuned.config.backbone, loaded.config.backbone);
     assert_eq!(tuned.config.architectures, ["MxdnaForSequenceClassification"]);
-    assert!(tuned.vocabulary.is_none() && tuned.model.encoder.is_some() && tuned.model.backbone.is_none());
+    assert!(tuned.vocabulary().is_none() && tuned.task().expect("a task").0.backbone.is_some());
 
     let path = folder.join("config.json");
     let text = std::fs::read_to_string(&path).expect("readable");
     for (from, to, part) in [
-        ("\"heads\": 2", "\"heads\": 3", "mxdna.heads"),
-        ("\"theta\": 10000.0", "\"theta\": 0.0", "mxdna.theta"),
-        ("\"jitter\": 0.01", "\"jitter\": -1.0", "mxdna.units.jitter"),
+        ("\"heads\": 2", "\"heads\": 3", "backbone.heads"),
+        ("\"theta\": 10000.0", "\"theta\": 0.0", "backbone.theta"),
+        ("\"jitter\": 0.01", "\"jitter\": -1.0", "backbone.units.jitter"),
         ("\"d_ff\": 170", "\"d_ff\": 171", "model.safetensors"),
         ("\"mxdna\"", "\"mxdnas\"", "mxdnas"),
+        ("\"backbone\"", "\"backbones\"", "backbones"),
     ] {
         assert!(text.contains(from), "{from} in {text}");
         std::fs::write(&path, text.replace(from, to)).expect("written");
-        let message = PretrainedMxdna::load(&folder, &device).expect_err(to).to_string();
+        let message = Model::load(&folder, &device).expect_err(to).to_string();
         assert!(message.contains(part), "{message}");
     }
 }
@@ -172,8 +173,6 @@ fn what_does_not_go_together_is_said() {
     let refused =
         |config: &FinetuneConfig| finetune(&place, "run", config, false, Event::Nothing).expect_err("refused");
     assert!(matches!(refused(&tuning(Mode::Lora, &[])), StageError::NoAdapters));
-    let config = tuning(Mode::Full, &["backbone.layers=2"]);
-    assert!(matches!(refused(&config), StageError::NoCodes));
 }
 
 /// A fresh encoder of another size in place of the one that was pre-trained.
@@ -183,9 +182,9 @@ fn a_fresh_encoder_has_its_own_network() {
     pretrained(&place, &[]);
     let config = tuning(Mode::Full, &["mxdna.d_model=32", "mxdna.heads=2", "mxdna.d_ff=48", "mxdna.unit_layers=1"]);
     finetune(&place, "fresh", &config, false, Event::Nothing).expect("fine-tuned");
-    let tuned = Finetuned::load(&place.folder("fresh"), &Device::flex()).expect("whole");
-    assert_eq!(tuned.config.mxdna, config.mxdna);
-    assert_eq!(tuned.model.head.classifier.weight.dims()[1], 32);
+    let tuned = Model::load(&place.folder("fresh"), &Device::flex()).expect("whole");
+    assert_eq!(tuned.config.backbone, config.backbone);
+    assert_eq!(tuned.task().expect("a task").0.head.classifier.weight.dims()[1], 32);
 }
 
 #[test]
@@ -196,7 +195,7 @@ fn predictions_depend_on_their_sequence_alone_and_move_with_the_folder() {
     finetune(&place, "tuned", &config, false, Event::Nothing).expect("fine-tuned");
     let sequences = sequences(&[30, 1, 2, 3, 39, 200]);
     let of = |folder: &str, sequences: &[Sequence], budget: usize| -> Vec<Predicted> {
-        let model = Finetuned::load(&place.folder(folder), &device).expect("whole");
+        let model = FineTuned::load(&place.folder(folder), &device).expect("whole");
         let windows = Windows { length: 64, stride: 32 };
         let execution = Execution::on(&device).within(Budget::mebibytes(budget));
         predict(&model, sequences, windows, Merge::Mean, execution).collect::<Result<_, _>>().expect("nobody stops it")
@@ -263,11 +262,11 @@ fn units_do_not_overlap_and_cover_what_is_seen_whole() {
         assert_eq!(units, cut(&sequences, length, 0), "whatever is worked on at a time");
         for (number, sequence) in sequences.iter().enumerate() {
             let own: Vec<&Unit> = units.iter().filter(|unit| unit.sequence == number).collect();
-            assert!(own.windows(2).all(|pair| pair[0].span.bases.end <= pair[1].span.bases.start));
-            let covered: usize = own.iter().map(|unit| unit.span.bases.len()).sum();
+            assert!(own.windows(2).all(|pair| pair[0].bases.end <= pair[1].bases.start));
+            let covered: usize = own.iter().map(|unit| unit.bases.len()).sum();
             let bases = sequence.first.len();
             assert!(if bases <= length { covered == bases } else { covered > bases * 9 / 10 }, "{covered} of {bases}");
-            for Unit { span, .. } in own {
+            for span in own {
                 assert_eq!(span.bases.len(), cutter.sizes()[span.expert]);
                 assert_eq!(span.anchor, span.bases.start + span.bases.len() / 2);
                 assert!((0.0..=1.0).contains(&span.gate));
@@ -283,15 +282,17 @@ fn the_router_learns_from_its_probability_and_the_balance_alone() {
     pretrained(&place, &["balance=0", "train.optimizer.weight_decay=0", "mxdna.units.sizes=[1]"]);
     let (held, _) = weights::read(&place.folder("pretrained").join("model.safetensors")).expect("readable");
     // Of one expert the probability is the constant 1.
-    let fresh = PretrainMxdnaConfig::preset(Preset::Tiny);
-    let network = changed(&fresh, &["mxdna.units.sizes=[1]"]).mxdna;
-    let begun = weights::collect(&network.init(1, &Device::flex()));
-    assert_eq!(held["encoder.tokenizer.gate.weight"], begun["tokenizer.gate.weight"]);
-    assert_ne!(held["encoder.tokenizer.experts.0.pre.weight"], begun["tokenizer.experts.0.pre.weight"]);
+    let fresh = PretrainConfig::mxdna(Preset::Tiny);
+    let begun = |changes: &[&str]| {
+        let network = changed(&fresh, changes).backbone;
+        weights::collect(&encoder(&network, Source::Table(character::IDS), 1, &Device::flex()).1)
+    };
+    let one = begun(&["mxdna.units.sizes=[1]"]);
+    assert_eq!(held["encoder.tokenizer.gate.weight"], one["tokenizer.gate.weight"]);
+    assert_ne!(held["encoder.tokenizer.experts.0.pre.weight"], one["tokenizer.experts.0.pre.weight"]);
     let other = Place::new();
     pretrained(&other, &["balance=0", "train.optimizer.weight_decay=0"]);
     let learned = weights::read(&other.folder("pretrained").join("model.safetensors")).expect("readable").0;
-    let network = changed(&fresh, &["mxdna.units.sizes=[1, 2, 3, 5]"]).mxdna;
-    let begun = weights::collect(&network.init(1, &Device::flex()));
-    assert_ne!(learned["encoder.tokenizer.gate.weight"], begun["tokenizer.gate.weight"]);
+    let four = begun(&["mxdna.units.sizes=[1, 2, 3, 5]"]);
+    assert_ne!(learned["encoder.tokenizer.gate.weight"], four["tokenizer.gate.weight"]);
 }

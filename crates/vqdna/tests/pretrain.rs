@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::resume::{Event, Place, assert_equal_runs, bytes, log};
-use vqdna::folder::{FolderError, Kind as Holds, ModelConfig, Pretrained, Vocabulary, publish};
+use vqdna::model_dir::{FolderError, Kind as Holds, Model, ModelConfig, Network, Vocabulary, publish};
 use vqdna::run::config::StageConfig;
 use vqdna::run::pretrain::{Pretrain, PretrainConfig};
 use vqdna::run::stage::{Finished, StageError};
@@ -44,7 +44,7 @@ fn config(changes: &[&str]) -> PretrainConfig {
 fn pretrain(place: &Place, name: &str, changes: &[&str], resume: bool, event: Event) -> Result<Finished, StageError> {
     let (config, vocabulary) = (config(changes), vocabulary(1, Kind::Hrq));
     place.run(name, resume, event, |job, observer| {
-        Pretrain { job, config: &config, vocabulary: &vocabulary }.run(observer)
+        Pretrain { job, config: &config, vocabulary: Some(&vocabulary) }.run(observer)
     })
 }
 
@@ -199,7 +199,7 @@ fn another_run_is_not_resumed() {
     }
     let (config, other) = (config(&[]), vocabulary(2, Kind::Hrq));
     let run = place.run("run", true, Event::Nothing, |job, observer| {
-        Pretrain { job, config: &config, vocabulary: &other }.run(observer)
+        Pretrain { job, config: &config, vocabulary: Some(&other) }.run(observer)
     });
     let refused = run.expect_err("another vocabulary");
     assert!(matches!(refused, StageError::Train(TrainError::OtherRun { .. })), "{refused}");
@@ -251,16 +251,18 @@ fn a_folder_gives_back_what_was_saved() {
     for (kind, changes) in [(Kind::Hrq, &[][..]), (Kind::Fsq, &["backbone.pool=4"])] {
         let (place, config, vocabulary) = (Place::new(), config(changes), vocabulary(3, kind));
         let run = place.run("run", false, Event::Nothing, |job, observer| {
-            Pretrain { job, config: &config, vocabulary: &vocabulary }.run(observer)
+            Pretrain { job, config: &config, vocabulary: Some(&vocabulary) }.run(observer)
         });
         run.expect("pre-trained");
         let folder = place.folder("run");
-        let loaded = Pretrained::load(&folder, &Device::flex()).expect("whole");
+        let loaded = Model::load(&folder, &Device::flex()).expect("whole");
+        let inside = loaded.vocabulary().expect("a vocabulary inside");
         assert_eq!(loaded.config.architectures, ["VqdnaForMaskedLM"]);
-        assert_eq!((loaded.config.kind(), &loaded.vocabulary.digest), (Holds::Pretrained, &vocabulary.digest));
-        assert_eq!(publish_vocabulary(&loaded.vocabulary.model), publish_vocabulary(&vocabulary.model), "frozen");
+        assert_eq!((loaded.config.kind(), &inside.digest), (Holds::Pretrained, &vocabulary.digest));
+        assert_eq!(publish_vocabulary(&inside.model), publish_vocabulary(&vocabulary.model), "frozen");
         let (held, _) = weights::read(&folder.join("model.safetensors")).expect("readable");
-        assert_eq!(publish(&loaded.vocabulary.model, &loaded.model), held);
+        let Network::Language(network) = &loaded.network else { panic!("a language model") };
+        assert_eq!(publish(&loaded.config, &loaded.tokenizer, network), held);
         let starts = |prefix: &str| held.keys().any(|name| name.starts_with(prefix));
         assert!(["tokenizer.encoder.", "backbone.layers.1.", "masked.heads.0."].into_iter().all(starts));
 
@@ -269,7 +271,7 @@ fn a_folder_gives_back_what_was_saved() {
         assert_eq!(publish_vocabulary(&alone.model), publish_vocabulary(&vocabulary.model));
         refused(&folder, "\"d_model\": 64", "\"d_model\": 32", &["model.safetensors", "backbone."]);
         refused(&folder, "\"heads\": 2", "\"heads\": 5", &["config.json", "backbone.heads"]);
-        refused(&folder, "\"backbone\"", "\"backbones\"", &["config.json", "pretrained", "backbones"]);
+        refused(&folder, "\"backbone\"", "\"backbones\"", &["config.json", "backbones"]);
     }
 }
 
@@ -280,7 +282,7 @@ fn refused(folder: &Path, from: &str, to: &str, parts: &[&str]) {
     let text = fs::read_to_string(&path).expect("readable");
     assert!(text.contains(from), "{from} in {text}");
     fs::write(&path, text.replace(from, to)).expect("written");
-    let message = Pretrained::load(folder, &Device::flex()).expect_err(to).to_string();
+    let message = Model::load(folder, &Device::flex()).expect_err(to).to_string();
     assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     fs::write(&path, text).expect("written");
 }
@@ -288,10 +290,10 @@ fn refused(folder: &Path, from: &str, to: &str, parts: &[&str]) {
 #[test]
 fn a_vocabulary_is_no_pretrained_model() {
     let folder = tempfile::tempdir().expect("a folder");
-    let config = serde_json::to_string(&ModelConfig::new(&Preset::Tiny.config(Kind::Vq), Policy::default()))
+    let config = serde_json::to_string(&ModelConfig::new(Preset::Tiny.config(Kind::Vq), Policy::default()))
         .expect("plain fields");
     fs::write(folder.path().join("config.json"), config).expect("written");
-    let error = Pretrained::load(folder.path(), &Device::flex()).expect_err("a vocabulary");
+    let error = Model::load_kind(folder.path(), Holds::Pretrained, &Device::flex()).expect_err("a vocabulary");
     assert!(matches!(error, FolderError::OtherKind { found: Holds::Vocabulary, needed: Holds::Pretrained, .. }));
     let message = error.to_string();
     assert!(message.contains("holds a vocabulary, but a pre-trained model is needed"), "{message}");

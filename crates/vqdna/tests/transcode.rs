@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-use vqdna::folder::Vocabulary;
+use vqdna::model_dir::Vocabulary;
 use vqdna::ops::Precision;
 use vqdna::tokenizer::vqdna::{Kind, Preset};
 use vqdna::transcode::TranscodeError;

@@ -1,12 +1,13 @@
 //! `vqdna bench`: speed and memory of fixed workloads.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use burn::prelude::Device;
 use clap::{Args as ClapArgs, ValueEnum};
 use std::path::{Path, PathBuf};
 use vqdna::benchmark::{self, FineTuning, Weights, Workload};
 use vqdna::estimate::Keeping;
-use vqdna::folder::PretrainedMxdna;
+use vqdna::model::LanguageModel;
+use vqdna::model_dir::{Kind, Model, Network};
 use vqdna::ops::Precision;
 
 use super::Verdict;
@@ -160,16 +161,13 @@ pub fn run(args: &Args) -> Result<Verdict> {
 }
 
 /// A pre-trained model of the workload's network.
-fn load(folder: &Path, work: &Workload, device: &Device) -> Result<PretrainedMxdna> {
-    let pretrained = PretrainedMxdna::load(folder, &device.clone().autodiff())?;
-    let is_fitting = pretrained.network == work.mxdna();
-    ensure!(
-        is_fitting,
-        "{}: `mxdna` in config.json is not the network of `--preset {}`",
-        folder.display(),
-        work.name()
-    );
-    Ok(pretrained)
+fn load(folder: &Path, work: &Workload, device: &Device) -> Result<LanguageModel> {
+    let model = Model::load_kind(folder, Kind::Pretrained, &device.clone().autodiff())?;
+    let is_fitting = model.config.backbone.as_ref() == Some(&work.mxdna());
+    match model.network {
+        Network::Language(network) if is_fitting => Ok(*network),
+        _ => bail!("{}: `backbone` in config.json is not the network of `--preset {}`", folder.display(), work.name()),
+    }
 }
 
 /// What the arguments ask for; what they leave open is as usual.

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
 use std::path::{Path, PathBuf};
-use vqdna::folder::Vocabulary;
+use vqdna::model_dir::Vocabulary;
 use vqdna::transcode::decode::{Decode, Decoded};
 use vqdna_data::corpus::Corpus;
 use vqdna_data::number::Shortest;

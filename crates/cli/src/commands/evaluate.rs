@@ -5,8 +5,7 @@ use clap::Args as ClapArgs;
 use serde_json::{Value as JsonValue, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use vqdna::folder::Finetuned;
-use vqdna::infer::predict::{Merge, predict};
+use vqdna::infer::predict::{FineTuned, Merge, predict};
 use vqdna::infer::{Execution, Sequence};
 use vqdna::objective::supervised::prediction::Prediction;
 use vqdna_data::labelled::{ColumnRequest, Labelling, Missing, Parts, Rows, Set, Targets, read};
@@ -73,18 +72,18 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let file = file(&args.data)?;
     check_output(&args.output, [&file])?;
     let device = args.compute.open()?;
-    let model = Finetuned::load(&args.model, &device)?;
-    let windows = args.windows.windows(model.finetuned.window, |length| length.div_ceil(2))?;
-    let columns = ColumnRequest::of_model(&args.sequence, model.finetuned.columns.clone());
+    let model = FineTuned::load(&args.model, &device)?;
+    let windows = args.windows.windows(model.task().window, |length| length.div_ceil(2))?;
+    let columns = ColumnRequest::of_model(&args.sequence, model.task().columns.clone());
     let columns = ColumnRequest { missing: args.missing_labels, ..columns };
-    let labelling = &model.finetuned.labelling;
+    let labelling = &model.task().labelling;
     let (set, digest) = read(&file, None, &columns, labelling)?;
     message!("{}", set.rows.columns);
     if set.rows.left_out.rows() > 0 {
         message!("left out {}", set.rows.left_out);
     }
     let mut counts = Counts::default();
-    let sequences = sequences(&set.rows, args.letters.over(model.config.letters), &mut counts)?;
+    let sequences = sequences(&set.rows, args.letters.over(model.model().config.letters), &mut counts)?;
     message!("{}", describe(&counts));
     let (set, sequences) = seen(set, sequences)?;
     let merge: Merge = args.merge.into();
@@ -106,7 +105,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
         let windows = json!({ "length": windows.length, "stride": windows.stride, "merge": args.merge.word() });
         let evaluated = json!({
             "task": labelling.task().to_string(),
-            "model": { "folder": args.model.to_string_lossy(), "digest": model.digest },
+            "model": { "folder": args.model.to_string_lossy(), "digest": model.model().digest },
             "data": digest,
             "columns": *set.rows.columns,
             "windows": windows,

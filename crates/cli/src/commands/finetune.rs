@@ -6,15 +6,13 @@ use clap::Args as ClapArgs;
 use clap::builder::PossibleValuesParser;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use vqdna::backbone::transformer::TransformerConfig;
 use vqdna::estimate;
-use vqdna::folder::ModelConfig;
+use vqdna::model_dir::ModelConfig;
 use vqdna::run::finetune::{Base, Finetune, FinetuneConfig, Finetuning, Mode, Task};
 use vqdna::run::kmers::{self, Baseline};
+use vqdna::run::pretrain::PretrainConfig;
 use vqdna::run::recipe::Recipe;
 use vqdna::run::stage::Finished;
-use vqdna::tokenizer::mxdna::MxdnaConfig;
-use vqdna::tokenizer::vqdna::Preset;
 use vqdna::train::Ending;
 use vqdna_data::aside::write_aside;
 use vqdna_data::labelled::{Labelling, Rows, Set, Shared, Splits};
@@ -144,14 +142,8 @@ fn config(args: &Args, base: &ModelConfig) -> Result<FinetuneConfig> {
     let mode = match args.mode.as_deref() {
         Some("full") => Mode::Full,
         Some("probe") => Mode::Probe,
-        Some(_) => Mode::Lora,
-        None => {
-            if base.mxdna.is_some() {
-                Mode::Full
-            } else {
-                Mode::Lora
-            }
-        }
+        None if base.forms_units() => Mode::Full,
+        _ => Mode::Lora,
     };
     if args.from_scratch && mode == Mode::Lora {
         bail!("--from-scratch needs --mode full: adapters are for an encoder that has learned");
@@ -176,23 +168,22 @@ fn config(args: &Args, base: &ModelConfig) -> Result<FinetuneConfig> {
             Some(recipe) => recipe.apply(config),
             None => config,
         };
-        let (codes, letters) = match preset {
-            Preset::Tiny => (TransformerConfig::tiny(), MxdnaConfig::tiny()),
-            Preset::Small => (TransformerConfig::small(), MxdnaConfig::small()),
-            Preset::Base => (TransformerConfig::base(), MxdnaConfig::base()),
-        };
-        match (args.from_scratch, &base.mxdna) {
-            (false, _) => config,
-            (true, None) => FinetuneConfig { backbone: Some(codes), ..config },
-            (true, Some(_)) => FinetuneConfig { mxdna: Some(letters), ..config },
+        if !args.from_scratch {
+            return config;
         }
+        let fresh = if base.forms_units() {
+            PretrainConfig::mxdna(preset)
+        } else {
+            PretrainConfig::preset(preset, base.letters)
+        };
+        FinetuneConfig { backbone: Some(fresh.backbone), ..config }
     })
 }
 
 /// Prints the memory that a run will take, from the model's config and the table.
 fn estimate(args: &Args, config: &FinetuneConfig, made: &ModelConfig) -> Result<()> {
     config.fits(made)?;
-    let Some(tokenizer) = &made.tokenizer else { bail!("--dry-run has no estimate for MxDNA models yet") };
+    let Some(tokenizer) = made.tokenizer.learned() else { bail!("--dry-run has no estimate for MxDNA models yet") };
     let splits = Splits::read(&args.data, &config.data)?;
     describe(&splits, config.data.task);
     let rows = [Some(&splits.train), splits.dev.as_ref(), splits.test.as_ref()].map(|set| set.map(|set| &set.rows));
@@ -203,9 +194,10 @@ fn estimate(args: &Args, config: &FinetuneConfig, made: &ModelConfig) -> Result<
         longest: rows.flat_map(Rows::lengths).max().unwrap_or_default(),
         outputs: splits.labelling.outputs().len(),
     };
-    let network = config.backbone.as_ref().or(made.backbone());
+    let network = config.backbone.as_ref().or(made.backbone.as_ref());
     let threads = args.run.compute.threads()?;
-    let memory = estimate::finetune(config, network, made.backbone().is_some(), tokenizer, &data, threads);
+    let memory = estimate::finetune(config, network, made.backbone.is_some(), tokenizer, &data, threads);
+    let memory = memory.context("--dry-run has no estimate for MxDNA models yet")?;
     print_memory(&memory, &args.run.compute)
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use clap::{Args as ClapArgs, Subcommand};
 use std::path::PathBuf;
-use vqdna::folder::import::{read_mxdna, save_mxdna};
+use vqdna::model_dir::import::{read_mxdna, save_mxdna};
 
 use super::Verdict;
 use crate::arguments::Compute;

@@ -5,9 +5,7 @@ use clap::Args as ClapArgs;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use vqdna::backbone::transformer::TransformerConfig;
-use vqdna::folder::{FinetunedConfig, Kind, ModelConfig, Vocabulary, digest};
-use vqdna::tokenizer::mxdna::MxdnaConfig;
+use vqdna::model_dir::{Kind, ModelConfig, TaskConfig, Vocabulary, digest};
 use vqdna::tokenizer::vqdna::VqdnaConfig;
 use vqdna::weights::{self, Arrays};
 use vqdna_data::labelled::Labelling;
@@ -36,7 +34,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Verdict> {
     let device = args.compute.open()?;
     let made = ModelConfig::load(&args.model)?;
-    if made.tokenizer.is_some() {
+    if made.tokenizer.learned().is_some() {
         // Weights that do not fit are an error here as anywhere.
         Vocabulary::load(&args.model, &device)?;
     }
@@ -110,35 +108,31 @@ fn show(folder: &Path, made: &ModelConfig) -> Result<Shown> {
     let mut add = |name: &str, value: Value| drop(fields.insert(name.to_owned(), value));
     add("holds", made.kind().to_string().into());
     add("model", digest(folder)?.into());
-    if let Some(vocabulary) = vocabulary(made) {
-        add("vocabulary", vocabulary.into());
+    if let Some(vocabulary) = &made.vocabulary {
+        add("vocabulary", vocabulary.clone().into());
     }
     if made.kind() == Kind::Finetuned {
         add("base", run["vocabulary"].clone());
     }
     add("file_bytes", std::fs::metadata(&path).map_or(0, |file| file.len()).into());
-    if let Some(tokenizer) = &made.tokenizer {
+    if let Some(tokenizer) = made.tokenizer.learned() {
         show_vocabulary(tokenizer, &arrays, made.kind(), &mut add)?;
     }
-    let pretrained = made.pretrained.as_ref().map(|pretrained| &pretrained.backbone);
-    let backbone = pretrained.or(made.finetuned.as_ref().and_then(|finetuned| finetuned.backbone.as_ref()));
-    if let Some(TransformerConfig { layers, d_model, heads, d_ff, pool, .. }) = backbone {
-        add("parameters_backbone", count(&arrays, &["backbone."]).into());
-        let sizes = [("layers", layers), ("d_model", d_model), ("heads", heads), ("d_ff", d_ff), ("pool", pool)];
-        for (name, size) in sizes {
-            add(name, json!(size));
+    if let Some(backbone) = &made.backbone {
+        for (name, beginnings) in backbone.parts() {
+            add(&format!("parameters_{name}"), count(&arrays, beginnings).into());
         }
-    }
-    if let Some(network) = &made.mxdna {
-        show_mxdna(network, &arrays, &mut add);
+        for (name, sizes) in backbone.sizes() {
+            add(name, if let [size] = sizes[..] { json!(size) } else { json!(sizes) });
+        }
     }
     if made.kind() != Kind::Vocabulary {
         add("parameters_head", count(&arrays, &["masked.", "head."]).into());
     }
     add("ambiguous", json!(made.letters.ambiguous));
     add("soft_mask", json!(made.letters.soft_mask));
-    if let Some(finetuned) = &made.finetuned {
-        show_task(finetuned, &mut add)?;
+    if let Some(task) = &made.task {
+        show_task(task, &mut add)?;
     } else {
         // Folders of older programs say it of their run alone.
         add("window", made.window.map_or_else(|| run["config"]["data"]["length"].clone(), Value::from));
@@ -146,16 +140,10 @@ fn show(folder: &Path, made: &ModelConfig) -> Result<Shown> {
     show_training(&run, &mut add);
     Ok(Shown {
         fields,
-        levels: made.tokenizer.as_ref().map(|tokenizer| levels(tokenizer, &run["measures"])).unwrap_or_default(),
+        levels: made.tokenizer.learned().map(|tokenizer| levels(tokenizer, &run["measures"])).unwrap_or_default(),
         evaluated_on: run["evaluated_on"].as_str().unwrap_or("nothing").to_owned(),
         measures: run["measures"].as_object().cloned().unwrap_or_default(),
     })
-}
-
-/// Digest of the vocabulary inside a model that is more than one.
-fn vocabulary(made: &ModelConfig) -> Option<String> {
-    let pretrained = made.pretrained.as_ref().map(|pretrained| pretrained.vocabulary.clone());
-    pretrained.or(made.finetuned.as_ref().and_then(|finetuned| finetuned.vocabulary.clone()))
 }
 
 /// Numbers in the arrays whose names begin with one of these.
@@ -203,20 +191,8 @@ fn levels(tokenizer: &VqdnaConfig, measures: &Value) -> Vec<Value> {
     (1..).zip(levels).map(level).collect()
 }
 
-fn show_mxdna(network: &MxdnaConfig, arrays: &Arrays, add: &mut impl FnMut(&str, Value)) {
-    add("parameters_base_layers", count(arrays, &["encoder.embed.", "encoder.bases."]).into());
-    add("parameters_tokenizer", count(arrays, &["encoder.tokenizer."]).into());
-    add("parameters_unit_layers", count(arrays, &["encoder.units.", "encoder.norm."]).into());
-    add("unit_sizes", json!(network.units.sizes));
-    let MxdnaConfig { base_layers, unit_layers, d_model, heads, d_ff, .. } = network;
-    let sizes = [("base_layers", base_layers), ("unit_layers", unit_layers), ("d_model", d_model)];
-    for (name, size) in sizes.into_iter().chain([("heads", heads), ("d_ff", d_ff)]) {
-        add(name, json!(size));
-    }
-}
-
-fn show_task(finetuned: &FinetunedConfig, add: &mut impl FnMut(&str, Value)) -> Result<()> {
-    let labelling = &finetuned.labelling;
+fn show_task(task: &TaskConfig, add: &mut impl FnMut(&str, Value)) -> Result<()> {
+    let labelling = &task.labelling;
     add("task", labelling.task().to_string().into());
     match labelling {
         Labelling::Classes { column, classes } => {
@@ -225,16 +201,16 @@ fn show_task(finetuned: &FinetunedConfig, add: &mut impl FnMut(&str, Value)) -> 
         }
         Labelling::Labels { columns } | Labelling::Values { columns, .. } => add("label_columns", json!(columns)),
     }
-    if let Some(columns) = &finetuned.columns {
+    if let Some(columns) = &task.columns {
         add("sequence_columns", json!(columns.sequence));
         if let Some(id) = &columns.id {
             add("id_column", json!(id));
         }
     }
-    add("window", finetuned.window.into());
-    add("both_strands", finetuned.both_strands.into());
-    add("pooling", serde_json::to_value(&finetuned.head)?["pooling"].clone());
-    add("adapters", json!(if finetuned.lora.is_some() { "beside the weights" } else { "none, or folded in" }));
+    add("window", task.window.into());
+    add("both_strands", task.both_strands.into());
+    add("pooling", serde_json::to_value(&task.head)?["pooling"].clone());
+    add("adapters", json!(if task.lora.is_some() { "beside the weights" } else { "none, or folded in" }));
     Ok(())
 }
 
@@ -263,5 +239,5 @@ fn show_training(run: &Value, add: &mut impl FnMut(&str, Value)) {
 
 /// What the run says of itself; null if it is not there.
 fn manifest(folder: &Path) -> Result<Value> {
-    Ok(vqdna::folder::manifest(folder)?.unwrap_or_default())
+    Ok(vqdna::model_dir::manifest(folder)?.unwrap_or_default())
 }

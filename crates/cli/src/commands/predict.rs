@@ -3,9 +3,8 @@
 use anyhow::{Result, ensure};
 use clap::{Args as ClapArgs, ValueEnum};
 use std::path::{Path, PathBuf};
-use vqdna::folder::Finetuned;
 use vqdna::infer::input::Input;
-use vqdna::infer::predict::{Merge, predict};
+use vqdna::infer::predict::{FineTuned, Merge, predict};
 use vqdna::infer::{Budget, Execution, Sequence, Windows};
 use vqdna_data::labelled::{Carry, ColumnRequest, TakenColumns};
 
@@ -162,10 +161,10 @@ pub fn run(args: &Args) -> Result<Verdict> {
     let format = Format::of(&args.output, if args.json { Some(Format::Jsonl) } else { args.format })?;
     check_output(&args.output, args.read.fasta.iter().chain([&args.input]))?;
     let device = args.compute.open()?;
-    let model = Finetuned::load(&args.model, &device)?;
-    let windows = args.windows.windows(model.finetuned.window, |length| length.div_ceil(2))?;
-    let labelling = &model.finetuned.labelling;
-    let mut input = args.read.input(&args.input, model.finetuned.columns.as_ref());
+    let model = FineTuned::load(&args.model, &device)?;
+    let windows = args.windows.windows(model.task().window, |length| length.div_ceil(2))?;
+    let labelling = &model.task().labelling;
+    let mut input = args.read.input(&args.input, model.task().columns.as_ref());
     if let (Some(names), Input::Any { columns, .. }) = (&args.keep_columns, &mut input) {
         columns.carry = if names.is_empty() { Carry::Others } else { Carry::Named(names.clone()) };
     }
@@ -192,7 +191,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
         crate::interrupt::go_on()
     };
     let execution = Execution::on(&device).within(args.budget.budget()).polling(&poll);
-    let counts = opened.read(args.read.letters.over(model.config.letters), |sequences| -> Result<()> {
+    let counts = opened.read(args.read.letters.over(model.model().config.letters), |sequences| -> Result<()> {
         check_arity(&model, &args.input, &sequences)?;
         for found in predict(&model, &sequences, windows, args.merge.into(), execution) {
             let found = found?;
@@ -212,8 +211,8 @@ pub fn run(args: &Args) -> Result<Verdict> {
 }
 
 /// Refuses single sequences for a model of pairs, and pairs for one of single sequences: the model would answer, and be wrong.
-fn check_arity(model: &Finetuned, input: &Path, sequences: &[Sequence]) -> Result<()> {
-    let Some(pairs) = model.finetuned.takes_pairs() else { return Ok(()) };
+fn check_arity(model: &FineTuned, input: &Path, sequences: &[Sequence]) -> Result<()> {
+    let Some(pairs) = model.task().takes_pairs() else { return Ok(()) };
     let words = |pairs| if pairs { "pairs of sequences" } else { "single sequences" };
     match sequences.iter().find(|sequence| sequence.second.is_some() != pairs) {
         Some(other) => anyhow::bail!(

@@ -4,9 +4,9 @@ use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
 use std::path::{Path, PathBuf};
 use vqdna::estimate;
-use vqdna::folder::{Kind, ModelConfig, Vocabulary};
-use vqdna::run::mxdna::{PretrainMxdna, PretrainMxdnaConfig};
+use vqdna::model_dir::{Kind, ModelConfig, Vocabulary};
 use vqdna::run::pretrain::{Pretrain, PretrainConfig};
+use vqdna::tokenizer::vqdna::VqdnaConfig;
 
 use super::Verdict;
 use crate::arguments::{Configure, RunArgs};
@@ -50,7 +50,7 @@ pub enum TokenizerName {
 /// Pre-trains and prints the final measures as a table.
 pub fn run(args: &Args) -> Result<Verdict> {
     match (args.tokenizer, args.inputs.as_slice()) {
-        (TokenizerName::Mxdna, inputs) => over_letters(args, inputs),
+        (TokenizerName::Mxdna, inputs) => over_bases(args, inputs),
         (TokenizerName::Vqdna, [vocabulary, inputs @ ..]) if !inputs.is_empty() => over_codes(args, vocabulary, inputs),
         (TokenizerName::Vqdna, _) => bail!(
             "FASTA is missing: give the folder of a vocabulary, then FASTA files; --tokenizer mxdna needs FASTA files alone"
@@ -62,34 +62,34 @@ fn over_codes(args: &Args, vocabulary: &Path, inputs: &[PathBuf]) -> Result<Verd
     let made = ModelConfig::load(vocabulary)?;
     made.require(Kind::Vocabulary, vocabulary)?;
     let config = args.configure.resolve(|preset| PretrainConfig::preset(preset, made.letters))?;
-    if args.run.dry_run {
-        let (tokenizer, threads) = (made.tokenizer(vocabulary)?, args.run.compute.threads()?);
-        let memory = estimate::pretrain(&config, tokenizer, guess_bases(inputs)?, threads);
-        print_memory(&memory, &args.run.compute)?;
-        return Ok(Verdict::Passed);
-    }
-    let device = args.run.open(config.train.precision)?;
-    let vocabulary = Vocabulary::load(vocabulary, &device)?;
-    let finished = args.run.start("pre-training", inputs, &device, config.train.steps, |job, progress| {
-        Ok(Pretrain { job, config: &config, vocabulary: &vocabulary }.run(progress)?)
-    })?;
-    print_finished(&finished, "data.split")?;
-    Ok(Verdict::Passed)
+    pretrain(args, &config, Some((vocabulary, made.learned(vocabulary)?)), inputs)
 }
 
-fn over_letters(args: &Args, inputs: &[PathBuf]) -> Result<Verdict> {
+fn over_bases(args: &Args, inputs: &[PathBuf]) -> Result<Verdict> {
     if let Some(folder) = inputs.iter().find(|input| input.is_dir()) {
         bail!("{} is a folder; --tokenizer mxdna needs FASTA files alone, without a vocabulary", folder.display());
     }
-    let config = args.configure.resolve(PretrainMxdnaConfig::preset)?;
+    let config = args.configure.resolve(PretrainConfig::mxdna)?;
+    pretrain(args, &config, None, inputs)
+}
+
+/// Pre-trains over a vocabulary, or over the tokenizer that the config names.
+fn pretrain(
+    args: &Args,
+    config: &PretrainConfig,
+    vocabulary: Option<(&Path, &VqdnaConfig)>,
+    inputs: &[PathBuf],
+) -> Result<Verdict> {
     if args.run.dry_run {
-        let memory = estimate::pretrain_mxdna(&config, guess_bases(inputs)?, args.run.compute.threads()?);
+        let (network, threads) = (vocabulary.map(|(_, network)| network), args.run.compute.threads()?);
+        let memory = estimate::pretrain(config, network, guess_bases(inputs)?, threads);
         print_memory(&memory, &args.run.compute)?;
         return Ok(Verdict::Passed);
     }
     let device = args.run.open(config.train.precision)?;
+    let vocabulary = vocabulary.map(|(folder, _)| Vocabulary::load(folder, &device)).transpose()?;
     let finished = args.run.start("pre-training", inputs, &device, config.train.steps, |job, progress| {
-        Ok(PretrainMxdna { job, config: &config }.run(progress)?)
+        Ok(Pretrain { job, config, vocabulary: vocabulary.as_ref() }.run(progress)?)
     })?;
     print_finished(&finished, "data.split")?;
     Ok(Verdict::Passed)

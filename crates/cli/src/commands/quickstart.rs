@@ -7,7 +7,7 @@ use burn::prelude::Device;
 use clap::Args as ClapArgs;
 use std::path::PathBuf;
 use std::time::Instant;
-use vqdna::folder::Vocabulary;
+use vqdna::model_dir::Vocabulary;
 use vqdna::run::config::StageConfig;
 use vqdna::run::finetune::{Base, Finetune, FinetuneConfig, Mode, Task};
 use vqdna::run::kmers::{self, Baseline};
@@ -175,7 +175,7 @@ impl<'a> Stages<'a> {
         let vocabulary = Vocabulary::load(&self.folder.stage("learn"), self.device)?;
         let config = self.config(&PretrainConfig::preset(Preset::Tiny, vocabulary.letters), &PRETRAIN)?;
         self.stage("pretrain", GENOME.0, "pre-training", config.train.steps, |job, progress| {
-            Ok(Pretrain { job, config: &config, vocabulary: &vocabulary }.run(progress)?)
+            Ok(Pretrain { job, config: &config, vocabulary: Some(&vocabulary) }.run(progress)?)
         })
     }
 

@@ -5,12 +5,11 @@ use clap::Args as ClapArgs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use vqdna::folder::{ModelConfig, Vocabulary};
 use vqdna::infer::input::Input;
 use vqdna::infer::units::{Cutter, Unit};
 use vqdna::infer::{Execution, Sequence, Windows};
+use vqdna::model_dir::{ModelConfig, Vocabulary};
 use vqdna::ops;
-use vqdna::tokenizer::mxdna::UnitSpan;
 use vqdna::transcode::encode::{Tokenize, Tokenized};
 use vqdna_data::alphabet::{AmbiguousPolicy, SoftMaskPolicy};
 use vqdna_data::codes::{ShardNumber, Writer};
@@ -97,7 +96,7 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 
 /// Tokenizes and says on stderr what was done.
 pub fn run(args: &Args) -> Result<Verdict> {
-    let is_mxdna = ModelConfig::load(&args.model)?.mxdna.is_some();
+    let is_mxdna = ModelConfig::load(&args.model)?.forms_units();
     let is_bed = is_bed(&args.output);
     let is_stdout = args.output == Path::new("-");
     match (is_mxdna, is_bed) {
@@ -157,12 +156,12 @@ fn cut(args: &Args, device: &burn::prelude::Device) -> Result<Verdict> {
         counts += opened.read(letters, |sequences| -> Result<()> {
             ops::with_precision(precision, || {
                 for unit in cutter.cut(&sequences, windows, execution) {
-                    let Unit { sequence, span } = unit?;
-                    let Sequence { id, first, .. } = &sequences[sequence];
-                    writeln!(output, "{}", bed_line(id, first, &span, cutter.sizes()))?;
+                    let unit = unit?;
+                    let Sequence { id, first, .. } = &sequences[unit.sequence];
+                    writeln!(output, "{}", bed_line(id, first, &unit, cutter.sizes()))?;
                     count += 1;
-                    if span.bases.start % 4096 < 16 {
-                        progress.set(bases + span.bases.start as u64);
+                    if unit.bases.start % 4096 < 16 {
+                        progress.set(bases + unit.bases.start as u64);
                         interrupt::check()?;
                     }
                 }
@@ -187,8 +186,8 @@ fn cut(args: &Args, device: &burn::prelude::Device) -> Result<Verdict> {
 }
 
 /// A unit as BED9: its letters, size, expert and gate as name, the gate in thousandths as score, a colour for its size.
-fn bed_line(contig: &str, letters: &[u8], span: &UnitSpan, sizes: &[usize]) -> String {
-    let UnitSpan { bases, expert, gate, .. } = span;
+fn bed_line(contig: &str, letters: &[u8], unit: &Unit, sizes: &[usize]) -> String {
+    let Unit { bases, expert, gate, .. } = unit;
     let unit = String::from_utf8_lossy(&letters[bases.clone()]);
     let name = format!("Name={unit};size={};expert={expert};gate={}", bases.len(), Shortest(*gate));
     let score = (gate * 1000.0).round() as u32;
@@ -261,8 +260,8 @@ mod tests {
 
     #[test]
     fn a_unit_is_a_line_of_nine_fields() {
-        let span = UnitSpan { bases: 2..5, anchor: 3, expert: 1, gate: 0.4321 };
-        let line = bed_line("chr1", b"ACgTNA", &span, &[1, 3, 10]);
+        let unit = Unit { sequence: 0, bases: 2..5, anchor: 3, expert: 1, gate: 0.4321 };
+        let line = bed_line("chr1", b"ACgTNA", &unit, &[1, 3, 10]);
         let fields: Vec<&str> = line.split('\t').collect();
         assert_eq!(fields[..5], ["chr1", "2", "5", "Name=gTN;size=3;expert=1;gate=0.4321", "432"]);
         assert_eq!(fields[5..8], [".", "2", "5"]);

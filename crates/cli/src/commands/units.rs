@@ -128,7 +128,7 @@ pub fn run(args: &Args) -> Result<Verdict> {
             }
             for unit in cutter.cut(&sequences, windows, execution) {
                 let unit = unit?;
-                classes.of(class(unit.sequence)).units[unit.span.expert] += 1;
+                classes.of(class(unit.sequence)).units[unit.expert] += 1;
             }
             interrupt::check()
         })?;

@@ -1,22 +1,17 @@
-//! A transformer encoder over the vectors of a frozen tokenizer's codes: the second stage of VQDNA (arXiv 2405.10812), whose
-//! encoder is of the size of BERT-base.
+//! A transformer encoder: in the second stage of VQDNA (arXiv 2405.10812), over the vectors of a frozen tokenizer's codes, it is of the
+//! size of BERT-base.
 //!
 //! Where the paper is silent: norms stand before attention and before the linear layers, positions are rotary or ALiBi, which
-//! reach beyond the trained length, and GELU is exact. A vector of its own takes the place of masked positions.
+//! reach beyond the trained length, and GELU is exact.
 
-use burn::module::Param;
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::pool::pool;
+use super::Chosen;
 use crate::layers::lora::LoraConfig;
-use crate::layers::{Asked, LayerNorm, Linear, TransformerLayer, TransformerShape};
+use crate::layers::{LayerNorm, TargetRows, TransformerLayer, TransformerShape};
 use crate::ops::Positions;
-use crate::seed::{Stream, stream};
-use crate::weights::normal;
-
-/// Standard deviation of the mask vector's initial values.
-const MASK_DEVIATION: f64 = 0.02;
+use crate::seed::Stream;
 
 /// The network of the encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -148,136 +143,114 @@ impl TransformerConfig {
         Ok(())
     }
 
-    /// Fresh weights for code vectors `d_input` wide, a pure function of the seed.
-    #[must_use]
-    pub fn init(&self, d_input: usize, seed: u64, device: &Device) -> Transformer {
-        let random = &mut stream(seed, "weights of the backbone", &[]);
-        let (d, eps) = (self.d_model, self.norm_eps);
+    /// How many numbers the weights are, so that no memory is taken for a config that its weights do not bear out.
+    pub(super) fn numbers(&self) -> u64 {
+        let (d, inner, layers) = (self.d_model as u64, self.d_ff as u64, self.layers as u64);
+        let linear = |d_in: u64, d_out: u64| d_out.saturating_mul(d_in + 1);
+        let layer = [linear(d, 3 * d), linear(d, d), linear(d, inner), linear(inner, d), 4 * d];
+        let layer = layer.into_iter().fold(0, u64::saturating_add);
+        layer.saturating_mul(layers).saturating_add(2 * d)
+    }
+
+    /// Fresh weights.
+    pub(super) fn init(&self, random: &mut Stream, device: &Device) -> Transformer {
         let shape = TransformerShape {
-            d,
+            d: self.d_model,
             heads: self.heads,
             d_inner: self.d_ff,
-            eps,
+            eps: self.norm_eps,
             positions: self.positions,
             recompute: self.checkpoint,
         };
         Transformer {
-            proj: Linear::new(d_input, d, random, device),
-            mask_vector: normal([d], MASK_DEVIATION, random, device),
             layers: (0..self.layers).map(|_| TransformerLayer::new(shape, random, device)).collect(),
-            norm: LayerNorm::new(d, eps, device),
-            pool: self.pool,
+            norm: LayerNorm::new(self.d_model, self.norm_eps, device),
         }
     }
 }
 
-/// Projection, mask vector, layers and a last norm.
+/// Layers and a last norm.
 #[derive(Module, Debug)]
 pub struct Transformer {
-    /// Code vectors to `d_model`.
-    pub proj: Linear,
-    /// What stands for a masked position, `[d_model]`.
-    pub mask_vector: Param<Tensor<1>>,
     /// The layers.
     pub layers: Vec<TransformerLayer>,
     /// Norm after the last layer.
     pub norm: LayerNorm,
-    /// Adjacent bases that are one position.
-    pub pool: usize,
 }
 
 impl Transformer {
     /// The hidden states of a batch; those at padding mean nothing.
     ///
     /// # Shapes
-    /// - `vectors`: `[batch, bases, d_input]`
-    /// - `masked`: `[batch, pools]`, true where the mask vector takes the place of the vector; none to see everything
-    /// - `real`: `[batch, bases]`, 1 for a real base, 0 for padding, which is not attended to
-    /// - output: `[batch, pools, d_model]`
-    pub fn hidden(&self, vectors: Tensor<3>, masked: Option<Tensor<2, Bool>>, real: &Tensor<2>) -> Tensor<3> {
-        self.norm.forward(self.after_layers(vectors, masked, real, self.layers.len()))
+    /// - `x`, output: `[batch, positions, d_model]`
+    /// - `real`: `[batch, positions]`, 1 for a real position, 0 for padding, which is not attended to
+    pub(super) fn hidden(&self, x: Tensor<3>, real: &Tensor<2>) -> Tensor<3> {
+        self.norm.forward(self.after_layers(x, real, self.layers.len()))
     }
 
     /// [`Transformer::hidden`] at some positions alone; the last layer computes little else.
     ///
     /// # Shapes
     /// - output: `[rows, d_model]`
-    pub fn hidden_at(
-        &self,
-        vectors: Tensor<3>,
-        masked: Option<Tensor<2, Bool>>,
-        real: &Tensor<2>,
-        asked: &Asked,
-    ) -> Tensor<2> {
+    pub(super) fn hidden_at(&self, x: Tensor<3>, real: &Tensor<2>, chosen: &Chosen) -> Tensor<2> {
+        let targets = targets(chosen, &real.device());
         let Some((last, before)) = self.layers.split_last() else {
-            let hidden = self.hidden(vectors, masked, real);
-            let [batch, pools, d] = hidden.dims();
-            return hidden.reshape([batch * pools, d]).select(0, asked.rows.clone());
+            let hidden = self.hidden(x, real);
+            let [batch, positions, d] = hidden.dims();
+            return hidden.reshape([batch * positions, d]).select(0, targets.rows);
         };
-        let x = self.after_layers(vectors, masked, real, before.len());
-        let rows = last.forward_at(x, self.real(real.clone()), asked);
+        let x = self.after_layers(x, real, before.len());
+        let rows = last.forward_at(x, real.clone(), &targets);
         if rows.dims()[0] == 0 {
             return rows;
         }
         self.norm.forward(rows.unsqueeze_dim(0)).squeeze_dim(0)
     }
 
-    /// The hidden states after some of the layers, with nothing masked: 0 are projected vectors, and only those after all layers
-    /// pass the last norm. Shapes as for [`Transformer::hidden`].
+    /// The hidden states after some of the layers: 0 are those that came in, and only those after all layers pass the last norm. Shapes as
+    /// for [`Transformer::hidden`].
     ///
     /// # Panics
     /// If there are not as many layers.
-    pub fn hidden_of_layer(&self, vectors: Tensor<3>, real: &Tensor<2>, layer: usize) -> Tensor<3> {
-        let hidden = self.after_layers(vectors, None, real, layer);
+    pub(super) fn hidden_of_layer(&self, x: Tensor<3>, real: &Tensor<2>, layer: usize) -> Tensor<3> {
+        let hidden = self.after_layers(x, real, layer);
         if layer == self.layers.len() { self.norm.forward(hidden) } else { hidden }
     }
 
-    /// Which hidden states are real: those of pools with a real base.
-    ///
-    /// # Shapes
-    /// - `real`: `[batch, bases]`, 1 or 0; output: `[batch, pools]`
-    pub fn real(&self, real: Tensor<2>) -> Tensor<2> {
-        pool(real.clone().unsqueeze_dim(2), &real, self.pool).1
-    }
-
-    fn after_layers(
-        &self,
-        vectors: Tensor<3>,
-        masked: Option<Tensor<2, Bool>>,
-        real: &Tensor<2>,
-        layers: usize,
-    ) -> Tensor<3> {
-        let (vectors, real) = pool(vectors, real, self.pool);
-        let mut x = self.proj.forward(vectors);
-        if let Some(masked) = masked {
-            let shape = x.dims();
-            let instead = self.mask_vector.val().unsqueeze::<3>().expand(shape);
-            x = x.mask_where(masked.unsqueeze_dim::<3>(2).expand(shape), instead);
-        }
+    fn after_layers(&self, x: Tensor<3>, real: &Tensor<2>, layers: usize) -> Tensor<3> {
         self.layers[..layers].iter().fold(x, |x, layer| layer.forward(x, real.clone()))
     }
 
-    /// The encoder with all of its parameters frozen and fresh adapters, which alone learn: a pure function of the encoder and the
-    /// seed, and the same encoder until a step is taken. Adapters that it has are folded in first.
-    #[must_use]
-    pub fn with_adapters(self, config: &LoraConfig, seed: u64) -> Self {
+    /// See [`Backbone::with_adapters`](super::Backbone::with_adapters).
+    pub(super) fn with_adapters(self, config: &LoraConfig, seed: u64) -> Self {
         let frozen = self.merged().no_grad();
         let adapted = |(layer, place): (TransformerLayer, u64)| layer.with_adapters(config, seed, place);
         Self { layers: frozen.layers.into_iter().zip(0..).map(adapted).collect(), ..frozen }
     }
 
-    /// The encoder with its adapters folded into the weights, in the same bits on the CPU; what was frozen stays so.
-    #[must_use]
-    pub fn merged(self) -> Self {
+    /// See [`Backbone::merged`](super::Backbone::merged).
+    pub(super) fn merged(self) -> Self {
         Self { layers: self.layers.into_iter().map(TransformerLayer::merged).collect(), ..self }
     }
 
-    /// The same parameters for one micro-batch of training, with dropout in the adapters: input channels are dropped anew, of each adapter
-    /// its own, as [`LoraConfig::dropout`] says.
-    #[must_use]
-    pub fn with_dropped_adapters(&self, random: &mut Stream) -> Self {
+    /// See [`Backbone::with_dropped_adapters`](super::Backbone::with_dropped_adapters).
+    pub(super) fn with_dropped_adapters(&self, random: &mut Stream) -> Self {
         let layers = self.layers.iter().map(|layer| layer.with_dropped_adapters(random)).collect();
         Self { layers, ..self.clone() }
+    }
+}
+
+/// Chosen positions on a device.
+fn targets(chosen: &Chosen, device: &Device) -> TargetRows {
+    let [batch, positions] = chosen.shape;
+    let mut mask = vec![0.0f32; batch * positions];
+    for &row in &chosen.rows {
+        mask[row] = 1.0;
+    }
+    let rows: Vec<i32> = chosen.rows.iter().map(|&row| row as i32).collect();
+    TargetRows {
+        rows: Tensor::from_data(TensorData::new(rows, [chosen.rows.len()]), device),
+        mask: Tensor::from_data(TensorData::new(mask, [batch, positions]), device),
     }
 }
 
@@ -285,6 +258,7 @@ impl Transformer {
 mod tests {
     use super::*;
     use crate::ops;
+    use crate::seed::stream;
     use burn::tensor::Distribution;
 
     #[test]
@@ -329,9 +303,9 @@ mod tests {
     #[test]
     fn frozen_weights_give_the_same_bits() {
         let device = Device::flex();
-        let model = TransformerConfig::tiny().init(8, 0, &device);
-        let vectors = Tensor::random([2, 30, 8], Distribution::Normal(0.0, 1.0), &device);
-        let hidden = || model.hidden(vectors.clone(), None, &Tensor::ones([2, 30], &device)).into_data();
+        let model = TransformerConfig::tiny().init(&mut stream(0, "weights", &[]), &device);
+        let vectors = Tensor::random([2, 30, 64], Distribution::Normal(0.0, 1.0), &device);
+        let hidden = || model.hidden(vectors.clone(), &Tensor::ones([2, 30], &device)).into_data();
         let want = hidden();
         ops::with_frozen_weights(|| assert!(hidden() == want && hidden() == want));
     }

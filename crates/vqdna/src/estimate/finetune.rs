@@ -2,10 +2,11 @@
 
 use super::pretrain::{encode, encoder};
 use super::{Memory, Step, floats, learn_step, linear, size};
-use crate::backbone::transformer::TransformerConfig;
+use crate::backbone::BackboneConfig;
 use crate::head::sequence::HeadKind;
-use crate::objective::supervised::POSITIONS_TOGETHER;
+use crate::model::sequence::POSITIONS_TOGETHER;
 use crate::run::finetune::{FinetuneConfig, Mode, ReverseComplement};
+use crate::tokenizer::Source;
 use crate::tokenizer::vqdna::VqdnaConfig;
 use crate::train::TrainConfig;
 use crate::transcode::encode::BASES_TOGETHER;
@@ -24,20 +25,25 @@ pub struct Labelled {
 }
 
 /// A run of `vqdna finetune`: an encoder over a vocabulary (none for a probe of code vectors), and what it learns from. `pretrained`
-/// says that the encoder is loaded, so that there are two of it.
+/// says that the encoder is loaded, so that there are two of it. None for an encoder that forms units, of which nothing is known yet.
 #[must_use]
 pub fn finetune(
     run: &FinetuneConfig,
-    network: Option<&TransformerConfig>,
+    network: Option<&BackboneConfig>,
     pretrained: bool,
     vocabulary: &VqdnaConfig,
     data: &Labelled,
     threads: usize,
-) -> Memory {
+) -> Option<Memory> {
+    let network = match network {
+        Some(BackboneConfig::Stack(stack)) => Some(stack),
+        Some(BackboneConfig::Mxdna(_)) => return None,
+        None => None,
+    };
     let TrainConfig { batch, recompute, precision, .. } = run.train;
     let step = Step { batch, length: data.longest, recompute, precision, threads };
     let (d_code, levels) = (vocabulary.d_code, size(vocabulary.quantizer.codebook_sizes().len()));
-    let encoder = network.map(|network| encoder(network, d_code, &step, None));
+    let encoder = network.map(|network| encoder(network, Source::Vectors(d_code), &step, None));
     let d = network.map_or(size(d_code), |network| size(network.d_model));
     let inner = (run.head.kind == HeadKind::Mlp).then(|| run.head.d_hidden.map_or(d, size));
     let head = inner.map_or(0, |inner| linear(d, inner)) + linear(inner.unwrap_or(d), size(data.outputs));
@@ -78,5 +84,5 @@ pub fn finetune(
     // At the end the model is copied to the host and made a file; adapters are folded into a copy first.
     let copies = if run.mode == Mode::Lora { 3 } else { 2 };
     let saved = floats(frozen.saturating_add(numbers)).saturating_mul(copies);
-    memory.besides_steps(evaluated.max(coded).max(saved))
+    Some(memory.besides_steps(evaluated.max(coded).max(saved)))
 }

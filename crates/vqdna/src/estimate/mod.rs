@@ -15,8 +15,8 @@ use crate::train::TrainConfig;
 
 pub use finetune::{Labelled, finetune};
 pub use learn::{learn, learn_step};
-pub use mxdna::{mxdna_step, pretrain_mxdna};
-pub use pretrain::{pretrain, pretrain_step};
+pub use mxdna::mxdna_step;
+pub use pretrain::{language_step, pretrain, pretrain_step};
 
 /// What a backward pass finds of its forward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,7 +81,7 @@ pub struct Memory {
     /// What the forward pass keeps for the backward pass (the states of `ops::flex`): rows times the widths that each operation
     /// keeps.
     pub kept: u64,
-    /// What comes and goes: gradients of rows, the groups of rows in `kernels::mlp`, weights in the order of a kernel, scratch of
+    /// Temporary buffers: gradients of rows, the groups of rows in `kernels::mlp`, weights in the order of a kernel, scratch of
     /// threads; or what is needed before the first step or between two, where that is more.
     pub work: u64,
     /// The micro-batch (`batch::Batch`) and the bases that it is drawn from (`vqdna_data::corpus`).
@@ -191,13 +191,14 @@ fn corpus(data: &DataConfig, bases: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backbone::mxdna::MxdnaConfig;
     use crate::backbone::transformer::TransformerConfig;
-    use crate::objective::masked::MaskedModel;
+    use crate::model::LanguageModel;
     use crate::quantizer::QuantizerConfig;
     use crate::run::config::CodesFrom;
     use crate::run::learn::LearnConfig;
     use crate::run::pretrain::PretrainConfig;
-    use crate::tokenizer::mxdna::MxdnaConfig;
+    use crate::tokenizer::Source;
     use crate::tokenizer::vqdna::{Kind, Preset};
     use burn::prelude::*;
 
@@ -213,7 +214,7 @@ mod tests {
         let device = Device::flex();
         for config in [MxdnaConfig::tiny(), MxdnaConfig::small(), MxdnaConfig::base()] {
             let counted = mxdna_step(&config, 0.15, &step(16, 512));
-            let model = crate::objective::letters::LetterModel::new(&config, 0, &device);
+            let model = LanguageModel::new(&config.clone().into(), Source::Table(9), &[9], 0, &device);
             assert_eq!(counted.numbers, size(model.num_params()));
             assert!(counted.total() > mxdna_step(&config, 0.15, &step(8, 512)).total());
             let half = Step { precision: Precision::Bf16, ..step(16, 512) };
@@ -222,7 +223,7 @@ mod tests {
     }
 
     fn pretrained(config: &TransformerConfig, step: &Step) -> Memory {
-        pretrain_step(config, 128, &[256, 512], step)
+        pretrain_step(config, Source::Vectors(128), &[256, 512], step)
     }
 
     #[test]
@@ -242,7 +243,7 @@ mod tests {
         let pooled = TransformerConfig { pool: 4, ..TransformerConfig::tiny() };
         for config in [TransformerConfig::tiny(), pooled, TransformerConfig { layers: 1, ..TransformerConfig::small() }]
         {
-            let model = MaskedModel::new(&config, 128, &[256, 512], 0, &device);
+            let model = LanguageModel::new(&config.clone().into(), Source::Vectors(128), &[256, 512], 0, &device);
             assert_eq!(pretrained(&config, &step(2, 64)).numbers, model.num_params() as u64, "{config:?}");
         }
     }
@@ -312,14 +313,14 @@ mod tests {
     #[test]
     fn pretraining_holds_a_vocabulary_besides() {
         let (run, tokenizer) = (PretrainConfig::default(), Preset::Small.config(Kind::Hrq));
-        let memory = |run: &PretrainConfig, bases| pretrain(run, &tokenizer, bases, 2);
-        let alone = pretrain_step(&run.backbone, tokenizer.d_code, &[256, 512], &step(16, 512));
+        let memory = |run: &PretrainConfig, bases| pretrain(run, Some(&tokenizer), bases, 2);
+        let alone = pretrained(&TransformerConfig::small(), &step(16, 512));
         let all = memory(&run, 3_000_000);
         let frozen = tokenizer.init(0, &Device::flex()).num_params() as u64;
         assert_eq!((all.numbers, all.learned), (alone.numbers + frozen, alone.learned));
         assert!(all.data > alone.data + 3_000_000 && all.data < alone.data + 4_000_000, "codes are on the disk");
         let mut pooled = run.clone();
-        pooled.backbone.pool = 4;
+        pooled.backbone = TransformerConfig { pool: 4, ..TransformerConfig::small() }.into();
         assert!(3 * memory(&pooled, 0).kept < all.kept);
         let mut long = run;
         long.train.batch = 1;

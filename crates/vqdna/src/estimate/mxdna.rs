@@ -1,18 +1,11 @@
-//! Stage 2 of a model that cuts sequences itself.
+//! Stage 2 of a model that forms units.
 
 use super::{MATRICES, Memory, Step, floats, group, linear, size};
-use crate::run::mxdna::PretrainMxdnaConfig;
-use crate::tokenizer::mxdna::{Grid, LETTERS, MxdnaConfig, groups};
+use crate::backbone::mxdna::{Grid, MxdnaConfig, groups};
+use crate::tokenizer::character;
 
-/// A run of `vqdna pretrain --tokenizer mxdna` on inputs of about `bases` bases.
-#[must_use]
-pub fn pretrain_mxdna(run: &PretrainMxdnaConfig, bases: u64, threads: usize) -> Memory {
-    let step = Step::of(&run.train, &run.data, threads);
-    mxdna_step(&run.mxdna, run.masking.share, &step).of_run(&run.train, &run.data, bases)
-}
-
-/// A step of a model that cuts sequences itself, [`LetterModel`](crate::objective::letters::LetterModel), and the optimiser. How many
-/// units there will be is guessed from the sizes of the experts.
+/// A step of a [`LanguageModel`](crate::model::LanguageModel) that forms units, and the optimiser. How many units there will be is guessed
+/// from the sizes of the experts.
 #[must_use]
 pub fn mxdna_step(config: &MxdnaConfig, masked: f64, step: &Step) -> Memory {
     let (d, inner, heads) = (size(config.d_model), size(config.d_ff), size(config.heads));
@@ -23,7 +16,7 @@ pub fn mxdna_step(config: &MxdnaConfig, masked: f64, step: &Step) -> Memory {
     let expert = |&bases: &u64| 3 * d * d + d * (d / groups_of(bases)) * bases + 2 * d;
     let tokenizer =
         4 * d + size(sizes.len()) * d + sizes.iter().map(expert).sum::<u64>() + 3 * d * d + 2 * 3 * (3 * d + 1);
-    let letters = size(LETTERS);
+    let letters = size(character::IDS);
     let head = layer + linear(d, d) + 4 * d + linear(d, letters);
     let numbers = letters * d + (base_layers + unit_layers) * layer + tokenizer + 2 * d + head;
 

@@ -1,4 +1,4 @@
-//! Tells something about a whole sequence from its first hidden state: norm, linear layer, hyperbolic tangent, linear layer, as MxDNA does.
+//! A sequence-level classification head over the first hidden state: norm, linear layer, hyperbolic tangent, linear layer, as MxDNA does.
 
 use burn::prelude::*;
 

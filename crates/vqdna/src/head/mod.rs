@@ -1,7 +1,6 @@
-//! From hidden states to what a task asks for. One file per kind: [`masked`] tells the codes of masked positions, [`nucleotide`] the
-//! bases; [`sequence`] and [`first`] tell something about a whole sequence.
+//! From hidden states to what a task needs. One file per kind: [`token`] predicts ids of tokens; [`sequence`] and [`first`] are
+//! sequence-level classification or regression heads.
 
 pub mod first;
-pub mod masked;
-pub mod nucleotide;
 pub mod sequence;
+pub mod token;

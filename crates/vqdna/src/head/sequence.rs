@@ -1,4 +1,4 @@
-//! Tells something about a whole sequence: hidden states pooled over its real positions, a linear layer and GELU unless left out, then
+//! Sequence-level classification or regression: hidden states pooled over the real positions, a linear layer and GELU unless left out, then
 //! one linear layer to the outputs, which are logits of classes or predicted numbers.
 
 use burn::prelude::*;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::layers::Linear;
 use crate::seed::{Stream, stream};
 
-/// What stands for a sequence.
+/// How the hidden states of a sequence are pooled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
@@ -38,7 +38,7 @@ pub enum HeadKind {
 pub struct SequenceHeadConfig {
     /// What stands before the outputs.
     pub kind: HeadKind,
-    /// What stands for a sequence.
+    /// How hidden states are pooled.
     pub pooling: Pooling,
     /// Channels between the two linear layers; absent: as many as a hidden state has.
     pub d_hidden: Option<usize>,
@@ -46,7 +46,7 @@ pub struct SequenceHeadConfig {
     pub dropout: f64,
 }
 
-/// A setting that makes no head; each message names the field.
+/// An invalid setting of a head; each message names the field.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SequenceHeadConfigError {
     /// A size of zero, or one that no computer could hold.
@@ -118,7 +118,7 @@ impl SequenceHead {
         self.outputs(self.pool(hidden, real), None)
     }
 
-    /// What stands for each sequence; 0 where nothing is real.
+    /// The pooled hidden states of each sequence; 0 where nothing is real.
     ///
     /// # Shapes
     /// - `hidden`: `[batch, bases, d_model]`, finite; `real`: `[batch, bases]`, 1 or 0
@@ -160,7 +160,7 @@ impl SequenceHead {
     }
 }
 
-/// What stands for each sequence; 0 where nothing is real.
+/// The pooled hidden states of each sequence; 0 where nothing is real.
 ///
 /// # Shapes
 /// - `hidden`: `[batch, bases, d_model]`, finite; `real`: `[batch, bases]`, 1 or 0

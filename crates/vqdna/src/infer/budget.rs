@@ -1,9 +1,10 @@
 //! How much is worked on at a time, from the memory that it may take.
 
-use crate::backbone::transformer::Transformer;
-use crate::tokenizer::mxdna::Mxdna;
+use crate::backbone::Backbone;
+use crate::model::Embed;
+use crate::tokenizer::Source;
 
-/// Memory for what comes and goes while a model is used, beside the program, the weights and the sequences.
+/// Memory for temporary buffers while a model is used, beside the program, the weights and the sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     bytes: usize,
@@ -63,16 +64,14 @@ pub(super) fn groups<T>(
     })
 }
 
-/// Floats that a padded base takes where it is most: vectors of codes, and in the encoder what the widest moment of a layer holds, which
-/// is queries, keys, values and what was attended to besides input and output.
-pub(super) fn floats_of_codes(d_code: usize, backbone: Option<&Transformer>) -> usize {
-    let (width, pool) = backbone.map_or((0, 1), |backbone| (8 * backbone.norm.weight.dims()[0], backbone.pool));
-    2 * d_code + width.div_ceil(pool)
-}
-
-/// The same in a model that cuts sequences itself: the assembly of units, where each base may be one.
-pub(super) fn floats_of_letters(encoder: &Mxdna) -> usize {
-    14 * encoder.norm.weight.dims()[0]
+/// Floats that a padded token takes where it is most: vectors of codes, so wide, and in the encoder what the widest moment of a layer
+/// holds.
+pub(super) fn floats(source: Source, encoder: Option<(&Embed, &Backbone)>) -> usize {
+    let vectors = match source {
+        Source::Vectors(width) => 2 * width,
+        Source::Table(_) => 0,
+    };
+    vectors + encoder.map_or(0, |(embed, backbone)| backbone.floats().div_ceil(embed.pool()))
 }
 
 #[cfg(test)]

@@ -1,40 +1,36 @@
-//! Vectors that stand for sequences, or for every base of them.
+//! Embeddings: vectors of sequences, or of every token of them.
 
 use burn::prelude::*;
 use std::ops::Range;
 use std::path::Path;
 use vqdna_data::segment::Policy;
 
-use super::budget::{floats_of_codes, floats_of_letters, groups};
+use super::budget::{floats, groups};
 use super::execution::{computed, with_empty};
 use super::windows::{Place, in_batches, without_overlaps};
 use super::{Execution, Interrupted, Sequence, Windows};
-use crate::backbone::transformer::Transformer;
-use crate::folder::{self, Finetuned, FolderError, ModelConfig, Pretrained, PretrainedMxdna, Vocabulary};
+use crate::backbone::{Backbone, Hidden};
+use crate::batch::TokenBatch;
 use crate::head::sequence::{Pooling, pool};
-use crate::tokenizer::mxdna::{Mxdna, Placed};
-use crate::tokenizer::sequences::{SequenceBatch, SequenceRows};
+use crate::model::Embed;
+use crate::model_dir::{FolderError, Model};
+use crate::tokenizer::rows::TokenRows;
+use crate::tokenizer::{Source, Tokenizer};
 use crate::weights::to_array;
 
 /// Turns sequences into vectors.
 #[derive(Clone, Debug)]
 pub struct Embedder {
-    network: Network,
+    tokenizer: Tokenizer,
+    source: Source,
+    /// None where vectors are those that the tokenizer has learned.
+    encoder: Option<(Embed, Backbone)>,
     layer: usize,
     /// Bases of the longest sequence that a fine-tuned model learned from, or of a window of pre-training.
     window: Option<usize>,
     letters: Policy,
     /// Names the weights.
     pub digest: String,
-}
-
-/// What turns them into vectors.
-#[derive(Clone, Debug)]
-enum Network {
-    /// Codes, and an encoder over them; without it, the vectors of codes.
-    Codes(Box<Vocabulary>, Option<Box<Transformer>>),
-    /// An encoder that cuts sequences itself.
-    Letters(Box<Mxdna>),
 }
 
 /// A layer that a model does not have.
@@ -72,57 +68,25 @@ impl Embedder {
     /// # Errors
     /// See [`EmbedError`].
     pub fn load(folder: &Path, layer: Option<usize>, device: &Device) -> Result<Self, EmbedError> {
-        let config = ModelConfig::load(folder)?;
-        let (network, window, digest) = match (config.kind(), config.mxdna.is_some()) {
-            (folder::Kind::Vocabulary, _) => {
-                let vocabulary = Vocabulary::load(folder, device)?;
-                let digest = vocabulary.digest.clone();
-                (Network::Codes(Box::new(vocabulary), None), None, digest)
-            }
-            (folder::Kind::Pretrained, false) => {
-                let found = Pretrained::load(folder, device)?;
-                (
-                    Network::Codes(Box::new(found.vocabulary), Some(Box::new(found.model.backbone))),
-                    config.window,
-                    found.digest,
-                )
-            }
-            (folder::Kind::Pretrained, true) => {
-                let found = PretrainedMxdna::load(folder, device)?;
-                (Network::Letters(Box::new(found.model.encoder)), config.window, found.digest)
-            }
-            (folder::Kind::Finetuned, _) => {
-                let Finetuned { vocabulary, model, finetuned, digest, .. } = Finetuned::load(folder, device)?;
-                let network = match (vocabulary, model.encoder) {
-                    (_, Some(encoder)) => Network::Letters(Box::new(encoder)),
-                    (Some(vocabulary), None) => Network::Codes(Box::new(vocabulary), model.backbone.map(Box::new)),
-                    (None, None) => unreachable!("a checked config names one of both"),
-                };
-                (network, Some(finetuned.window), digest)
-            }
-        };
-        let last = match &network {
-            Network::Codes(_, backbone) => backbone.as_ref().map_or(0, |backbone| backbone.layers.len()),
-            Network::Letters(encoder) => encoder.last_layer(),
-        };
+        let Model { config, tokenizer, network, digest } = Model::load(folder, device)?;
+        let encoder = network.encoder();
+        let last = encoder.as_ref().map_or(0, |(_, backbone)| backbone.layers());
         let layer = layer.unwrap_or(last);
         if layer > last {
             return Err(EmbedError::Layer { layer, last });
         }
-        let network = match network {
-            Network::Codes(vocabulary, backbone) => Network::Codes(vocabulary, backbone.filter(|_| layer > 0)),
-            Network::Letters(encoder) => Network::Letters(encoder),
-        };
-        Ok(Self { network, layer, window, letters: config.letters, digest })
+        // Layer 0 is before anything is projected.
+        let source = config.tokenizer.source();
+        let encoder = encoder.filter(|_| layer > 0 || matches!(source, Source::Table(_)));
+        Ok(Self { tokenizer, source, encoder, layer, window: config.best_window(), letters: config.letters, digest })
     }
 
     /// Numbers of a vector.
     #[must_use]
     pub fn width(&self) -> usize {
-        match &self.network {
-            Network::Codes(_, Some(backbone)) => backbone.norm.weight.dims()[0],
-            Network::Codes(vocabulary, None) => vocabulary.tokenizer.d_code,
-            Network::Letters(encoder) => encoder.norm.weight.dims()[0],
+        match (&self.encoder, self.source) {
+            (Some((_, backbone)), _) => backbone.width(),
+            (None, Source::Vectors(width) | Source::Table(width)) => width,
         }
     }
 
@@ -160,23 +124,26 @@ impl Embedder {
         let budget = execution.budget;
         let width = if pooling.is_none() { self.width() } else { 0 };
         let together = groups(Place::all(sequences, windows, false), budget.bases(width), Place::size);
-        let positions = budget.batch(match &self.network {
-            Network::Codes(vocabulary, backbone) => floats_of_codes(vocabulary.tokenizer.d_code, backbone.as_deref()),
-            Network::Letters(encoder) => floats_of_letters(encoder),
-        });
+        let encoder = self.encoder.as_ref().map(|(embed, backbone)| (embed, backbone));
+        let positions = budget.batch(floats(self.source, encoder));
         let each = computed(together, move |places| self.places(sequences, &places, pooling, positions, execution));
-        match (pooling, &self.network) {
-            (Some(pooling), _) => {
+        match pooling {
+            Some(pooling) => {
                 let merged = Merged { parts: each, pooling, waiting: None };
                 let empty = |sequence| Embedded { sequence, bases: 0..0, vector: vec![f32::NAN; self.width()] };
                 let is_empty = |sequence: usize| sequences[sequence].is_empty();
                 Box::new(with_empty(merged, sequences.len(), |found| found.sequence, is_empty, empty))
             }
-            (None, Network::Codes(..)) => Box::new(each),
-            (None, Network::Letters(_)) => {
+            // Where windows meet, both may have formed units of the same bases.
+            None if self.forms_units() => {
                 Box::new(without_overlaps(each, |found| (found.sequence, found.bases.clone())))
             }
+            None => Box::new(each),
         }
+    }
+
+    fn forms_units(&self) -> bool {
+        self.encoder.as_ref().is_some_and(|(_, backbone)| backbone.unit_sizes().is_some())
     }
 
     /// The vectors of windows, in their order.
@@ -188,78 +155,73 @@ impl Embedder {
         positions: usize,
         execution: Execution,
     ) -> Result<Vec<Embedded>, Interrupted> {
-        let vocabulary = match &self.network {
-            Network::Codes(vocabulary, _) => Some(&vocabulary.model),
-            Network::Letters(_) => None,
-        };
-        let device = execution.device;
-        let letters = Place::letters(places, sequences);
-        let rows = SequenceRows::polled(vocabulary, letters, None, device, &|| execution.poll()).ok_or(Interrupted)?;
+        let (letters, device) = (Place::letters(places, sequences), execution.device);
+        let rows = TokenRows::new(&self.tokenizer, &letters, None, device, &|| execution.poll()).ok_or(Interrupted)?;
         in_batches(places, &rows.lengths(), positions, execution, |batch| {
-            let here: Vec<_> = batch.iter().map(|&row| &places[row as usize]).collect();
-            self.batch(&rows, batch, &here, pooling, device)
+            let states = self.states(&rows.batch(batch, device));
+            match pooling {
+                Some(pooling) => pooled(states, pooling, batch, places),
+                None => self.each(states, batch, places, &rows),
+            }
         })
     }
 
-    fn batch(
-        &self,
-        rows: &SequenceRows,
-        batch: &[u32],
-        places: &[&Place],
-        pooling: Option<Pooling>,
-        device: &Device,
-    ) -> Vec<Vec<Embedded>> {
-        let Placed { states, real, spans } = self.states(&rows.batch(batch, device), places);
-        let [_, positions, width] = states.dims();
-        if let Some(pooling) = pooling {
-            let values = to_array(pool(pooling, states, real)).values;
-            let one = |(place, vector): (&&Place, &[f32])| {
-                vec![Embedded { sequence: place.sequence, bases: place.bases.clone(), vector: vector.to_vec() }]
-            };
-            return places.iter().zip(values.chunks(width)).map(one).collect();
+    /// The states of the layer, and the positions that each stands for.
+    fn states(&self, batch: &TokenBatch) -> Hidden {
+        match &self.encoder {
+            None => Hidden {
+                states: batch.vectors.clone().expect("vectors of learned tokens"),
+                real: batch.layout.real.clone(),
+                covers: None,
+                penalty: None,
+            },
+            Some((embed, backbone)) => {
+                let (x, layout) = embed.forward(batch, None);
+                backbone.states_of_layer(x, &layout, self.layer)
+            }
         }
-        let values = to_array(states).values;
-        let each = |((place, values), spans): ((&&Place, &[f32]), Vec<Range<usize>>)| {
-            let start = place.bases.start;
-            let position = |(vector, span): (&[f32], Range<usize>)| Embedded {
-                sequence: place.sequence,
-                bases: start + span.start..start + span.end,
-                vector: vector.to_vec(),
-            };
-            let all = values.chunks(width).zip(spans).filter(|(_, span)| !span.is_empty()).map(position);
-            // A pool belongs where it begins, a unit where its anchor is.
-            let place_of = |bases: &Range<usize>| match &self.network {
-                Network::Codes(..) => bases.start,
-                Network::Letters(_) => bases.start + bases.len() / 2,
-            };
-            all.filter(|vector| place.own.contains(&place_of(&vector.bases))).collect()
-        };
-        places.iter().zip(values.chunks(positions * width)).zip(spans).map(each).collect()
     }
 
-    /// The states of the layer, and the bases of its window that each stands for.
-    fn states(&self, batch: &SequenceBatch, places: &[&Place]) -> Placed {
-        match (&self.network, batch) {
-            (Network::Codes(_, backbone), SequenceBatch::Vectors { vectors, real }) => {
-                let (vectors, real) = (vectors.clone(), real.clone());
-                let (states, real, size) = match backbone {
-                    Some(backbone) => {
-                        (backbone.hidden_of_layer(vectors, &real, self.layer), backbone.real(real), backbone.pool)
-                    }
-                    None => (vectors, real, 1),
+    /// A vector for each state of windows, with the bases that it stands for.
+    fn each(&self, hidden: Hidden, batch: &[u32], places: &[Place], rows: &TokenRows) -> Vec<Vec<Embedded>> {
+        let [_, positions, width] = hidden.states.dims();
+        let (values, covers) = (to_array(hidden.states).values, hidden.covers);
+        let before = self.tokenizer.special().before();
+        let pool = self.encoder.as_ref().map_or(1, |(embed, _)| embed.pool());
+        let of_row = |(number, (&row, values)): (usize, (&u32, &[f32]))| -> Vec<Embedded> {
+            let (place, spans) = (&places[row as usize], &rows.tokens(row).spans);
+            let start = place.bases.start;
+            let vector = |(at, vector): (usize, &[f32])| {
+                let covered = match &covers {
+                    None => at..at + 1,
+                    Some(covers) => covers[number].get(at)?.clone(),
                 };
-                let of = |place: &&Place| -> Vec<Range<usize>> {
-                    let bases = place.bases.len();
-                    (0..bases).step_by(size).map(|start| start..(start + size).min(bases)).collect()
-                };
-                Placed { states, real, spans: places.iter().map(of).collect() }
-            }
-            (Network::Letters(encoder), SequenceBatch::Letters(letters)) => {
-                encoder.states_of_layer(&letters.view(), self.layer)
-            }
-            _ => unreachable!("rows are made for the network"),
-        }
+                if covered.is_empty() {
+                    return None;
+                }
+                let first = (covered.start * pool).saturating_sub(before);
+                let end = (covered.end * pool).saturating_sub(before).min(spans.len());
+                let bases = (first < end).then(|| start + spans.get(first).start..start + spans.get(end - 1).end)?;
+                // A pool belongs where it begins, a unit where its anchor is.
+                let owner = if self.forms_units() { bases.start + bases.len() / 2 } else { bases.start };
+                let found = Embedded { sequence: place.sequence, bases, vector: vector.to_vec() };
+                place.own.contains(&owner).then_some(found)
+            };
+            values.chunks(width).enumerate().filter_map(vector).collect()
+        };
+        batch.iter().zip(values.chunks(positions * width)).enumerate().map(of_row).collect()
     }
+}
+
+/// A vector for each window.
+fn pooled(hidden: Hidden, pooling: Pooling, batch: &[u32], places: &[Place]) -> Vec<Vec<Embedded>> {
+    let width = hidden.states.dims()[2];
+    let values = to_array(pool(pooling, hidden.states, hidden.real)).values;
+    let one = |(&row, vector): (&u32, &[f32])| {
+        let place = &places[row as usize];
+        vec![Embedded { sequence: place.sequence, bases: place.bases.clone(), vector: vector.to_vec() }]
+    };
+    batch.iter().zip(values.chunks(width)).map(one).collect()
 }
 
 /// The vectors of windows as one vector for each sequence; of the mean, each window counts as its bases do.

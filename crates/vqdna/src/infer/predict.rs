@@ -1,17 +1,60 @@
-//! What a fine-tuned model says of sequences.
+//! What a fine-tuned model predicts of sequences.
 
+use burn::prelude::*;
 use std::ops::Range;
+use std::path::Path;
 
-use super::budget::{floats_of_codes, floats_of_letters, groups};
+use super::budget::{floats, groups};
 use super::execution::{computed, with_empty};
 use super::windows::{Place, in_batches};
 use super::{Execution, Interrupted, Sequence, Windows};
-use crate::folder::Finetuned;
+use crate::model::SequenceModel;
+use crate::model_dir::{FolderError, Kind, Model, TaskConfig};
 use crate::objective::supervised::prediction::Prediction;
-use crate::tokenizer::coded::bases_of;
-use crate::tokenizer::sequences::SequenceRows;
+use crate::tokenizer::bases_of;
+use crate::tokenizer::rows::TokenRows;
 use crate::weights::to_array;
 use vqdna_data::alphabet::{BaseId, reverse_complement};
+
+/// A fine-tuned model.
+#[derive(Clone, Debug)]
+pub struct FineTuned(Model);
+
+impl FineTuned {
+    /// Loads a folder onto a device.
+    ///
+    /// # Errors
+    /// See [`FolderError`]; [`FolderError::OtherKind`] if the folder holds something else.
+    pub fn load(folder: &Path, device: &Device) -> Result<Self, FolderError> {
+        Ok(Self(Model::load_kind(folder, Kind::Finetuned, device)?))
+    }
+
+    /// A model that was loaded; none if it was not fine-tuned.
+    #[must_use]
+    pub fn of(model: Model) -> Option<Self> {
+        model.task().is_some().then(|| Self(model))
+    }
+
+    /// The whole of it.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        &self.0
+    }
+
+    /// What it was fine-tuned to.
+    ///
+    /// # Panics
+    /// Never: it was loaded as a fine-tuned model.
+    #[must_use]
+    pub fn task(&self) -> &TaskConfig {
+        self.0.task().expect("a fine-tuned model").1
+    }
+
+    /// Encoder and head.
+    fn network(&self) -> &SequenceModel {
+        self.0.task().expect("a fine-tuned model").0
+    }
+}
 
 /// What becomes of the windows of a long sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +84,7 @@ pub struct Predicted {
 /// Predictions for sequences, in their order, computed as they are asked for, some windows at a time. The two sequences of a pair are
 /// always seen whole. Where there is nothing to see, there are 0 windows, and all values are NaN.
 pub fn predict<'a>(
-    model: &'a Finetuned,
+    model: &'a FineTuned,
     sequences: &'a [Sequence],
     windows: Windows,
     merge: Merge,
@@ -51,16 +94,14 @@ pub fn predict<'a>(
     let together = groups(Place::all(sequences, windows, true), budget.bases(0), |place| {
         place.size() + sequences[place.sequence].second.as_ref().map_or(0, Vec::len)
     });
-    let floats = match (&model.vocabulary, &model.model.encoder) {
-        (Some(vocabulary), _) => floats_of_codes(vocabulary.tokenizer.d_code, model.model.backbone.as_ref()),
-        (None, encoder) => encoder.as_ref().map_or(0, floats_of_letters),
-    };
-    let positions = budget.batch(floats);
-    let labelling = &model.finetuned.labelling;
+    let network = model.network();
+    let encoder = network.embed.as_ref().zip(network.backbone.as_ref());
+    let positions = budget.batch(floats(model.0.config.tokenizer.source(), encoder));
+    let labelling = &model.task().labelling;
     let parts = computed(together, move |places| {
         let outputs = |reverse| outputs(model, sequences, &places, reverse, positions, execution);
         let mut values = outputs(false)?;
-        if model.finetuned.both_strands {
+        if model.task().both_strands {
             values.iter_mut().zip(outputs(true)?).for_each(|(forward, reverse)| *forward = 0.5 * (*forward + reverse));
         }
         let prediction = Prediction::new(labelling, &values);
@@ -83,7 +124,7 @@ pub fn predict<'a>(
 
 /// `[places, outputs]`, on one strand.
 fn outputs(
-    model: &Finetuned,
+    model: &FineTuned,
     sequences: &[Sequence],
     places: &[Place],
     reverse: bool,
@@ -96,16 +137,16 @@ fn outputs(
         }
         bases
     };
-    let first = Place::letters(places, sequences).into_iter().map(turned).collect();
+    let first: Vec<_> = Place::letters(places, sequences).into_iter().map(turned).collect();
     let second = |place: &Place| sequences[place.sequence].second.as_deref().map(|letters| turned(bases_of(letters)));
     let second: Option<Vec<_>> = places.iter().map(second).collect();
-    let vocabulary = model.vocabulary.as_ref().map(|vocabulary| &vocabulary.model);
     let (second, device) = (second.filter(|second| !second.is_empty()), execution.device);
-    let rows = SequenceRows::polled(vocabulary, first, second, device, &|| execution.poll()).ok_or(Interrupted)?;
+    let (tokenizer, poll) = (&model.0.tokenizer, &|| execution.poll());
+    let rows = TokenRows::new(tokenizer, &first, second.as_deref(), device, poll).ok_or(Interrupted)?;
     // Both strands are seen before anything is finished.
-    let execution = if reverse == model.finetuned.both_strands { execution } else { execution.silent() };
+    let execution = if reverse == model.task().both_strands { execution } else { execution.silent() };
     in_batches(places, &rows.lengths(), positions, execution, |batch| {
-        let outputs = model.model.outputs(&rows.batch(batch, device));
+        let outputs = model.network().outputs(&rows.batch(batch, device));
         let [_, width] = outputs.dims();
         to_array(outputs).values.chunks(width).map(<[f32]>::to_vec).collect()
     })

@@ -1,20 +1,27 @@
-//! The units that a model cuts sequences into.
+//! The units that a model forms of sequences.
 
 use burn::prelude::*;
+use std::ops::Range;
 use std::path::Path;
 use vqdna_data::segment::Policy;
 
-use super::budget::{floats_of_letters, groups};
+use super::budget::{floats, groups};
 use super::execution::computed;
 use super::windows::{Place, in_batches, without_overlaps};
 use super::{Execution, Interrupted, Sequence, Windows};
-use crate::folder::{Finetuned, FolderError, Kind, ModelConfig, PretrainedMxdna};
-use crate::tokenizer::mxdna::{LetterRows, Mxdna, UnitSpan};
+use crate::backbone::Backbone;
+use crate::backbone::mxdna::UnitSpan;
+use crate::model::Embed;
+use crate::model_dir::{FolderError, Model, ModelConfig};
+use crate::tokenizer::rows::TokenRows;
+use crate::tokenizer::{Source, Tokenizer};
 
-/// Cuts sequences into units.
+/// Forms units of sequences.
 #[derive(Clone, Debug)]
 pub struct Cutter {
-    encoder: Mxdna,
+    tokenizer: Tokenizer,
+    embed: Embed,
+    backbone: Backbone,
     window: Option<usize>,
     letters: Policy,
     /// Names the weights.
@@ -26,37 +33,39 @@ pub struct Cutter {
 pub struct Unit {
     /// Place of the sequence among those given.
     pub sequence: usize,
-    /// What it covers, and what chose it.
-    pub span: UnitSpan,
+    /// The bases that it covers.
+    pub bases: Range<usize>,
+    /// The base that its score stands at.
+    pub anchor: usize,
+    /// The number of its expert.
+    pub expert: usize,
+    /// Probability of that expert there.
+    pub gate: f32,
 }
 
 impl Cutter {
-    /// Loads a pre-trained or a fine-tuned model that cuts sequences itself.
+    /// Loads a pre-trained or a fine-tuned model that forms units.
     ///
     /// # Errors
-    /// See [`FolderError`]; [`FolderError::NoMxdna`] if it does not.
+    /// See [`FolderError`]; [`FolderError::NoUnits`] if it forms none.
     pub fn load(folder: &Path, device: &Device) -> Result<Self, FolderError> {
-        let config = ModelConfig::load(folder)?;
-        let no_mxdna = || FolderError::NoMxdna { folder: folder.to_owned(), found: config.kind() };
-        if config.mxdna.is_none() {
-            return Err(no_mxdna());
+        let found = ModelConfig::load(folder)?;
+        let no_units = || FolderError::NoUnits { folder: folder.to_owned(), found: found.kind() };
+        if !found.forms_units() {
+            return Err(no_units());
         }
-        if config.kind() == Kind::Finetuned {
-            let Finetuned { model, finetuned, digest, .. } = Finetuned::load(folder, device)?;
-            let encoder = model.encoder.ok_or_else(no_mxdna)?;
-            return Ok(Self { encoder, window: Some(finetuned.window), letters: config.letters, digest });
-        }
-        let PretrainedMxdna { model, digest, .. } = PretrainedMxdna::load(folder, device)?;
-        Ok(Self { encoder: model.encoder, window: config.window, letters: config.letters, digest })
+        let Model { config, tokenizer, network, digest } = Model::load(folder, device)?;
+        let (embed, backbone) = network.encoder().ok_or_else(no_units)?;
+        Ok(Self { tokenizer, embed, backbone, window: config.best_window(), letters: config.letters, digest })
     }
 
     /// Bases of a unit of each expert.
     #[must_use]
     pub fn sizes(&self) -> &[usize] {
-        self.encoder.sizes()
+        self.backbone.unit_sizes().unwrap_or_default()
     }
 
-    /// Bases that it is best to cut together: of the longest sequence that a fine-tuned model learned from, or of a window of
+    /// Bases that it is best to see together: of the longest sequence that a fine-tuned model learned from, or of a window of
     /// pre-training. None in particular in older folders.
     #[must_use]
     pub fn window(&self) -> Option<usize> {
@@ -81,11 +90,11 @@ impl Cutter {
         execution: Execution<'a>,
     ) -> impl Iterator<Item = Result<Unit, Interrupted>> + 'a {
         let budget = execution.budget;
-        let floats = size_of::<UnitSpan>() / size_of::<f32>();
-        let together = groups(Place::all(sequences, windows, false), budget.bases(floats), Place::size);
-        let positions = budget.batch(floats_of_letters(&self.encoder));
+        let width = size_of::<UnitSpan>() / size_of::<f32>();
+        let together = groups(Place::all(sequences, windows, false), budget.bases(width), Place::size);
+        let positions = budget.batch(floats(Source::Table(0), Some((&self.embed, &self.backbone))));
         let units = computed(together, move |places| self.places(sequences, &places, positions, execution));
-        without_overlaps(units, |unit| (unit.sequence, unit.span.bases.clone()))
+        without_overlaps(units, |unit| (unit.sequence, unit.bases.clone()))
     }
 
     /// The units of windows, in their order.
@@ -96,13 +105,21 @@ impl Cutter {
         positions: usize,
         execution: Execution,
     ) -> Result<Vec<Unit>, Interrupted> {
-        let rows = LetterRows::new(Place::letters(places, sequences), None);
+        let (letters, device) = (Place::letters(places, sequences), execution.device);
+        let rows = TokenRows::new(&self.tokenizer, &letters, None, device, &|| execution.poll()).ok_or(Interrupted)?;
+        let before = self.tokenizer.special().before();
         in_batches(places, &rows.lengths(), positions, execution, |batch| {
-            let units = self.encoder.cut_into_units(&rows.batch(batch, execution.device).view());
+            let (x, layout) = self.embed.forward(&rows.batch(batch, device), None);
+            let units = self.backbone.units(x, &layout).unwrap_or_default();
             let of = |(&row, units): (&u32, Vec<UnitSpan>)| {
-                let Place { sequence, bases, own } = &places[row as usize];
-                let all = units.into_iter().map(|span| Unit { sequence: *sequence, span: span.moved_by(bases.start) });
-                all.filter(|unit| own.contains(&unit.span.anchor)).collect()
+                let (Place { sequence, bases, own }, spans) = (&places[row as usize], &rows.tokens(row).spans);
+                let first = |position: usize| bases.start + spans.get(position - before).start;
+                let all = units.into_iter().map(|UnitSpan { covers, anchor, expert, gate }| {
+                    let end = bases.start + spans.get(covers.end - 1 - before).end;
+                    let bases = first(covers.start)..end;
+                    Unit { sequence: *sequence, bases, anchor: first(anchor), expert, gate }
+                });
+                all.filter(|unit| own.contains(&unit.anchor)).collect()
             };
             batch.iter().zip(units).map(of).collect()
         })

@@ -6,7 +6,7 @@ use vqdna_data::bucket::by_budget;
 
 use super::{Execution, Interrupted, Sequence};
 use crate::ops;
-use crate::tokenizer::coded::bases_of;
+use crate::tokenizer::bases_of;
 
 /// Windows of equal length over sequences that are longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use crate::weights::{constant, normal, replace, uniform};
 
 pub use deformable::DeformableConv;
 pub use gated::{Attention, FeedForward, GatedLayer, GatedShape, Rows};
-pub use transformer::{Asked, TransformerLayer, TransformerShape};
+pub use transformer::{TargetRows, TransformerLayer, TransformerShape};
 
 /// `x · weightᵀ + bias`.
 #[derive(Module, Debug)]

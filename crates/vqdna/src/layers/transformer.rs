@@ -47,9 +47,9 @@ pub struct TransformerShape {
     pub recompute: bool,
 }
 
-/// Rows of a batch whose hidden states are asked for.
+/// Rows of a batch whose hidden states are needed.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct TargetRows {
     /// The rows, of the flattened positions.
     pub rows: Tensor<1, Int>,
     /// `[batch, positions]`: 1 for those rows, else 0.
@@ -133,23 +133,23 @@ impl TransformerLayer {
         ops::transformer_layer(x, mask, attention, self.mlp_weights([up_part, down_part]), self.recompute)
     }
 
-    /// [`TransformerLayer::forward`] at some rows alone, which is all that a last layer is asked for: the others have keys and values, and
+    /// [`TransformerLayer::forward`] at some rows alone, which is all that is needed of a last layer: the others have keys and values, and
     /// nothing else is computed of them.
     ///
     /// # Shapes
     /// - `x`: `[batch, bases, d]`; `mask`: `[batch, bases]`
     /// - output: `[rows, d]`
-    pub fn forward_at(&self, x: Tensor<3>, mask: Tensor<2>, asked: &Asked) -> Tensor<2> {
+    pub fn forward_at(&self, x: Tensor<3>, mask: Tensor<2>, targets: &TargetRows) -> Tensor<2> {
         let [batch, bases, d] = x.dims();
-        let at = |all: Tensor<3>| all.reshape([batch * bases, d]).select(0, asked.rows.clone());
-        let is_plain = !self.recompute && self.lora.is_none() && asked.rows.dims()[0] > 0;
+        let at = |all: Tensor<3>| all.reshape([batch * bases, d]).select(0, targets.rows.clone());
+        let is_plain = !self.recompute && self.lora.is_none() && targets.rows.dims()[0] > 0;
         let rotation = match self.positions {
             Positions::Rotary { theta } if is_plain => Rotation { heads: self.heads, theta },
             _ => return at(self.forward(x, mask)),
         };
         let qkv = self.qkv.forward(self.norm1.forward(x.clone()));
         let places = Tensor::<1, Int>::arange(0..bases as i64, &qkv.device()).unsqueeze_dim::<2>(0);
-        let attended = ops::attend(qkv, asked.mask.clone(), mask, places.expand([batch, bases]), rotation);
+        let attended = ops::attend(qkv, targets.mask.clone(), mask, places.expand([batch, bases]), rotation);
         let rows = at(x).unsqueeze_dim(0) + self.out.forward(at(attended).unsqueeze_dim(0));
         ops::mlp(rows, self.mlp_weights([None, None])).squeeze_dim(0)
     }

@@ -1,15 +1,13 @@
 //! Learning tasks: which parts a task joins, its loss, what it does after a step and what it reports. The loop in
 //! [`crate::train`] knows nothing else of a task.
 
-pub mod letters;
 pub mod masked;
+pub mod masking;
 pub mod reconstruct;
 pub mod supervised;
 
 use burn::module::Module;
 use burn::prelude::*;
-
-use crate::weights::to_array;
 
 /// One forward pass.
 #[derive(Clone, Debug)]
@@ -55,9 +53,4 @@ pub trait Objective {
 
     /// Measures on held-out batches; `model` is without autodiff.
     fn evaluate(&self, model: &Self::Model, batches: &mut dyn Iterator<Item = Self::Batch>) -> Measures;
-}
-
-/// A sum on the host, where it does not lose digits.
-fn sum(values: Tensor<1>) -> f64 {
-    to_array(values).values.iter().map(|&value| f64::from(value)).sum()
 }

@@ -207,6 +207,15 @@ impl Quantizer {
         }
     }
 
+    /// Number of levels.
+    #[must_use]
+    pub fn levels(&self) -> usize {
+        match self {
+            Self::Hierarchy(hierarchy) => hierarchy.codebooks.len(),
+            Self::Fsq(_) => 1,
+        }
+    }
+
     /// The codes alone, without what learning needs.
     ///
     /// # Shapes

@@ -1,13 +1,11 @@
 //! What a person changes of a config: a TOML file, and single assignments; and which of them a fault came from.
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
-use super::config::ConfigError;
+use super::config::{ConfigError, StageConfig};
 
 /// Where a setting came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,9 +53,36 @@ impl Changes {
         Ok(Self(changes))
     }
 
+    /// The same changes by the present names of fields.
+    pub(super) fn renamed(mut self, former: &[[&str; 3]]) -> Self {
+        for (_, table) in &mut self.0 {
+            for [former, present, kind] in former {
+                let Some(mut value) = table.remove(*former) else { continue };
+                if let Value::Table(fields) = &mut value {
+                    fields.entry("kind").or_insert_with(|| Value::String((*kind).to_owned()));
+                }
+                merge(table, Table::from_iter([((*present).to_owned(), value)]));
+            }
+        }
+        self
+    }
+
     /// A config with the changes.
-    pub(super) fn apply<C: Serialize + DeserializeOwned>(&self, config: &C) -> Result<C, ConfigError> {
+    pub(super) fn apply<C: StageConfig>(&self, config: &C) -> Result<C, ConfigError> {
         let mut table = Table::try_from(config).map_err(|e| field_error(String::new(), &e))?;
+        if let Some([field, reason]) = config.settled()
+            && let Some((origin, _)) = self.0.iter().rev().find(|(_, changes)| changes.contains_key(field))
+        {
+            let error = ConfigError::Settled { field, reason };
+            return Err(ConfigError::From { origin: origin.clone(), error: Box::new(error) });
+        }
+        for [field, kind] in C::KINDS {
+            let is_changed = self.0.iter().any(|(_, changes)| changes.contains_key(*field));
+            if is_changed && !table.contains_key(*field) {
+                let kind = Table::from_iter([("kind".to_owned(), Value::String((*kind).to_owned()))]);
+                table.insert((*field).to_owned(), Value::Table(kind));
+            }
+        }
         for (_, changes) in &self.0 {
             merge(&mut table, changes.clone());
         }

@@ -1,4 +1,4 @@
-//! Windows as their codes, and the file in a run's folder that holds the codes of its corpus.
+//! Windows as their tokens, and the file in a run's folder that holds the codes of its corpus.
 //!
 //! ```text
 //! codes/corpus.npy                 an array [bases, levels], as `vqdna tokenize` writes it
@@ -19,27 +19,31 @@ use vqdna_data::codes::{RandomReader, Writer};
 use vqdna_data::corpus::{Corpus, SegmentInfo};
 use vqdna_data::segment::Policy;
 use vqdna_data::span::{Strand, StrandPolicy};
+use vqdna_data::tokens::{Spans, Tokens};
 
 use super::config::DataConfig;
 use super::source::{Gather, Place};
-use crate::batch::{Batch, CodeBatch, CodeWindow};
-use crate::folder::Vocabulary;
+use crate::batch::{Batch, HostWindow, TokenWindow, TokenWindows};
+use crate::model_dir::Vocabulary;
 use crate::ops::{self, Frozen, Precision};
+use crate::tokenizer::Tokenizer;
 use crate::transcode::TranscodeError;
 use crate::transcode::encode::{Progress, Tokenize};
 
-/// Windows as their codes.
-pub struct Codes<'a> {
+/// Windows as their tokens.
+pub struct WindowTokens<'a> {
     /// Where the windows are.
     pub corpus: &'a Corpus,
-    /// Whether codes of soft-masked bases are asked for.
-    pub asks_soft_masked: bool,
-    /// Where the codes come from.
+    /// Whether tokens of soft-masked bases may be predicted.
+    pub predicts_soft_masked: bool,
+    /// Where the tokens come from.
     pub origin: Origin<'a>,
 }
 
-/// Where codes come from; they are the same.
+/// Where tokens come from. Codes are the same from a file and from a vocabulary.
 pub enum Origin<'a> {
+    /// Computed from the bases of a window alone, without a device.
+    Bases(&'a Tokenizer),
     /// Read from a file.
     File(CodeFile),
     /// Computed by a vocabulary from a window and the neighbourhood that its codes see; with its weights as kernels read them.
@@ -49,22 +53,37 @@ pub enum Origin<'a> {
 /// Per level, the codes of a window.
 type Levels = Vec<Vec<u16>>;
 
-impl Gather for Codes<'_> {
-    type Batch = CodeBatch;
+impl Gather for WindowTokens<'_> {
+    type Batch = TokenWindows;
 
-    fn gather(&self, places: &[Place], device: &Device) -> io::Result<CodeBatch> {
-        let codes: Vec<Levels> = match &self.origin {
-            Origin::File(file) => places.iter().map(|place| file.read(place)).collect::<io::Result<_>>()?,
-            Origin::Vocabulary(vocabulary, frozen) => frozen.run(|| encode(vocabulary, self.corpus, places, device))?,
+    fn gather(&self, places: &[Place], device: &Device) -> io::Result<TokenWindows> {
+        let windows = places.iter().map(|place| place.read(self.corpus)).collect::<io::Result<Vec<_>>>()?;
+        let codes = |levels: Levels| {
+            let bases = levels.first().map_or(0, Vec::len);
+            let wide = |level: Vec<u16>| level.into_iter().map(u32::from).collect();
+            Tokens { levels: levels.into_iter().map(wide).collect(), spans: Spans::Bases(bases) }
         };
-        let window = |(place, codes): (&Place, Levels)| {
-            let read = place.read(self.corpus)?;
-            let letters = read.bases.iter().zip(&read.soft_masked);
-            let is_target = letters.map(|(&base, &soft)| base != N && (self.asks_soft_masked || !soft)).collect();
-            Ok(CodeWindow { codes, is_target, number: place.number })
+        let tokens: Vec<Tokens> = match &self.origin {
+            Origin::Bases(tokenizer) => {
+                let tokens = |window: &HostWindow| tokenizer.encode(&window.bases);
+                windows.iter().map(tokens).collect::<Option<_>>().expect("tokens of bases alone")
+            }
+            Origin::File(file) => places.iter().map(|place| file.read(place).map(codes)).collect::<io::Result<_>>()?,
+            Origin::Vocabulary(vocabulary, frozen) => {
+                let found = frozen.run(|| encode(vocabulary, self.corpus, places, device))?;
+                found.into_iter().map(codes).collect()
+            }
         };
-        let windows = places.iter().zip(codes).map(window).collect::<io::Result<_>>()?;
-        Ok(CodeBatch { windows, device: device.clone() })
+        let window = |((place, read), tokens): ((&Place, HostWindow), Tokens)| {
+            let may_be = |base: usize| {
+                read.bases[base] != N
+                    && (self.predicts_soft_masked || !read.soft_masked.get(base).copied().unwrap_or(false))
+            };
+            let is_target = tokens.spans.iter().map(|mut bases| bases.all(may_be)).collect();
+            TokenWindow { tokens, is_target, number: place.number }
+        };
+        let windows = places.iter().zip(windows).zip(tokens).map(window).collect();
+        Ok(TokenWindows { windows, device: device.clone() })
     }
 }
 

@@ -11,16 +11,26 @@ use vqdna_data::split::{SplitError, SplitPolicy};
 use vqdna_data::window::Windowing;
 
 use super::changes::{Changes, Origin};
-use crate::backbone::transformer::TransformerConfigError;
+use crate::backbone::BackboneConfigError;
 use crate::head::sequence::SequenceHeadConfigError;
 use crate::layers::lora::LoraConfigError;
-use crate::objective::masked::masking::MaskingConfig;
-use crate::tokenizer::mxdna::MxdnaConfigError;
+use crate::objective::masking::MaskingConfig;
 use crate::tokenizer::vqdna::VqdnaConfigError;
 use crate::train::TrainConfig;
 
 /// Everything that a run of one stage depends on, but its inputs.
 pub trait StageConfig: Clone + Serialize + DeserializeOwned {
+    /// Fields that were a choice of another one: the former name, the present one, and the kind that it was.
+    const FORMER: &'static [[&'static str; 3]] = &[];
+
+    /// Fields that may be absent, and the kind that they are of where a change names none.
+    const KINDS: &'static [[&'static str; 2]] = &[];
+
+    /// A field that changes may not touch, and why.
+    fn settled(&self) -> Option<[&'static str; 2]> {
+        None
+    }
+
     /// The one seed, from which all others are derived.
     fn seed(&self) -> u64;
 
@@ -42,7 +52,7 @@ pub trait StageConfig: Clone + Serialize + DeserializeOwned {
     /// # Errors
     /// If the file cannot be read, or a field is unknown or of another type; see [`ConfigError::From`].
     fn with_changes(&self, file: Option<&Path>, assignments: &[String]) -> Result<Self, ConfigError> {
-        Changes::read(file, assignments)?.apply(self)
+        Changes::read(file, assignments)?.renamed(Self::FORMER).apply(self)
     }
 
     /// As [`StageConfig::with_changes`], checked.
@@ -50,7 +60,7 @@ pub trait StageConfig: Clone + Serialize + DeserializeOwned {
     /// # Errors
     /// Those of [`StageConfig::with_changes`] and [`StageConfig::check`].
     fn resolve(&self, file: Option<&Path>, assignments: &[String]) -> Result<Self, ConfigError> {
-        let changes = Changes::read(file, assignments)?;
+        let changes = Changes::read(file, assignments)?.renamed(Self::FORMER);
         let config = changes.apply(self)?;
         config.check().map_err(|error| changes.blame(error))?;
         Ok(config)
@@ -159,15 +169,20 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A field that cannot be set.
+    #[error("config field `{field}` is {reason}")]
+    Settled {
+        /// Name of the field.
+        field: &'static str,
+        /// Why not.
+        reason: &'static str,
+    },
     /// A contradiction in the network of a vocabulary.
     #[error("config: {0}")]
     Tokenizer(#[from] VqdnaConfigError),
     /// A contradiction in an encoder.
     #[error("config: {0}")]
-    Backbone(#[from] TransformerConfigError),
-    /// A contradiction in an encoder that cuts sequences itself.
-    #[error("config: {0}")]
-    Mxdna(#[from] MxdnaConfigError),
+    Backbone(#[from] BackboneConfigError),
     /// Adapters that cannot be.
     #[error("config: {0}")]
     Lora(#[from] LoraConfigError),

@@ -13,10 +13,11 @@ use vqdna_data::metric::Scores;
 use super::finetune::Scaling;
 use super::labelled::{Features, Inputs};
 use super::stage::{StageError, poll};
+use crate::model::Probe;
 use crate::objective::Objective;
 use crate::objective::supervised::prediction::Prediction;
-use crate::objective::supervised::{Batch, Probe, Supervised, Truth};
-use crate::tokenizer::coded::bases_of;
+use crate::objective::supervised::{Batch, Supervised, Truth};
+use crate::tokenizer::bases_of;
 use crate::train::optimizer::{Adamw, AdamwConfig, Gradients};
 use crate::weights::to_array;
 

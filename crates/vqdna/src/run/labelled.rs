@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vqdna_data::bucket::{batches, by_budget};
 use vqdna_data::labelled::{Labelling, Rows, Set, Targets};
 
-use crate::objective::supervised::{Batch, POSITIONS_TOGETHER, Truth};
-use crate::tokenizer::coded::bases_of;
-use crate::tokenizer::sequences::{SequenceBatch, SequenceRows};
-use crate::tokenizer::vqdna::Vqdna;
+use crate::batch::TokenBatch;
+use crate::model::sequence::POSITIONS_TOGETHER;
+use crate::objective::supervised::{Batch, Truth};
+use crate::tokenizer::rows::TokenRows;
+use crate::tokenizer::{Tokenizer, bases_of};
 use crate::train::Source;
 
 /// Sequences in the form that a model takes.
@@ -27,15 +28,15 @@ pub trait Inputs {
     fn batch(&self, rows: &[u32], device: &Device) -> Self::Batch;
 }
 
-impl Inputs for SequenceRows {
-    type Batch = SequenceBatch;
+impl Inputs for TokenRows {
+    type Batch = TokenBatch;
 
     fn lengths(&self) -> Vec<usize> {
-        SequenceRows::lengths(self)
+        TokenRows::lengths(self)
     }
 
-    fn batch(&self, rows: &[u32], device: &Device) -> SequenceBatch {
-        SequenceRows::batch(self, rows, device)
+    fn batch(&self, rows: &[u32], device: &Device) -> TokenBatch {
+        TokenRows::batch(self, rows, device)
     }
 }
 
@@ -62,16 +63,16 @@ impl Inputs for Features {
     }
 }
 
-/// Sequences as codes, each on its own, or as letters without a vocabulary; `reverse` reads the other strand of each. `poll` is asked
-/// now and then whether to go on; none if not.
+/// Sequences as tokens, each on its own; `reverse` reads the other strand of each. `poll` is asked now and then whether to go on; none if
+/// not.
 #[must_use]
 pub fn sequences(
-    vocabulary: Option<&Vqdna>,
+    tokenizer: &Tokenizer,
     rows: &Rows,
     reverse: bool,
     device: &Device,
     poll: &dyn Fn() -> ControlFlow<()>,
-) -> Option<SequenceRows> {
+) -> Option<TokenRows> {
     let bases = |letters: &[u8]| {
         let mut bases = bases_of(letters);
         if reverse {
@@ -81,7 +82,8 @@ pub fn sequences(
     };
     let first: Vec<_> = rows.iter().map(|row| bases(row.sequence)).collect();
     let second: Option<Vec<_>> = rows.iter().map(|row| row.second.map(bases)).collect();
-    SequenceRows::polled(vocabulary, first, second.filter(|second| !second.is_empty()), device, poll)
+    let second = second.filter(|second| !second.is_empty());
+    TokenRows::new(tokenizer, &first, second.as_deref(), device, poll)
 }
 
 /// A set and its sequences as a model takes them.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::config::{ConfigError, CorpusConfig, DataConfig, StageConfig, check_data, check_train, require};
 use super::source::{Bases, Windows};
 use super::stage::{Finished, Job, StageError, StageObserver, identity_over};
-use crate::folder::{self, ModelConfig};
+use crate::model_dir::{self, ModelConfig};
 use crate::objective::reconstruct::Reconstruct;
 use crate::tokenizer::vqdna::{Kind, Preset, VqdnaConfig, publish};
 use crate::train::{Ending, TrainConfig, Training};
@@ -118,8 +118,8 @@ impl Learn<'_> {
         let (model, finished) = job.train(&training, &test, model, begun, observer)?;
         if finished.ending == Ending::Finished {
             let manifest = job.manifest(*config, &corpus, None, windows.sizes(), &finished);
-            let made = ModelConfig::new(&config.tokenizer, config.data.letters);
-            folder::save(job.folder, &made, &publish(&model.valid()), &manifest)?;
+            let made = ModelConfig::new(config.tokenizer.clone(), config.data.letters);
+            model_dir::save(job.folder, &made, &publish(&model.valid()), &manifest)?;
         }
         Ok(finished)
     }

@@ -7,7 +7,6 @@ pub mod finetune;
 pub mod kmers;
 pub mod labelled;
 pub mod learn;
-pub mod mxdna;
 pub mod pretrain;
 pub mod recipe;
 pub mod source;

@@ -1,4 +1,4 @@
-//! Stage 2 as one call: a vocabulary and FASTA in, a folder with a pre-trained model out.
+//! Stage 2 as one call: a tokenizer and FASTA in, a folder with a pre-trained model out.
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -7,18 +7,23 @@ use vqdna_data::corpus::Corpus;
 use vqdna_data::segment::Policy;
 use vqdna_data::span::StrandPolicy;
 
-use super::codes::{CodeFile, Codes, Found, Origin};
+use super::codes::{CodeFile, Found, Origin, WindowTokens};
 use super::config::{
     CodesFrom, ConfigError, CorpusConfig, DataConfig, StageConfig, check_data, check_masking, check_train, require,
 };
 use super::source::Windows;
 use super::stage::{Finished, Job, StageError, StageObserver, identity_over};
+use crate::backbone::BackboneConfig;
+use crate::backbone::mxdna::MxdnaConfig;
 use crate::backbone::transformer::TransformerConfig;
-use crate::folder::{self, ModelConfig, PretrainedConfig, Vocabulary};
-use crate::objective::masked::masking::MaskingConfig;
-use crate::objective::masked::{self, MaskedModel};
+use crate::model::LanguageModel;
+use crate::model_dir::{self, ModelConfig, ObjectiveConfig, Vocabulary};
+use crate::objective::masked::MaskedTokens;
+use crate::objective::masking::MaskingConfig;
 use crate::ops::Frozen;
+use crate::tokenizer::character::Character;
 use crate::tokenizer::vqdna::Preset;
+use crate::tokenizer::{Tokenizer, TokenizerConfig};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::optimizer::AdamwConfig;
 use crate::train::schedule::ScheduleConfig;
@@ -32,10 +37,15 @@ pub struct PretrainConfig {
     pub seed: u64,
     /// What becomes of letters, and which windows are seen.
     pub data: DataConfig,
-    /// Which codes are hidden.
+    /// The tokenizer, if it is not a vocabulary that was learned before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<TokenizerConfig>,
+    /// Which tokens are masked.
     pub masking: MaskingConfig,
     /// The encoder.
-    pub backbone: TransformerConfig,
+    pub backbone: BackboneConfig,
+    /// Weight in the loss of what the encoder adds: the load-balancing loss of experts.
+    pub balance: f64,
     /// The loop.
     pub train: TrainConfig,
 }
@@ -47,7 +57,7 @@ impl Default for PretrainConfig {
 }
 
 impl PretrainConfig {
-    /// The defaults of a size. Letters are dealt with as the vocabulary learned them.
+    /// The defaults of a size, over a vocabulary. Letters are dealt with as the vocabulary learned them.
     #[must_use]
     pub fn preset(preset: Preset, letters: Policy) -> Self {
         // VQDNA's rate; a narrow network in a short run learns several times faster with more.
@@ -65,7 +75,26 @@ impl PretrainConfig {
             ..TrainConfig::default()
         };
         let data = DataConfig { letters, codes: Some(CodesFrom::default()), ..DataConfig::default() };
-        Self { seed: 1, data, masking: MaskingConfig::default(), backbone, train }
+        let (tokenizer, masking) = (None, MaskingConfig::default());
+        Self { seed: 1, data, tokenizer, masking, backbone: backbone.into(), balance: 0.01, train }
+    }
+
+    /// The defaults of a size of MxDNA, over bases. The paper names neither optimiser nor schedule: those of the other encoder.
+    #[must_use]
+    pub fn mxdna(preset: Preset) -> Self {
+        let backbone = match preset {
+            Preset::Tiny => MxdnaConfig::tiny(),
+            Preset::Small => MxdnaConfig::small(),
+            Preset::Base => MxdnaConfig::base(),
+        };
+        let config = Self::preset(preset, Policy::default());
+        Self {
+            data: DataConfig { codes: None, ..config.data },
+            tokenizer: Some(Character::default().into()),
+            masking: MaskingConfig { share: 0.15, ..MaskingConfig::default() },
+            backbone: backbone.into(),
+            ..config
+        }
     }
 }
 
@@ -76,6 +105,13 @@ impl CorpusConfig for PretrainConfig {
 }
 
 impl StageConfig for PretrainConfig {
+    /// `mxdna` was the encoder of that name before it was a kind of `backbone`.
+    const FORMER: &'static [[&'static str; 3]] = &[["mxdna", "backbone", "mxdna"]];
+
+    fn settled(&self) -> Option<[&'static str; 2]> {
+        self.tokenizer.is_none().then_some(["tokenizer", "that of the vocabulary, which stays as it is"])
+    }
+
     fn seed(&self) -> u64 {
         self.seed
     }
@@ -87,8 +123,16 @@ impl StageConfig for PretrainConfig {
     fn check(&self) -> Result<(), ConfigError> {
         self.backbone.check()?;
         check_data(&self.data)?;
-        require(self.data.codes.is_some(), "data.codes", "`cached` or `on-the-fly`")?;
+        match &self.tokenizer {
+            None => require(self.data.codes.is_some(), "data.codes", "`cached` or `on-the-fly`")?,
+            Some(tokenizer) => {
+                tokenizer.check()?;
+                require(tokenizer.fixed().is_some(), "tokenizer.kind", "that of a tokenizer that is not learned")?;
+                require(self.data.codes.is_none(), "data.codes", "left out: the tokenizer has no codes")?;
+            }
+        }
         check_masking(&self.masking, &self.data)?;
+        require(self.balance >= 0.0 && self.balance.is_finite(), "balance", "0 or more")?;
         check_train(&self.train)
     }
 
@@ -96,26 +140,29 @@ impl StageConfig for PretrainConfig {
     fn essence(&self) -> Self {
         let mut essence = self.clone();
         essence.train.recompute = false;
-        essence.data.codes = Some(CodesFrom::default());
+        essence.data.codes = essence.data.codes.map(|_| CodesFrom::default());
         essence
     }
 }
 
-/// Pre-trains an encoder over the codes of a vocabulary.
+/// Pre-trains an encoder over tokens.
 pub struct Pretrain<'a> {
     /// From what, and where to.
     pub job: Job<'a>,
     /// The checked config.
     pub config: &'a PretrainConfig,
-    /// The vocabulary, which stays as it is.
-    pub vocabulary: &'a Vocabulary,
+    /// The vocabulary, which stays as it is; none over a tokenizer that the config names.
+    pub vocabulary: Option<&'a Vocabulary>,
 }
 
 impl Pretrain<'_> {
-    /// Reads the inputs, computes their codes, trains, evaluates, and writes the folder.
+    /// Reads the inputs, computes their tokens, trains, evaluates, and writes the folder.
     ///
     /// # Errors
     /// See [`StageError`]. Nothing but codes, logs and checkpoints is written before training ends.
+    ///
+    /// # Panics
+    /// If there is neither a vocabulary nor a tokenizer in the config.
     pub fn run(&self, observer: &mut dyn StageObserver) -> Result<Finished, StageError> {
         let begun = Instant::now();
         self.job.unless_stopped(begun, self.pretrain(begun, observer))
@@ -128,16 +175,18 @@ impl Pretrain<'_> {
         let corpus = job.read(&config.data, observer)?;
         let windows = Windows::new(&corpus, *config);
         job.begin(*config, &corpus, windows.sizes(), observer)?;
-        let identity = identity_over(*config, &corpus, Some(&vocabulary.digest));
-        if job.resume {
+        let digest = vocabulary.map(|vocabulary| vocabulary.digest.clone());
+        let identity = identity_over(*config, &corpus, digest.as_deref());
+        if job.resume && vocabulary.is_some() {
             // Before the codes of another run are replaced.
             Checkpoint::check(job.folder, &identity)?;
         }
-        let codes = self.codes(&corpus, observer)?;
+        let (named, tokenizer) = self.tokenizer();
+        let tokens = self.tokens(&corpus, &tokenizer, observer)?;
 
         let device = job.device.clone().autodiff();
-        let (source, test) = (windows.source(&codes, &device), windows.test_source(&codes, &device));
-        let objective = self.objective();
+        let (source, test) = (windows.source(&tokens, &device), windows.test_source(&tokens, &device));
+        let objective = self.objective(&named, &tokenizer);
         let training = Training {
             objective: &objective,
             source: &source,
@@ -147,33 +196,50 @@ impl Pretrain<'_> {
             folder: job.folder,
             stop: job.stop,
         };
-        let (tokenizer, sizes) = (&vocabulary.tokenizer, &objective.codebook_sizes);
-        let model = MaskedModel::new(&config.backbone, tokenizer.d_code, sizes, config.seed, &device);
+        let model = LanguageModel::new(&config.backbone, named.source(), &objective.sizes, config.seed, &device);
         let (model, finished) = job.train(&training, &test, model, begun, observer)?;
         if finished.ending == Ending::Finished {
-            let manifest = job.manifest(*config, &corpus, Some(&vocabulary.digest), windows.sizes(), &finished);
-            let pretrained = PretrainedConfig {
-                vocabulary: vocabulary.digest.clone(),
-                codebook_sizes: sizes.clone(),
-                backbone: config.backbone.clone(),
-            };
-            let made = ModelConfig::of_pretrained(tokenizer, config.data.letters, config.data.length, pretrained);
-            folder::save(job.folder, &made, &folder::publish(&vocabulary.model, &model.valid()), &manifest)?;
+            let manifest = job.manifest(*config, &corpus, digest.as_deref(), windows.sizes(), &finished);
+            let (backbone, trained_by) = (config.backbone.clone(), ObjectiveConfig::Masked(config.masking.clone()));
+            let (letters, window) = (config.data.letters, Some(config.data.length));
+            let made = ModelConfig::of_pretrained(named, digest, letters, backbone, trained_by, window);
+            let weights = model_dir::publish(&made, &tokenizer, &model.valid());
+            model_dir::save(job.folder, &made, &weights, &manifest)?;
         }
         Ok(finished)
     }
 
-    fn codes<'c>(&'c self, corpus: &'c Corpus, observer: &mut dyn StageObserver) -> Result<Codes<'c>, StageError> {
-        let Self { config, vocabulary, .. } = self;
-        let origin = match config.data.codes.unwrap_or_default() {
-            CodesFrom::OnTheFly => Origin::Vocabulary(vocabulary, Frozen::default()),
-            CodesFrom::Cached => Origin::File(self.code_file(corpus, observer)?),
-        };
-        Ok(Codes { corpus, asks_soft_masked: config.data.soft_masked_weight > 0.0, origin })
+    /// The tokenizer, as a config and in use.
+    fn tokenizer(&self) -> (TokenizerConfig, Tokenizer) {
+        match (self.vocabulary, &self.config.tokenizer) {
+            (Some(vocabulary), _) => (vocabulary.tokenizer.clone().into(), vocabulary.model.clone().into()),
+            (None, Some(named)) => (named.clone(), named.fixed().expect("a checked config")),
+            (None, None) => panic!("a vocabulary, or a tokenizer in the config"),
+        }
     }
 
-    fn code_file(&self, corpus: &Corpus, observer: &mut dyn StageObserver) -> Result<CodeFile, StageError> {
-        let Self { job, config, vocabulary } = self;
+    fn tokens<'t>(
+        &'t self,
+        corpus: &'t Corpus,
+        tokenizer: &'t Tokenizer,
+        observer: &mut dyn StageObserver,
+    ) -> Result<WindowTokens<'t>, StageError> {
+        let data = &self.config.data;
+        let origin = match (self.vocabulary, data.codes.unwrap_or_default()) {
+            (None, _) => Origin::Bases(tokenizer),
+            (Some(vocabulary), CodesFrom::OnTheFly) => Origin::Vocabulary(vocabulary, Frozen::default()),
+            (Some(vocabulary), CodesFrom::Cached) => Origin::File(self.code_file(vocabulary, corpus, observer)?),
+        };
+        Ok(WindowTokens { corpus, predicts_soft_masked: data.soft_masked_weight > 0.0, origin })
+    }
+
+    fn code_file(
+        &self,
+        vocabulary: &Vocabulary,
+        corpus: &Corpus,
+        observer: &mut dyn StageObserver,
+    ) -> Result<CodeFile, StageError> {
+        let Self { job, config, .. } = self;
         match CodeFile::find(job.folder, vocabulary, corpus, &config.data, job.stop)? {
             Found::Codes(found) => {
                 observer.found_codes();
@@ -191,16 +257,18 @@ impl Pretrain<'_> {
         Ok(CodeFile::compute(job.folder, vocabulary, corpus, &config.data, job.device, progress)?)
     }
 
-    fn objective(&self) -> masked::pretrain::Pretrain<'_> {
-        let (config, tokenizer) = (self.config, &self.vocabulary.tokenizer);
-        // Beyond what a code sees, nothing outside a span tells of its middle.
-        let receptive_field = 2 * tokenizer.encoder_halo() + 1;
-        masked::pretrain::Pretrain {
-            quantizer: &self.vocabulary.model.quantizer,
-            codebook_sizes: tokenizer.quantizer.codebook_sizes(),
+    fn objective<'t>(&self, named: &TokenizerConfig, tokenizer: &'t Tokenizer) -> MaskedTokens<'t> {
+        let config = self.config;
+        // Beyond what a token sees, nothing outside a span shows its middle.
+        let receptive_field = 2 * named.halo() + 1;
+        let measured = if config.masking.span > 1 { config.masking.span } else { receptive_field };
+        MaskedTokens {
+            tokenizer,
+            sizes: named.sizes(),
             masking: config.masking.clone(),
-            measured_span: if config.masking.span > 1 { config.masking.span } else { receptive_field },
-            pool: config.backbone.pool,
+            measured_span: (named.halo() > 0).then_some(measured),
+            pool: config.backbone.pool(),
+            balance: config.balance,
             seed: config.seed,
         }
     }
@@ -218,10 +286,11 @@ mod tests {
     #[test]
     fn presets_are_consistent_and_survive_toml() {
         for preset in [Preset::Tiny, Preset::Small, Preset::Base] {
-            let config = PretrainConfig::preset(preset, Policy::default());
-            config.check().unwrap_or_else(|e| panic!("{preset:?}: {e}"));
-            let text = toml::to_string(&config).expect("serialises");
-            assert_eq!(toml::from_str::<PretrainConfig>(&text).expect("parses"), config);
+            for config in [PretrainConfig::preset(preset, Policy::default()), PretrainConfig::mxdna(preset)] {
+                config.check().unwrap_or_else(|e| panic!("{preset:?}: {e}"));
+                let text = toml::to_string(&config).expect("serialises");
+                assert_eq!(toml::from_str::<PretrainConfig>(&text).expect("parses"), config);
+            }
         }
     }
 
@@ -229,7 +298,7 @@ mod tests {
     fn single_fields_change_and_keep_the_defaults_of_the_stage() {
         let config = set(&["masking.span=41", "data.codes=on-the-fly", "backbone.pool=2", "train.optimizer.clip=0.5"])
             .expect("known");
-        assert_eq!((config.masking.span, config.backbone.pool), (41, 2));
+        assert_eq!((config.masking.span, config.backbone.pool()), (41, 2));
         assert_eq!(config.data.codes, Some(CodesFrom::OnTheFly));
         assert_eq!((config.train.optimizer.beta2, config.train.optimizer.clip), (0.98, 0.5));
     }
@@ -255,7 +324,7 @@ mod tests {
         for (assignment, parts) in [
             ("masking.spann=2", ["masking", "spann"]),
             ("data.codes=never", ["data.codes", "never"]),
-            ("tokenizer.kernel=7", ["tokenizer", "unknown field"]),
+            ("tokenizer.kernel=7", ["tokenizer", "that of the vocabulary"]),
         ] {
             let message = set(&[assignment]).expect_err(assignment).to_string();
             assert!(parts.iter().all(|part| message.contains(part)), "{assignment}: {message}");

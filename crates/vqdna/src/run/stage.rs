@@ -15,7 +15,7 @@ use vqdna_data::segment::Counts;
 use vqdna_data::split::{SplitError, SplitPolicy};
 
 use super::config::{ConfigError, CorpusConfig, DataConfig, StageConfig};
-use crate::folder::{FolderError, Manifest, measures_json};
+use crate::model_dir::{FolderError, Manifest, measures_json};
 use crate::objective::{Measures, Objective};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::identity::Identity;
@@ -127,14 +127,8 @@ pub enum StageError {
     )]
     NoEncoder,
     /// Adapters for a model that has no place for them.
-    #[error("adapters are for encoders over codes; fine-tune an MxDNA model with --mode full, or --mode probe")]
+    #[error("adapters are for transformer encoders; fine-tune an MxDNA model with --mode full, or --mode probe")]
     NoAdapters,
-    /// An encoder over codes where there are none.
-    #[error("the model is an MxDNA model, which has no codes for an encoder (`backbone`)")]
-    NoCodes,
-    /// An encoder of letters where there are codes.
-    #[error("the model has a vocabulary of codes; `mxdna` is for models that cut sequences themselves")]
-    NotLetters,
     /// A measure to select by that no prediction has on dev.
     #[error(
         "`selection.measure` is `{measure}`, which has no value on dev whatever is predicted, since the labels there are too much alike; select \

@@ -7,7 +7,6 @@
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Tokens;
 use crate::batch::Batch;
 use crate::layers::{Conv, ConvBlock, LayerNorm, Linear};
 use crate::quantizer::{HrqConfig, Quantized, Quantizer, QuantizerConfig, RqConfig, VqConfig, fsq::FsqConfig};
@@ -277,12 +276,6 @@ impl Vqdna {
     /// Codes of a batch, per level `[batch, bases]`; those at padding mean nothing.
     pub fn encode(&self, batch: &Batch) -> Vec<Tensor<2, Int>> {
         self.quantizer.encode(self.encoder.forward(batch.bases.clone(), batch.mask()))
-    }
-
-    /// Tokens of a batch, with the vectors that their codes stand for.
-    pub fn tokenize(&self, batch: &Batch) -> Tokens {
-        let codes = self.encode(batch);
-        Tokens { vectors: self.quantizer.decode(&codes), padding: batch.padding.clone(), codes }
     }
 
     /// Logits of the bases that codes stand for.

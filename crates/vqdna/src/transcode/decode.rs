@@ -12,7 +12,7 @@ use vqdna_data::span::Strand;
 
 use super::TranscodeError;
 use super::encode::{BF16, Progress};
-use crate::folder::Vocabulary;
+use crate::model_dir::Vocabulary;
 use crate::ops;
 
 /// Bases of a FASTA line.

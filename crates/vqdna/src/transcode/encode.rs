@@ -26,7 +26,7 @@ use super::pieces::{Cut, Cutter, Pieces, tracks};
 use super::rows::{Coded, Rows};
 use super::{TranscodeError, holds};
 use crate::batch::Batch;
-use crate::folder::Vocabulary;
+use crate::model_dir::Vocabulary;
 use crate::ops::{self, Precision};
 
 /// How a genome is tokenized. None of it changes a code; `letters`, `both_strands`, `region` and `shard` choose which codes

@@ -3,9 +3,13 @@
 use burn::prelude::*;
 
 use crate::host::{assert_near, floats, noise, tensor};
+use vqdna::backbone::Backbone;
 use vqdna::backbone::transformer::TransformerConfig;
-use vqdna::objective::masked::{Masked, MaskedModel, load_published, publish};
+use vqdna::batch::TokenBatch;
+use vqdna::model::language::{load_published, publish};
+use vqdna::model::{LanguageModel, Masked};
 use vqdna::ops::{Positions, with_composed_ops};
+use vqdna::tokenizer::Source;
 use vqdna::train::optimizer::Gradients;
 use vqdna::weights::{WeightError, collect};
 
@@ -22,8 +26,8 @@ fn config(positions: Positions) -> TransformerConfig {
     config
 }
 
-fn model(positions: Positions, device: &Device) -> MaskedModel {
-    MaskedModel::new(&config(positions), D_INPUT, &CODEBOOK_SIZES, 7, device)
+fn model(positions: Positions, device: &Device) -> LanguageModel {
+    LanguageModel::new(&config(positions).into(), Source::Vectors(D_INPUT), &CODEBOOK_SIZES, 7, device)
 }
 
 /// Every kind of positions, by fused kernels and by Burn's own operations.
@@ -62,9 +66,8 @@ impl Sequence {
 
 /// Sequences side by side, padded with `filling`.
 struct Padded {
-    vectors: Tensor<3>,
+    batch: TokenBatch,
     masked: Masked,
-    real: Tensor<2>,
     codes: Vec<Tensor<2, Int>>,
 }
 
@@ -85,21 +88,23 @@ fn padded(sequences: &[Sequence], width: usize, filling: f32, device: &Device) -
         sequences.iter().flat_map(|s| s.codes[level].iter().copied().chain(std::iter::repeat_n(-1, rest(s)))).collect()
     };
     Padded {
-        vectors: tensor(&vectors, [shape[0], width, D_INPUT], device),
+        batch: TokenBatch::of_vectors(
+            tensor(&vectors, [shape[0], width, D_INPUT], device),
+            tensor(&real, shape, device),
+        ),
         masked: Masked::new(&masked, shape, device),
-        real: tensor(&real, shape, device),
         codes: (0..CODEBOOK_SIZES.len())
             .map(|level| Tensor::from_data(TensorData::new(codes(level), shape), device))
             .collect(),
     }
 }
 
-fn hidden(model: &MaskedModel, batch: &Padded) -> Tensor<3> {
-    model.hidden(batch.vectors.clone(), Some(&batch.masked), &batch.real)
+fn hidden(model: &LanguageModel, batch: &Padded) -> Tensor<3> {
+    model.hidden(&batch.batch, Some(&batch.masked)).states
 }
 
-fn loss(model: &MaskedModel, batch: &Padded) -> Tensor<1> {
-    model.loss(batch.vectors.clone(), &batch.masked, &batch.real, &batch.codes)
+fn loss(model: &LanguageModel, batch: &Padded) -> Tensor<1> {
+    model.loss(&batch.batch, &batch.masked, &batch.codes)
 }
 
 fn sequences() -> Vec<Sequence> {
@@ -150,9 +155,9 @@ fn checkpointing_changes_neither_loss_nor_gradient() {
     for_all(|positions| {
         let made = |checkpoint, freeze: bool| {
             let config = TransformerConfig { checkpoint, ..config(positions) };
-            let mut model = MaskedModel::new(&config, D_INPUT, &CODEBOOK_SIZES, 7, &device);
-            if freeze {
-                let layer = &mut model.backbone.layers[1];
+            let mut model = LanguageModel::new(&config.into(), Source::Vectors(D_INPUT), &CODEBOOK_SIZES, 7, &device);
+            if let (true, Backbone::Stack(stack)) = (freeze, &mut model.backbone) {
+                let layer = &mut stack.layers[1];
                 *layer = layer.clone().no_grad();
             }
             let loss = loss(&model, &padded(&sequences(), 64, 0.0, &device));
@@ -211,7 +216,7 @@ fn the_vector_at_a_masked_position_is_not_seen() {
         assert_eq!(made(sequence.clone()), made(other.clone()), "{positions:?}");
         assert_ne!(unmasked(sequence.clone()), unmasked(other), "{positions:?}");
         let batch = padded(std::slice::from_ref(&sequence), 30, 0.0, &device);
-        assert_eq!(unmasked(sequence), floats(model.hidden(batch.vectors, None, &batch.real)), "{positions:?}");
+        assert_eq!(unmasked(sequence), floats(model.hidden(&batch.batch, None).states), "{positions:?}");
     });
 }
 
@@ -246,8 +251,10 @@ fn only_distances_matter() {
         let shift = |bases: usize| {
             let turned =
                 |x: Tensor<3>| Tensor::cat(vec![x.clone().narrow(1, 50 - bases, bases), x.narrow(1, 0, 50 - bases)], 1);
-            let real = turned(batch.real.clone().unsqueeze_dim(2)).squeeze_dim::<2>(2);
-            floats(model.hidden(turned(batch.vectors.clone()), None, &real).narrow(1, bases, 20))
+            let TokenBatch { vectors, layout, .. } = batch.batch.clone();
+            let real = turned(layout.real.unsqueeze_dim(2)).squeeze_dim::<2>(2);
+            let moved = TokenBatch::of_vectors(turned(vectors.expect("vectors")), real);
+            floats(model.hidden(&moved, None).states.narrow(1, bases, 20))
         };
         assert_near(&format!("{positions:?}"), &shift(30), &shift(1), ROUNDING);
     });
@@ -281,7 +288,9 @@ fn nothing_masked_and_nothing_real_give_finite_numbers() {
 #[test]
 fn initial_weights_depend_on_the_seed_alone() {
     let config = TransformerConfig::tiny();
-    let weights = |seed, device: &Device| publish(&MaskedModel::new(&config, D_INPUT, &CODEBOOK_SIZES, seed, device));
+    let weights = |seed, device: &Device| {
+        publish(&LanguageModel::new(&config.clone().into(), Source::Vectors(D_INPUT), &CODEBOOK_SIZES, seed, device))
+    };
     let device = Device::flex();
     assert_eq!(weights(1, &device), weights(1, &device.clone().autodiff()));
     assert_ne!(weights(1, &device), weights(2, &device));

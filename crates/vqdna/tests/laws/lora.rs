@@ -4,10 +4,15 @@ use burn::module::{ModuleMapper, Param};
 use burn::prelude::*;
 
 use crate::host::{assert_near, floats, noise, tensor};
+use vqdna::backbone::Backbone;
 use vqdna::backbone::transformer::{Transformer, TransformerConfig};
+use vqdna::batch::TokenBatch;
 use vqdna::layers::lora::{LoraConfig, Target};
+use vqdna::model::Embed;
+use vqdna::model::embed;
 use vqdna::ops::{Positions, with_composed_ops, with_recomputation};
-use vqdna::seed::stream;
+use vqdna::seed::{Stream, stream};
+use vqdna::tokenizer::Source;
 use vqdna::train::optimizer::{Adamw, AdamwConfig, Gradients};
 use vqdna::weights::{Arrays, WeightError, assign, collect};
 
@@ -20,9 +25,37 @@ const WIDTH: usize = 37;
 
 const ALL: [Target; 6] = [Target::Query, Target::Key, Target::Value, Target::Dense, Target::Up, Target::Down];
 
-fn encoder(checkpoint: bool, positions: Positions, device: &Device) -> Transformer {
+/// A first layer and a stack of layers over it.
+#[derive(Module, Debug)]
+struct Encoder {
+    embed: Embed,
+    backbone: Backbone,
+}
+
+impl Encoder {
+    fn with_adapters(self, config: &LoraConfig, seed: u64) -> Self {
+        Self { embed: self.embed.no_grad(), backbone: self.backbone.with_adapters(config, seed) }
+    }
+
+    fn with_dropped_adapters(&self, random: &mut Stream) -> Self {
+        Self { embed: self.embed.clone(), backbone: self.backbone.with_dropped_adapters(random) }
+    }
+
+    fn merged(self) -> Self {
+        Self { backbone: self.backbone.merged(), ..self }
+    }
+
+    fn stack(&mut self) -> &mut Transformer {
+        let Backbone::Stack(stack) = &mut self.backbone else { panic!("a stack") };
+        stack
+    }
+}
+
+fn encoder(checkpoint: bool, positions: Positions, device: &Device) -> Encoder {
     let sizes = TransformerConfig { d_model: 24, layers: 3, heads: 3, d_ff: 40, ..TransformerConfig::tiny() };
-    TransformerConfig { checkpoint, positions, ..sizes }.init(D_INPUT, 7, device)
+    let config = TransformerConfig { checkpoint, positions, ..sizes }.into();
+    let (embed, backbone) = embed::encoder(&config, Source::Vectors(D_INPUT), 7, device);
+    Encoder { embed: embed.without_mask(), backbone }
 }
 
 fn lora(targets: &[Target]) -> LoraConfig {
@@ -30,7 +63,7 @@ fn lora(targets: &[Target]) -> LoraConfig {
 }
 
 /// Adapters of a few tenths, as after some steps: fresh ones add nothing.
-fn adapted(encoder: Transformer, targets: &[Target]) -> Transformer {
+fn adapted(encoder: Encoder, targets: &[Target]) -> Encoder {
     struct Fill {
         is_adapter: bool,
         seed: u64,
@@ -56,28 +89,29 @@ fn adapted(encoder: Transformer, targets: &[Target]) -> Transformer {
     encoder.with_adapters(&lora(targets), 3).map(&mut Fill { is_adapter: false, seed: 0 })
 }
 
-fn batch(device: &Device) -> (Tensor<3>, Tensor<2>) {
+fn batch(device: &Device) -> TokenBatch {
     let real: Vec<f32> =
         LENGTHS.iter().flat_map(|&bases| (0..WIDTH).map(move |i| f32::from(u8::from(i < bases)))).collect();
     let vectors = tensor(&noise(1, LENGTHS.len() * WIDTH * D_INPUT), [LENGTHS.len(), WIDTH, D_INPUT], device);
-    (vectors, tensor(&real, [LENGTHS.len(), WIDTH], device))
+    TokenBatch::of_vectors(vectors, tensor(&real, [LENGTHS.len(), WIDTH], device))
 }
 
 /// Hidden states at real positions, 0 elsewhere.
-fn hidden(encoder: &Transformer, device: &Device) -> Tensor<3> {
-    let (vectors, real) = batch(device);
-    encoder.hidden(vectors, None, &real) * real.unsqueeze_dim(2)
+fn hidden(encoder: &Encoder, device: &Device) -> Tensor<3> {
+    let (x, layout) = encoder.embed.forward(&batch(device), None);
+    let hidden = encoder.backbone.forward(x, &layout, None);
+    hidden.states * hidden.real.unsqueeze_dim(2)
 }
 
 /// Some number that depends on every hidden state.
-fn loss(encoder: &Transformer, device: &Device) -> Tensor<1> {
+fn loss(encoder: &Encoder, device: &Device) -> Tensor<1> {
     let hidden = hidden(encoder, device);
     let along = tensor(&noise(2, hidden.dims().iter().product()), hidden.dims(), device);
     (hidden * along).sum()
 }
 
 /// Gradients of the parameters of `learned` when `used` is computed with, which may drop channels.
-fn gradients(learned: &Transformer, used: &Transformer, device: &Device) -> Arrays {
+fn gradients(learned: &Encoder, used: &Encoder, device: &Device) -> Arrays {
     Gradients::of(learned, &loss(used, device).backward()).to_arrays()
 }
 
@@ -136,9 +170,9 @@ fn adapters_agree_in_both_forms_of_the_operations_and_computed_again() {
 fn merged_adapters_are_adapters_apart() {
     let device = Device::flex();
     let apart = adapted(encoder(false, Positions::default(), &device), &ALL);
-    let merged = apart.clone().merged();
+    let mut merged = apart.clone().merged();
     assert_ne!(collect(&merged), collect(&encoder(false, Positions::default(), &device)));
-    assert!(merged.layers.iter().all(|layer| layer.lora.is_none()));
+    assert!(merged.stack().layers.iter().all(|layer| layer.lora.is_none()));
     assert_eq!(floats(hidden(&merged, &device)), floats(hidden(&apart, &device)), "the same bits");
     with_composed_ops(|| {
         let merged = apart.clone().merged();
@@ -156,7 +190,7 @@ fn only_adapters_learn() {
     let is_adapter = |name: &str| name.contains(".lora.");
     let found = gradients(&before, &before, &device);
     assert!(found.keys().all(|name| is_adapter(name)));
-    for name in ["layers.0.lora.query.a", "layers.2.lora.down.b"] {
+    for name in ["backbone.layers.0.lora.query.a", "backbone.layers.2.lora.down.b"] {
         assert!(found[name].values.iter().any(|&v| v != 0.0), "{name}");
     }
     let mut optimizer = Adamw::new(&AdamwConfig { weight_decay: 0.5, ..AdamwConfig::default() });
@@ -179,35 +213,39 @@ fn weights_with_adapters_come_back_by_name() {
     assert_eq!(collect(&loaded), arrays);
     assert_eq!(gradients(&loaded, &loaded, &device), gradients(&learned, &learned, &device), "what is frozen stays so");
     let refused = assign(encoder(false, Positions::default(), &device), &arrays).unwrap_err();
-    assert!(matches!(&refused, WeightError::Unused { name } if name == "layers.0.lora.dense.a"), "{refused}");
+    assert!(matches!(&refused, WeightError::Unused { name } if name == "backbone.layers.0.lora.dense.a"), "{refused}");
 }
 
 /// What is frozen is left out of the backward pass; the gradients of all else keep their bits.
 #[test]
 fn freezing_changes_no_other_gradient() {
-    type Freeze<'a> = &'a dyn Fn(&mut Transformer);
+    type Freeze<'a> = &'a dyn Fn(&mut Encoder);
     let device = Device::flex().autodiff();
     for checkpoint in [false, true] {
         let all = encoder(checkpoint, Positions::default(), &device);
         let expected = gradients(&all, &all, &device);
         let freezing: [(&str, Freeze); 4] = [
             ("the lower layers", &|encoder| {
-                encoder.proj = encoder.proj.clone().no_grad();
-                encoder.layers[0] = encoder.layers[0].clone().no_grad();
+                encoder.embed = encoder.embed.clone().no_grad();
+                let layer = &mut encoder.stack().layers[0];
+                *layer = layer.clone().no_grad();
             }),
             ("everything but the last linear layer", &|encoder| {
-                let down = encoder.layers[2].down.clone();
+                let down = encoder.stack().layers[2].down.clone();
                 *encoder = encoder.clone().no_grad();
-                encoder.layers[2].down = down;
+                encoder.stack().layers[2].down = down;
             }),
             ("norms and biases", &|encoder| {
-                for layer in &mut encoder.layers {
+                for layer in &mut encoder.stack().layers {
                     layer.norm1 = layer.norm1.clone().no_grad();
                     layer.qkv.bias = layer.qkv.bias.clone().set_require_grad(false);
                     layer.down.bias = layer.down.bias.clone().set_require_grad(false);
                 }
             }),
-            ("a layer in the middle", &|encoder| encoder.layers[1] = encoder.layers[1].clone().no_grad()),
+            ("a layer in the middle", &|encoder| {
+                let layer = &mut encoder.stack().layers[1];
+                *layer = layer.clone().no_grad();
+            }),
         ];
         for (what, freeze) in freezing {
             let mut frozen = all.clone();
@@ -228,12 +266,12 @@ fn dropout_drops_whole_channels() {
     let encoder = adapted(encoder(false, Positions::default(), &device), &ALL);
     let random = |place| stream(5, "dropout for a test", &[place]);
     let dropped = encoder.with_dropped_adapters(&mut random(0));
-    let states = |encoder: &Transformer| floats(hidden(encoder, &device));
+    let states = |encoder: &Encoder| floats(hidden(encoder, &device));
     assert_ne!(states(&dropped), states(&encoder));
     assert_eq!(states(&dropped), states(&encoder.with_dropped_adapters(&mut random(0))));
     assert_ne!(states(&dropped), states(&encoder.with_dropped_adapters(&mut random(1))));
     assert_eq!(states(&dropped), states(&dropped.clone().merged()));
-    let of_a = &gradients(&encoder, &dropped, &device)["layers.1.lora.up.a"].values;
+    let of_a = &gradients(&encoder, &dropped, &device)["backbone.layers.1.lora.up.a"].values;
     let zeros = |row: usize| -> Vec<bool> { of_a[row * 24..(row + 1) * 24].iter().map(|&v| v == 0.0).collect() };
     assert!(zeros(0).contains(&true) && zeros(0).contains(&false) && zeros(0) == zeros(1) && zeros(1) == zeros(2));
 }

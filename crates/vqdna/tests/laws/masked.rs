@@ -1,17 +1,18 @@
-//! Laws of masked modelling: what may be told, by whom it is seen, and that padding, batches and pools change nothing else.
+//! Laws of masked modelling: what may be predicted, by whom it is seen, and that padding, batches and pools change nothing else.
 
 use burn::prelude::*;
 
 use crate::host::{assert_near, floats, noise, tensor};
 use vqdna::backbone::transformer::TransformerConfig;
-use vqdna::batch::{CodeBatch, CodeWindow};
-use vqdna::objective::masked::masking::MaskingConfig;
-use vqdna::objective::masked::pretrain::Pretrain;
-use vqdna::objective::masked::{Masked, MaskedModel};
+use vqdna::batch::{TokenBatch, TokenWindow, TokenWindows};
+use vqdna::model::{LanguageModel, Masked};
+use vqdna::objective::masked::MaskedTokens;
+use vqdna::objective::masking::MaskingConfig;
 use vqdna::objective::{Measures, Objective};
 use vqdna::ops::with_composed_ops;
-use vqdna::quantizer::{HrqConfig, Quantizer, QuantizerConfig};
-use vqdna::seed::stream;
+use vqdna::quantizer::{HrqConfig, QuantizerConfig};
+use vqdna::tokenizer::vqdna::VqdnaConfig;
+use vqdna::tokenizer::{Source, Tokenizer};
 use vqdna::train::optimizer::Gradients;
 
 /// Sums over rows of other lengths.
@@ -20,55 +21,57 @@ const D_CODE: usize = 6;
 const CODEBOOK_SIZES: [usize; 2] = [5, 9];
 const POOLS: [usize; 3] = [1, 2, 4];
 
-fn quantizer() -> Quantizer {
-    let config = HrqConfig { codebook_sizes: CODEBOOK_SIZES.to_vec(), ..HrqConfig::default() };
-    QuantizerConfig::Hrq(config).init(D_CODE, &mut stream(0, "weights", &[]), &Device::flex())
+/// A vocabulary whose codes nothing is encoded to: windows are of random ones.
+fn tokenizer() -> Tokenizer {
+    let quantizer = QuantizerConfig::Hrq(HrqConfig { codebook_sizes: CODEBOOK_SIZES.to_vec(), ..HrqConfig::default() });
+    let config =
+        VqdnaConfig { d_stem: 4, d_code: D_CODE, blocks: 2, taps: vec![1, 2], quantizer, ..VqdnaConfig::default() };
+    config.check().expect("sound");
+    config.init(0, &Device::flex()).into()
 }
 
-fn model(pool: usize, device: &Device) -> MaskedModel {
+fn model(pool: usize, device: &Device) -> LanguageModel {
     let config = TransformerConfig { d_model: 24, layers: 2, heads: 2, d_ff: 40, pool, ..TransformerConfig::tiny() };
-    MaskedModel::new(&config, D_CODE, &CODEBOOK_SIZES, 7, device)
+    LanguageModel::new(&config.into(), Source::Vectors(D_CODE), &CODEBOOK_SIZES, 7, device)
 }
 
-fn objective(quantizer: &Quantizer, pool: usize, masking: MaskingConfig) -> Pretrain<'_> {
-    Pretrain { quantizer, codebook_sizes: CODEBOOK_SIZES.to_vec(), masking, measured_span: 5, pool, seed: 3 }
+fn objective(tokenizer: &Tokenizer, pool: usize, masking: MaskingConfig) -> MaskedTokens<'_> {
+    let sizes = CODEBOOK_SIZES.to_vec();
+    MaskedTokens { tokenizer, sizes, masking, measured_span: Some(5), pool, balance: 0.0, seed: 3 }
 }
 
 /// A window of random codes; every ninth base is N.
-fn window(number: u64, bases: usize) -> CodeWindow {
+fn window(number: u64, bases: usize) -> TokenWindow {
     let codes = |level: usize| {
         let size = CODEBOOK_SIZES[level] as f32;
-        noise(10 * number + level as u64, bases).iter().map(|v| ((v * 0.499 + 0.5) * size) as u16).collect()
+        noise(10 * number + level as u64, bases).iter().map(|v| ((v * 0.499 + 0.5) * size) as u32).collect()
     };
-    CodeWindow {
-        codes: (0..CODEBOOK_SIZES.len()).map(codes).collect(),
-        is_target: (0..bases).map(|i| i % 9 != 4).collect(),
-        number,
-    }
+    let is_target = (0..bases).map(|i| i % 9 != 4).collect();
+    TokenWindow::of_codes((0..CODEBOOK_SIZES.len()).map(codes).collect(), is_target, number)
 }
 
-fn windows() -> Vec<CodeWindow> {
+fn windows() -> Vec<TokenWindow> {
     [40, 17, 1, 64, 2].into_iter().zip(0..).map(|(bases, number)| window(number, bases)).collect()
 }
 
-fn batch(windows: &[CodeWindow], device: &Device) -> CodeBatch {
-    CodeBatch { windows: windows.to_vec(), device: device.clone() }
+fn batch(windows: &[TokenWindow], device: &Device) -> TokenWindows {
+    TokenWindows { windows: windows.to_vec(), device: device.clone() }
 }
 
 fn measure(measures: &Measures, name: &str) -> f64 {
     measures.iter().find(|(known, _)| known == name).unwrap_or_else(|| panic!("no {name} in {measures:?}")).1
 }
 
-/// Windows that are measured together, padded to the longest, one by one, or in another order, are told alike.
+/// Windows that are measured together, padded to the longest, one by one, or in another order, are predicted alike.
 #[test]
 fn batches_and_padding_change_no_measure() {
-    let (device, quantizer, windows) = (Device::flex(), quantizer(), windows());
+    let (device, tokenizer, windows) = (Device::flex(), tokenizer(), windows());
     for pool in POOLS {
-        let (model, objective) = (model(pool, &device), objective(&quantizer, pool, MaskingConfig::default()));
-        let evaluate = |batches: Vec<CodeBatch>| objective.evaluate(&model, &mut batches.into_iter());
+        let (model, objective) = (model(pool, &device), objective(&tokenizer, pool, MaskingConfig::default()));
+        let evaluate = |batches: Vec<TokenWindows>| objective.evaluate(&model, &mut batches.into_iter());
         let together = evaluate(vec![batch(&windows, &device)]);
         let alone = evaluate(windows.iter().map(|window| batch(std::slice::from_ref(window), &device)).collect());
-        let reversed: Vec<CodeWindow> = windows.iter().rev().cloned().collect();
+        let reversed: Vec<TokenWindow> = windows.iter().rev().cloned().collect();
         let halves = evaluate(reversed.chunks(3).map(|some| batch(some, &device)).collect());
         assert!(measure(&together, "masked_bases") > 10.0, "{together:?}");
         for other in [alone, halves] {
@@ -107,7 +110,8 @@ fn padding_never_changes_a_pooled_loss_or_its_gradient() {
                 let codes: Vec<Tensor<2, Int>> =
                     codes.into_iter().map(|codes| Tensor::from_data(TensorData::new(codes, shape), &device)).collect();
                 let vectors = tensor(&vectors, [shape[0], width, D_CODE], &device);
-                let loss = model.loss(vectors, &masked, &tensor(&real, shape, &device), &codes);
+                let batch = TokenBatch::of_vectors(vectors, tensor(&real, shape, &device));
+                let loss = model.loss(&batch, &masked, &codes);
                 (floats(loss.clone()), Gradients::of(&model, &loss.backward()).to_arrays())
             };
             let ((narrow, gradients), (wide, padded)) = (made(22, 0.0), made(31, 50.0));
@@ -121,7 +125,7 @@ fn padding_never_changes_a_pooled_loss_or_its_gradient() {
     with_composed_ops(law);
 }
 
-/// The loss of a pooled batch is the mean over all bases to tell, wherever they stand in their pools.
+/// The loss of a pooled batch is the mean over all tokens to predict, wherever they stand in their pools.
 #[test]
 fn every_base_of_a_pool_counts_alike() {
     let device = Device::flex();
@@ -141,10 +145,11 @@ fn every_base_of_a_pool_counts_alike() {
         let losses = |wanted: &dyn Fn(usize) -> bool| {
             let targets: Vec<bool> = (0..bases).map(wanted).collect();
             let masked = Masked::with_targets(&pools, &targets, shape, pool, &device);
-            let losses = model.losses(vectors.clone(), &masked, &real, &codes);
-            let told = model.told(vectors.clone(), &masked, &real, &codes);
-            for (loss, told) in losses.iter().zip(told) {
-                assert_near("told", &floats(loss.clone()), &[(told.nats / masked.count() as f64) as f32], ROUNDING);
+            let batch = TokenBatch::of_vectors(vectors.clone(), real.clone());
+            let losses = model.losses(&batch, &masked, &codes, None).levels;
+            let (predicted, _) = model.predicted(&batch, &masked, &codes);
+            for (loss, found) in losses.iter().zip(predicted) {
+                assert_near("nats", &floats(loss.clone()), &[(found.nats / masked.count() as f64) as f32], ROUNDING);
             }
             losses.into_iter().flat_map(floats).collect::<Vec<f32>>()
         };
@@ -159,35 +164,37 @@ fn every_base_of_a_pool_counts_alike() {
 }
 
 #[test]
-fn what_is_no_target_is_never_asked_for() {
-    let (device, quantizer) = (Device::flex(), quantizer());
+fn only_targets_are_predicted() {
+    let (device, tokenizer) = (Device::flex(), tokenizer());
     for (pool, span) in [(1, 1), (1, 6), (4, 1), (2, 6)] {
         let masking = MaskingConfig { share: 0.999_999, span, ..MaskingConfig::default() };
-        let (model, objective) = (model(pool, &device), objective(&quantizer, pool, masking));
+        let (model, objective) = (model(pool, &device), objective(&tokenizer, pool, masking));
         let evaluate =
-            |windows: &[CodeWindow]| objective.evaluate(&model, &mut std::iter::once(batch(windows, &device)));
+            |windows: &[TokenWindow]| objective.evaluate(&model, &mut std::iter::once(batch(windows, &device)));
         let all = windows();
         let targets = all.iter().flat_map(|window| &window.is_target).filter(|&&target| target).count();
         assert_eq!(measure(&evaluate(&all), "masked_bases"), targets as f64, "pool {pool}, span {span}");
-        let nothing: Vec<CodeWindow> =
-            all.into_iter().map(|window| CodeWindow { is_target: vec![false; window.bases()], ..window }).collect();
+        let nothing: Vec<TokenWindow> = all
+            .into_iter()
+            .map(|window| TokenWindow { is_target: vec![false; window.is_target.len()], ..window })
+            .collect();
         assert_eq!(evaluate(&nothing), [("masked_bases".to_owned(), 0.0)]);
         let outcome = objective.forward(&model, &batch(&nothing, &device));
         assert_eq!(floats(outcome.loss), [0.0]);
     }
 }
 
-/// Codes of N are seen: they change what is told of others.
+/// Codes of N are seen: they change what is predicted of others.
 #[test]
 fn what_is_no_target_is_seen() {
-    let (device, quantizer) = (Device::flex(), quantizer());
-    let (model, objective) = (model(1, &device), objective(&quantizer, 1, MaskingConfig::default()));
+    let (device, tokenizer) = (Device::flex(), tokenizer());
+    let (model, objective) = (model(1, &device), objective(&tokenizer, 1, MaskingConfig::default()));
     let mut windows = windows();
-    let loss = |windows: &[CodeWindow]| floats(objective.forward(&model, &batch(windows, &device)).loss);
+    let loss = |windows: &[TokenWindow]| floats(objective.forward(&model, &batch(windows, &device)).loss);
     let before = loss(&windows);
     for window in &mut windows {
-        for (code, _) in window.codes[0].iter_mut().zip(&window.is_target).filter(|(_, target)| !**target) {
-            *code = (*code + 1) % CODEBOOK_SIZES[0] as u16;
+        for (code, _) in window.tokens.levels[0].iter_mut().zip(&window.is_target).filter(|(_, target)| !**target) {
+            *code = (*code + 1) % CODEBOOK_SIZES[0] as u32;
         }
     }
     assert_ne!(loss(&windows), before);
@@ -195,10 +202,10 @@ fn what_is_no_target_is_seen() {
 
 #[test]
 fn masks_depend_on_the_seed_and_the_number_of_the_window_alone() {
-    let (device, quantizer) = (Device::flex(), quantizer());
+    let (device, tokenizer) = (Device::flex(), tokenizer());
     let model = model(1, &device);
-    let loss = |seed: u64, windows: &[CodeWindow]| {
-        let objective = Pretrain { seed, ..objective(&quantizer, 1, MaskingConfig::default()) };
+    let loss = |seed: u64, windows: &[TokenWindow]| {
+        let objective = MaskedTokens { seed, ..objective(&tokenizer, 1, MaskingConfig::default()) };
         floats(objective.forward(&model, &batch(windows, &device)).loss)
     };
     let one = window(5, 60);
@@ -206,7 +213,7 @@ fn masks_depend_on_the_seed_and_the_number_of_the_window_alone() {
     assert_ne!(loss(3, std::slice::from_ref(&one)), loss(4, std::slice::from_ref(&one)), "another seed");
     assert_ne!(
         loss(3, std::slice::from_ref(&one)),
-        loss(3, &[CodeWindow { number: 6, ..one.clone() }]),
+        loss(3, &[TokenWindow { number: 6, ..one.clone() }]),
         "another number"
     );
 }

@@ -3,10 +3,14 @@
 use burn::prelude::*;
 
 use crate::host::{assert_near, floats, noise};
+use vqdna::backbone::Backbone;
+use vqdna::backbone::mxdna::{Grid, Mxdna, MxdnaConfig, States, UnitConfig, UnitPlaces};
+use vqdna::model::Embed;
+use vqdna::model::embed::encoder;
 use vqdna::ops::{ExpertWeights, experts, with_composed_ops};
-use vqdna::tokenizer::mxdna::{
-    FIRST, Grid, Hidden, LAST, Letters, Mxdna, MxdnaConfig, PADDING, UNKNOWN, UnitConfig, UnitPlaces, letter,
-};
+use vqdna::tokenizer::Source;
+use vqdna::tokenizer::Tokenizer;
+use vqdna::tokenizer::character::{self, Character};
 use vqdna::weights::{assign, collect};
 
 /// Sums over rows of other lengths.
@@ -18,9 +22,28 @@ fn config(unit_places: UnitPlaces, grid: Grid) -> MxdnaConfig {
     MxdnaConfig { d_model: 16, heads: 2, d_ff: 24, base_layers: 1, unit_layers: 2, units, unit_places, theta: 10_000.0 }
 }
 
+/// The embedding of characters, and the encoder over them.
+#[derive(Module, Debug)]
+struct Model {
+    embed: Embed,
+    backbone: Backbone,
+}
+
+impl Model {
+    fn fresh(config: &MxdnaConfig, seed: u64, device: &Device) -> Self {
+        let (embed, backbone) = encoder(&config.clone().into(), Source::Table(character::IDS), seed, device);
+        Self { embed, backbone }
+    }
+
+    fn mxdna(&self) -> &Mxdna {
+        let Backbone::Mxdna(mxdna) = &self.backbone else { panic!("MxDNA") };
+        mxdna
+    }
+}
+
 /// A model whose weights are large enough that every part counts.
-fn model(config: &MxdnaConfig, device: &Device) -> Mxdna {
-    let model = config.init(3, device);
+fn model(config: &MxdnaConfig, device: &Device) -> Model {
+    let model = Model::fresh(config, 3, device);
     let mut arrays = collect(&model);
     for (seed, array) in (0..).zip(arrays.values_mut()) {
         let moves = noise(seed, array.values.len());
@@ -39,28 +62,34 @@ fn for_all(law: impl Fn(&MxdnaConfig)) {
     }
 }
 
-/// A sequence between its special positions.
-fn sequence(seed: u64, bases: usize) -> Vec<i32> {
-    let inner = noise(seed, bases).into_iter().map(|v| letter(((v * 0.499 + 0.5) * 4.0) as u8));
-    std::iter::once(FIRST).chain(inner).chain([LAST]).collect()
+/// A sequence of bases.
+fn sequence(seed: u64, bases: usize) -> Vec<u8> {
+    noise(seed, bases).into_iter().map(|v| ((v * 0.499 + 0.5) * 4.0) as u8).collect()
 }
 
-fn run(model: &Mxdna, sequences: &[Vec<i32>], width: usize) -> Hidden {
-    let device = Device::flex();
-    let padded = |sequence: &Vec<i32>| {
-        let mut ids = sequence.clone();
-        ids.resize(width, PADDING);
-        ids
+/// Positions of a sequence, with the special ones.
+fn positions(sequence: &[u8]) -> usize {
+    sequence.len() + 2
+}
+
+/// The states of sequences side by side, with some padding behind the longest.
+fn run(model: &Model, sequences: &[Vec<u8>], padding: usize) -> States {
+    let tokenizer = Tokenizer::Character(Character::default());
+    let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
+    let row = |bases: &Vec<u8>| {
+        let tokens = tokenizer.encode(bases).expect("tokens of bases alone");
+        tokenizer.special().row(&tokens.levels, None)
     };
-    let ids: Vec<i32> = sequences.iter().flat_map(padded).collect();
-    let special: Vec<bool> = ids.iter().map(|id| [PADDING, FIRST, LAST].contains(id)).collect();
-    let lengths: Vec<usize> = sequences.iter().map(Vec::len).collect();
-    let ids = Tensor::from_data(TensorData::new(ids, [sequences.len(), width]), &device);
-    model.forward(&Letters { ids, lengths: &lengths, special: &special }, None)
+    let mut rows: Vec<_> = sequences.iter().map(row).collect();
+    // A longer sequence beside them, which is left out again.
+    rows.push(row(&vec![0; longest + padding]));
+    let batch = tokenizer.batch(&rows, &Device::flex());
+    let (x, layout) = model.embed.forward(&batch, None);
+    model.mxdna().forward(x, &layout, None)
 }
 
 /// The states of the tokens of one sequence.
-fn states(hidden: &Hidden, sequence: usize) -> Vec<f32> {
+fn states(hidden: &States, sequence: usize) -> Vec<f32> {
     let [_, width, d] = hidden.units.states.dims();
     let real = floats(hidden.units.real.clone());
     let all = floats(hidden.units.states.clone());
@@ -72,15 +101,15 @@ fn states(hidden: &Hidden, sequence: usize) -> Vec<f32> {
 fn a_sequence_depends_neither_on_its_batch_nor_on_padding() {
     for_all(|config| {
         let model = model(config, &Device::flex());
-        let sequences = [sequence(1, 40), sequence(2, 1), sequence(3, 17), vec![FIRST, LAST]];
-        let (together, wide) = (run(&model, &sequences, 42), run(&model, &sequences, 60));
+        let sequences = [sequence(1, 40), sequence(2, 1), sequence(3, 17), vec![]];
+        let (together, wide) = (run(&model, &sequences, 0), run(&model, &sequences, 18));
         for (number, one) in sequences.iter().enumerate() {
-            let alone = states(&run(&model, std::slice::from_ref(one), one.len()), 0);
+            let alone = states(&run(&model, std::slice::from_ref(one), 0), 0);
             assert!(!alone.is_empty());
             assert_near("together", &states(&together, number), &alone, ROUNDING);
             assert_near("with padding", &states(&wide, number), &alone, ROUNDING);
         }
-        assert_eq!(floats(run(&model, &sequences, 42).units.states), floats(together.units.states), "twice the same");
+        assert_eq!(floats(run(&model, &sequences, 0).units.states), floats(together.units.states), "twice the same");
     });
 }
 
@@ -96,17 +125,17 @@ fn the_order_of_experts_does_not_matter() {
         let mut moved = known.clone();
         for (name, array) in &known {
             for (new, old) in order.iter().enumerate() {
-                if let Some(rest) = name.strip_prefix(&format!("tokenizer.experts.{old}.")) {
-                    moved.insert(format!("tokenizer.experts.{new}.{rest}"), array.clone());
+                if let Some(rest) = name.strip_prefix(&format!("backbone.tokenizer.experts.{old}.")) {
+                    moved.insert(format!("backbone.tokenizer.experts.{new}.{rest}"), array.clone());
                 }
             }
         }
-        let gate = moved.get_mut("tokenizer.gate.weight").expect("a gate");
-        let rows: Vec<&[f32]> = known["tokenizer.gate.weight"].values.chunks(config.d_model).collect();
+        let gate = moved.get_mut("backbone.tokenizer.gate.weight").expect("a gate");
+        let rows: Vec<&[f32]> = known["backbone.tokenizer.gate.weight"].values.chunks(config.d_model).collect();
         gate.values = order.iter().flat_map(|&old| rows[old].to_vec()).collect();
-        let second = assign(other.init(0, &device), &moved).expect("the same network");
+        let second = assign(Model::fresh(&other, 0, &device), &moved).expect("the same network");
         let sequences = [sequence(1, 40), sequence(2, 23)];
-        let (first, second) = (run(&first, &sequences, 42), run(&second, &sequences, 42));
+        let (first, second) = (run(&first, &sequences, 0), run(&second, &sequences, 0));
         assert_eq!(first.tokens.kept, second.tokens.kept);
         assert_near("in another order", &floats(second.units.states), &floats(first.units.states), ROUNDING);
     });
@@ -115,12 +144,13 @@ fn the_order_of_experts_does_not_matter() {
 #[test]
 fn unknown_bases_and_long_sequences_are_sequences() {
     let model = model(&config(UnitPlaces::Rank, Grid::Compact), &Device::flex());
-    let unknown: Vec<i32> = std::iter::once(FIRST).chain([UNKNOWN; 30]).chain([LAST]).collect();
+    let unknown = vec![4; 30];
     for sequence in [unknown, sequence(4, 32_766)] {
-        let hidden = run(&model, std::slice::from_ref(&sequence), sequence.len());
+        let hidden = run(&model, std::slice::from_ref(&sequence), 0);
         assert!(states(&hidden, 0).iter().all(|v| v.is_finite()));
-        let covered = hidden.tokens.selection.owners.iter().filter(|&&owner| owner >= 0).count();
-        assert_eq!(covered, sequence.len() - 2, "with a size of 1 every base is part of a unit");
+        let owners = &hidden.tokens.selection.owners[..positions(&sequence)];
+        let covered = owners.iter().filter(|&&owner| owner >= 0).count();
+        assert_eq!(covered, sequence.len(), "with a size of 1 every base is part of a unit");
     }
 }
 
@@ -129,7 +159,7 @@ fn unknown_bases_and_long_sequences_are_sequences() {
 fn ranks_are_not_anchors() {
     let device = Device::flex();
     for grid in [Grid::Compact, Grid::Sparse] {
-        let of = |places| states(&run(&model(&config(places, grid), &device), &[sequence(1, 40)], 42), 0);
+        let of = |places| states(&run(&model(&config(places, grid), &device), &[sequence(1, 40)], 0), 0);
         let (anchor, rank) = (of(UnitPlaces::Anchor), of(UnitPlaces::Rank));
         assert!(anchor.iter().zip(&rank).any(|(a, b)| (a - b).abs() > 1e-3), "{grid:?}");
     }
@@ -142,7 +172,7 @@ fn grids_differ_by_what_lies_between_units() {
     let hidden = |sizes: &[usize], grid: Grid| {
         let mut config = config(UnitPlaces::Anchor, grid);
         config.units.sizes = sizes.to_vec();
-        states(&run(&model(&config, &device), &[sequence(1, 40), sequence(2, 23)], 42), 0)
+        states(&run(&model(&config, &device), &[sequence(1, 40), sequence(2, 23)], 0), 0)
     };
     assert_near("units of one base", &hidden(&[1], Grid::Sparse), &hidden(&[1], Grid::Compact), ROUNDING);
     let (sparse, compact) = (hidden(&SIZES, Grid::Sparse), hidden(&SIZES, Grid::Compact));

@@ -65,7 +65,7 @@ fn a_base_is_seen_within_the_receptive_field() {
 fn the_decoder_reaches_as_far_as_it_says() {
     let (model, halo) = (started(Kind::Vq), config(Kind::Vq).decoder_halo());
     let sequence = batch(&[window(1, 200)]);
-    let codes = integers(model.tokenize(&sequence).codes.remove(0));
+    let codes = integers(model.encode(&sequence).remove(0));
     let logits = |codes: &[i32]| {
         let codes = Tensor::from_data(TensorData::new(codes.to_vec(), [1, 200]), &Device::flex());
         model.decode(&[codes], &sequence.padding)
@@ -88,11 +88,11 @@ fn every_length_gives_one_code_a_base_and_four_logits() {
         let model = started(kind);
         for bases in [1, 5, 512, 1000] {
             let batch = batch(&[window(2, bases)]);
-            let tokens = model.tokenize(&batch);
-            assert_eq!(tokens.vectors.dims(), [1, bases, 64], "{kind:?}");
-            assert_eq!(tokens.codes.len(), config(kind).quantizer.codebook_sizes().len(), "{kind:?}");
-            assert!(tokens.codes.iter().all(|codes| codes.dims() == [1, bases]), "{kind:?}");
-            assert_eq!(model.decode(&tokens.codes, &batch.padding).dims(), [1, bases, 4], "{kind:?}");
+            let codes = model.encode(&batch);
+            assert_eq!(model.quantizer.decode(&codes).dims(), [1, bases, 64], "{kind:?}");
+            assert_eq!(codes.len(), config(kind).quantizer.codebook_sizes().len(), "{kind:?}");
+            assert!(codes.iter().all(|codes| codes.dims() == [1, bases]), "{kind:?}");
+            assert_eq!(model.decode(&codes, &batch.padding).dims(), [1, bases, 4], "{kind:?}");
             assert_eq!(model.forward(&batch).logits.dims(), [1, bases, 4], "{kind:?}");
         }
     }
@@ -215,14 +215,14 @@ fn a_piece_with_its_halo_has_the_codes_of_the_whole() {
         let model = started(kind);
         let halo = config(kind).encoder_halo();
         let whole = batch(std::slice::from_ref(&sequence));
-        let (codes, last_tap) = (model.tokenize(&whole).codes, taps(&model, &whole).pop().expect("a tap"));
+        let (codes, last_tap) = (model.encode(&whole), taps(&model, &whole).pop().expect("a tap"));
         for (length, batch_size) in [(1000, 1), (333, 1), (100, 1), (100, 3), (64, 7), (7, 32), (1, 1000)] {
             let windowing = Windowing { length, stride: length, halo };
             let pieces: Vec<_> = windowing.windows(1000).collect();
             for pieces in pieces.chunks(batch_size) {
                 let windows: Vec<_> = pieces.iter().map(|w| piece(&sequence, w.context.clone())).collect();
                 let own = batch(&windows);
-                let (own_codes, own_tap) = (model.tokenize(&own).codes, taps(&model, &own).pop().expect("a tap"));
+                let (own_codes, own_tap) = (model.encode(&own), taps(&model, &own).pop().expect("a tap"));
                 for (row, window) in pieces.iter().enumerate() {
                     let core = window.core.start - window.context.start..window.core.end - window.context.start;
                     let place = format!("{kind:?}, {:?} in batches of {batch_size}", window.core);

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
-use vqdna::folder::digest;
+use vqdna::model_dir::digest;
 use vqdna::objective::Measures;
 use vqdna_data::aside::write_aside;
 

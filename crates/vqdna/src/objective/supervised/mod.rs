@@ -1,4 +1,4 @@
-//! Stage 3 of VQDNA: something is told about whole sequences, by an encoder that saw many others before.
+//! Stage 3 of VQDNA: sequence-level classification or regression, by an encoder that saw many others before.
 //!
 //! Loss: cross-entropy of classes, binary cross-entropy of labels, or squared error of standardized values, each the mean over the
 //! sequences of a batch.
@@ -8,198 +8,13 @@ pub mod prediction;
 use burn::prelude::*;
 use burn::tensor::activation::{log_sigmoid, log_softmax};
 use std::marker::PhantomData;
-use std::ops::ControlFlow;
-use vqdna_data::bucket::by_budget;
 use vqdna_data::labelled::{Labelling, Target};
 use vqdna_data::metric::{Predictions, Scores};
 
 use super::{Measures, Objective, Outcome};
-use crate::backbone::transformer::Transformer;
-use crate::head::sequence::SequenceHead;
-use crate::layers::Linear;
-use crate::ops;
-use crate::seed::{Stream, stream};
-use crate::tokenizer::mxdna::Mxdna;
-use crate::tokenizer::sequences::{SequenceBatch, SequenceRows};
-use crate::weights::{constant, to_array};
-
-/// What turns a batch of sequences into outputs: logits of classes or labels, or standardized values.
-pub trait Predictor: Module {
-    /// A batch of sequences, without autodiff.
-    type Input;
-
-    /// With `dropout`, which draws what is dropped or jittered, the model has autodiff.
-    fn tell(&self, input: &Self::Input, dropout: Option<&mut Stream>) -> Told;
-}
-
-/// What a model says of a batch.
-#[derive(Clone, Debug)]
-pub struct Told {
-    /// `[batch, outputs]`.
-    pub outputs: Tensor<2>,
-    /// How unevenly a model that cuts sequences itself chooses its experts, `[1]`.
-    pub balance: Option<Tensor<1>>,
-}
-
-/// Encoder and head.
-#[derive(Module, Debug)]
-pub struct SequenceModel {
-    /// Code vectors to hidden states; without it, the head sees code vectors.
-    pub backbone: Option<Transformer>,
-    /// Letters to hidden states, in a model that cuts sequences itself.
-    pub encoder: Option<Mxdna>,
-    /// Hidden states to outputs.
-    pub head: SequenceHead,
-}
-
-impl SequenceModel {
-    /// What stands for each sequence before the head's layers, `[batch, d_model]`; no dropout.
-    pub fn features(&self, batch: &SequenceBatch) -> Tensor<2> {
-        let Seen { states, real, .. } = self.hidden(batch, None);
-        self.head.pool(states, real)
-    }
-
-    /// Outputs of a batch, `[batch, outputs]`; no dropout.
-    pub fn outputs(&self, batch: &SequenceBatch) -> Tensor<2> {
-        let Seen { states, real, .. } = self.hidden(batch, None);
-        self.head.forward(states, real)
-    }
-
-    /// Outputs of rows in their order, `[rows, outputs]`, computed in batches of like length; the model is without autodiff. Before each
-    /// batch `poll` is asked whether to go on; none if not.
-    #[must_use]
-    pub fn outputs_of(
-        &self,
-        rows: &SequenceRows,
-        device: &Device,
-        poll: &dyn Fn() -> ControlFlow<()>,
-    ) -> Option<Vec<f32>> {
-        in_batches(rows, device, poll, |batch| self.outputs(batch))
-    }
-
-    /// [`SequenceModel::features`] of rows in their order, `[rows, d_model]`; `poll` as in [`SequenceModel::outputs_of`].
-    #[must_use]
-    pub fn features_of(
-        &self,
-        rows: &SequenceRows,
-        device: &Device,
-        poll: &dyn Fn() -> ControlFlow<()>,
-    ) -> Option<Vec<f32>> {
-        in_batches(rows, device, poll, |batch| self.features(batch))
-    }
-
-    /// The hidden states of a batch; with `jitter`, what is scored is jittered.
-    ///
-    /// # Panics
-    /// If the batch holds letters, but the model takes codes, or the other way round.
-    fn hidden(&self, batch: &SequenceBatch, jitter: Option<&mut Stream>) -> Seen {
-        match (batch, &self.encoder) {
-            (SequenceBatch::Letters(letters), Some(encoder)) => {
-                let letters = letters.view();
-                let jitter = jitter.and_then(|random| encoder.jitter(&letters, random));
-                let hidden = encoder.forward(&letters, jitter);
-                Seen { states: hidden.units.states, real: hidden.units.real, balance: Some(hidden.tokens.balance) }
-            }
-            (SequenceBatch::Vectors { vectors, real }, None) => {
-                let (vectors, real) = (vectors.clone(), real.clone());
-                let (states, real) = match &self.backbone {
-                    Some(backbone) => (backbone.hidden(vectors, None, &real), backbone.real(real)),
-                    None => (vectors, real),
-                };
-                Seen { states, real, balance: None }
-            }
-            (SequenceBatch::Letters(_), None) => panic!("letters for a model that takes codes"),
-            (SequenceBatch::Vectors { .. }, Some(_)) => panic!("codes for a model that takes letters"),
-        }
-    }
-}
-
-/// Hidden states of a batch: of positions, or of units.
-struct Seen {
-    /// `[batch, rows, d]`.
-    states: Tensor<3>,
-    /// `[batch, rows]`.
-    real: Tensor<2>,
-    /// As in [`Told`].
-    balance: Option<Tensor<1>>,
-}
-
-/// Padded positions that are computed together.
-pub const POSITIONS_TOGETHER: usize = 16_384;
-
-/// A row of numbers for each row, in their order; none if `poll` ends it.
-fn in_batches(
-    rows: &SequenceRows,
-    device: &Device,
-    poll: &dyn Fn() -> ControlFlow<()>,
-    compute: impl Fn(&SequenceBatch) -> Tensor<2>,
-) -> Option<Vec<f32>> {
-    let lengths = rows.lengths();
-    let mut found: Vec<Vec<f32>> = vec![Vec::new(); lengths.len()];
-    ops::with_frozen_weights(|| {
-        for batch in by_budget(&lengths, POSITIONS_TOGETHER) {
-            if poll().is_break() {
-                return None;
-            }
-            let computed = compute(&rows.batch(&batch, device));
-            let [_, width] = computed.dims();
-            for (&row, values) in batch.iter().zip(to_array(computed).values.chunks(width)) {
-                found[row as usize] = values.to_vec();
-            }
-        }
-        Some(())
-    })?;
-    Some(found.concat())
-}
-
-impl Predictor for SequenceModel {
-    type Input = SequenceBatch;
-
-    fn tell(&self, batch: &SequenceBatch, dropout: Option<&mut Stream>) -> Told {
-        let Some(random) = dropout else { return Told { outputs: self.outputs(batch), balance: None } };
-        let dropped = self.backbone.as_ref().map(|backbone| backbone.with_dropped_adapters(random));
-        let model = Self { backbone: dropped, ..self.clone() };
-        let Seen { states, real, balance } = model.hidden(&batch.clone().autodiff(), Some(&mut *random));
-        let pooled = self.head.pool(states, real);
-        let kept = self.head.dropout_mask(pooled.dims()[0], random);
-        Told { outputs: self.head.outputs(pooled, Some(kept)), balance }
-    }
-}
-
-/// A linear layer over features of a sequence: logistic or linear regression.
-#[derive(Module, Debug)]
-pub struct Probe {
-    /// Features to outputs.
-    pub classifier: Linear,
-}
-
-impl Probe {
-    /// Outputs, `[batch, outputs]`, of features, `[batch, features]`.
-    pub fn outputs(&self, features: Tensor<2>) -> Tensor<2> {
-        self.classifier.forward(features.unsqueeze_dim(0)).squeeze_dim(0)
-    }
-
-    /// All weights 0, so that what is learned depends on the features alone.
-    #[must_use]
-    pub fn new(features: usize, outputs: usize, device: &Device) -> Self {
-        Self {
-            classifier: Linear {
-                weight: constant([outputs, features], 0.0, device),
-                bias: constant([outputs], 0.0, device),
-            },
-        }
-    }
-}
-
-impl Predictor for Probe {
-    /// `[batch, features]`.
-    type Input = Tensor<2>;
-
-    fn tell(&self, features: &Tensor<2>, dropout: Option<&mut Stream>) -> Told {
-        let features = if dropout.is_some() { Tensor::from_inner(features.clone()) } else { features.clone() };
-        Told { outputs: self.outputs(features), balance: None }
-    }
-}
+use crate::model::sequence::{Output, Predictor};
+use crate::seed::stream;
+use crate::weights::to_array;
 
 /// What is true of the sequences of a batch.
 #[derive(Clone, Debug)]
@@ -271,7 +86,7 @@ pub struct Supervised<'a, M> {
     pub labelling: &'a Labelling,
     /// Weight of each class in the loss, or of the positive side of each label; none for 1.
     pub weights: Option<Vec<f64>>,
-    /// Weight of the balance of experts in the loss, where there are any.
+    /// Weight in the loss of what the encoder adds: see [`Hidden`](crate::backbone::Hidden).
     pub balance: f64,
     /// Seed of what is dropped or jittered.
     pub seed: u64,
@@ -314,9 +129,9 @@ impl<M: Predictor> Supervised<'_, M> {
         }
     }
 
-    fn tell(&self, model: &M, batch: &Batch<M::Input>) -> Told {
+    fn predict(&self, model: &M, batch: &Batch<M::Input>) -> Output {
         let mut random = batch.draw.map(|draw| stream(self.seed, "dropout", &[draw]));
-        model.tell(&batch.input, random.as_mut())
+        model.forward(&batch.input, random.as_mut())
     }
 }
 
@@ -330,13 +145,13 @@ impl<M: Predictor> Objective for Supervised<'_, M> {
     }
 
     fn forward(&self, model: &M, batch: &Batch<M::Input>) -> Outcome<()> {
-        let Told { outputs, balance } = self.tell(model, batch);
+        let Output { outputs, penalty } = self.predict(model, batch);
         let loss = self.loss(outputs, &batch.truth, true);
-        match balance {
+        match penalty {
             None => Outcome { loss, parts: Vec::new(), carry: () },
-            Some(balance) => {
-                let parts = vec![("balance".to_owned(), balance.clone().inner())];
-                Outcome { loss: loss + balance.mul_scalar(self.balance), parts, carry: () }
+            Some(penalty) => {
+                let parts = vec![("balance".to_owned(), penalty.clone().inner())];
+                Outcome { loss: loss + penalty.mul_scalar(self.balance), parts, carry: () }
             }
         }
     }
@@ -353,7 +168,7 @@ impl<M: Predictor> Objective for Supervised<'_, M> {
     fn evaluate(&self, model: &M, batches: &mut dyn Iterator<Item = Batch<M::Input>>) -> Measures {
         let (mut outputs, mut truth, mut loss, mut rows) = (Vec::new(), Vec::new(), 0.0, 0);
         for batch in batches {
-            let found = self.tell(model, &batch).outputs;
+            let found = self.predict(model, &batch).outputs;
             let here = found.dims()[0];
             loss += f64::from(to_array(self.loss(found.clone(), &batch.truth, false)).values[0]) * here as f64;
             rows += here;

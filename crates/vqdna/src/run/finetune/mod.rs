@@ -16,15 +16,16 @@ use vqdna_data::metric::{Bootstrap, Scores};
 use super::config::StageConfig;
 use super::labelled::{Features, Inputs, Labelled, LabelledSource, sequences};
 use super::stage::{Finished, Job, StageError, StageObserver, identity};
-use crate::backbone::transformer::{Transformer, TransformerConfig};
-use crate::folder::{self, Finetuned, FinetunedConfig, ModelConfig, Pretrained, PretrainedMxdna, Vocabulary};
+use crate::backbone::{Backbone, BackboneConfig};
 use crate::head::sequence::SequenceHead;
+use crate::model::embed::{Embed, encoder};
+use crate::model::{Predictor, Probe, SequenceModel};
+use crate::model_dir::{self, Model, ModelConfig, TaskConfig};
 use crate::objective::Measures;
+use crate::objective::supervised::Supervised;
 use crate::objective::supervised::prediction::Prediction;
-use crate::objective::supervised::{Predictor, Probe, SequenceModel, Supervised};
-use crate::tokenizer::mxdna::{Mxdna, MxdnaConfig};
-use crate::tokenizer::sequences::SequenceRows;
-use crate::tokenizer::vqdna::Vqdna;
+use crate::tokenizer::rows::TokenRows;
+use crate::tokenizer::{Source, Tokenizer};
 use crate::train::selection::Best;
 use crate::train::{Ending, TrainConfig, Trained, Training};
 use crate::weights;
@@ -39,49 +40,28 @@ pub use task::Task;
 pub struct Base {
     /// What its folder holds.
     pub config: ModelConfig,
-    /// Bases to codes, and codes to vectors; none of a model that cuts sequences itself.
-    pub vocabulary: Option<Vocabulary>,
-    /// The encoder over codes that was pre-trained; none over a vocabulary alone.
-    pub backbone: Option<Transformer>,
-    /// The encoder that was pre-trained and cuts sequences itself.
-    pub encoder: Option<Mxdna>,
+    /// Bases to tokens.
+    pub tokenizer: Tokenizer,
+    /// Tokens to hidden states, by an encoder that was pre-trained; none over a vocabulary alone.
+    pub encoder: Option<(Embed, Backbone)>,
     /// Digest of the weights that it was loaded from.
     pub digest: String,
 }
 
 impl Base {
-    /// Loads a vocabulary, a pre-trained model, or one that was fine-tuned before, whose head is left behind.
+    /// Loads a vocabulary, a pre-trained model, or one that was fine-tuned before, whose head is left behind: it is of another task.
     ///
     /// # Errors
     /// If the folder holds none of them.
     pub fn load(folder: &Path, device: &Device) -> Result<Self, StageError> {
-        let config = ModelConfig::load(folder)?;
-        match (config.kind(), config.mxdna.is_some()) {
-            (folder::Kind::Vocabulary, _) => {
-                let vocabulary = Vocabulary::load(folder, device)?;
-                let digest = vocabulary.digest.clone();
-                Ok(Self { config, vocabulary: Some(vocabulary), backbone: None, encoder: None, digest })
-            }
-            (folder::Kind::Pretrained, false) => {
-                let Pretrained { config, vocabulary, model, digest } = Pretrained::load(folder, device)?;
-                let (vocabulary, backbone) = (Some(vocabulary), Some(model.backbone));
-                Ok(Self { config, vocabulary, backbone, encoder: None, digest })
-            }
-            (folder::Kind::Pretrained, true) => {
-                let PretrainedMxdna { config, model, digest, .. } = PretrainedMxdna::load(folder, device)?;
-                Ok(Self { config, vocabulary: None, backbone: None, encoder: Some(model.encoder), digest })
-            }
-            // What it learned stays, but its head, which is of another task.
-            (folder::Kind::Finetuned, _) => {
-                let Finetuned { config, vocabulary, model, digest, .. } = Finetuned::load(folder, device)?;
-                Ok(Self { config, vocabulary, backbone: model.backbone, encoder: model.encoder, digest })
-            }
-        }
+        let Model { config, tokenizer, network, digest } = Model::load(folder, device)?;
+        Ok(Self { config, tokenizer, encoder: network.encoder(), digest })
     }
 
-    /// The network of the vocabulary.
-    fn tokenizer(&self) -> Option<&Vqdna> {
-        self.vocabulary.as_ref().map(|vocabulary| &vocabulary.model)
+    /// Digest of the vocabulary inside; none over a tokenizer that was not learned.
+    fn vocabulary(&self) -> Option<String> {
+        let is_learned = self.config.tokenizer.learned().is_some();
+        is_learned.then(|| self.config.vocabulary.clone().unwrap_or_else(|| self.digest.clone()))
     }
 }
 
@@ -172,7 +152,7 @@ impl Finetune<'_> {
         Ok(Learned { model: trained.model.valid(), ending: trained.ending, best: trained.best })
     }
 
-    /// Logistic or linear regression on features brought to mean 0 and deviation 1, which is folded into the weights afterwards.
+    /// Logistic or linear regression on standardized features, which is folded into the weights afterwards.
     fn probe(
         &self,
         train: &TrainConfig,
@@ -181,7 +161,7 @@ impl Finetune<'_> {
         let (plain, task) = (self.job.device, self.task);
         let model = self.fresh(plain)?;
         let [outputs, width] = model.head.classifier.weight.dims();
-        let features = |rows: &SequenceRows| {
+        let features = |rows: &TokenRows| {
             let values = model.features_of(rows, plain, &|| self.job.poll());
             values.map(|values| Features { values, width }).ok_or(StageError::Interrupted)
         };
@@ -246,49 +226,36 @@ impl Finetune<'_> {
     fn fresh(&self, device: &Device) -> Result<SequenceModel, StageError> {
         let (config, base) = (self.config, self.base);
         config.fits(&base.config)?;
-        let backbone = self.network().map(|network| {
-            let fresh = network.init(self.d_code(), config.seed, device);
-            match &base.backbone {
-                Some(known) if config.backbone.is_none() => with_weights_of(fresh, known),
-                _ => fresh,
+        let source = base.config.tokenizer.source();
+        let encoder = self.network().map(|network| {
+            let (embed, backbone) = encoder(network, source, config.seed, device);
+            let (embed, backbone) = match &base.encoder {
+                Some((known, encoder)) if config.backbone.is_none() => {
+                    (with_weights_of(embed, known), with_weights_of(backbone, encoder))
+                }
+                _ => (embed, backbone),
+            };
+            // Nothing is masked here.
+            let embed = embed.without_mask();
+            match config.mode {
+                Mode::Lora => (embed.no_grad(), backbone.with_adapters(&config.lora, config.seed)),
+                Mode::Full => (embed, backbone),
+                Mode::Probe => (embed.no_grad(), backbone.no_grad()),
             }
         });
-        // Nothing is masked here.
-        let backbone =
-            backbone.map(|known| Transformer { mask_vector: known.mask_vector.set_require_grad(false), ..known });
-        let backbone = backbone.map(|known| match config.mode {
-            Mode::Lora => known.with_adapters(&config.lora, config.seed),
-            Mode::Full => known,
-            Mode::Probe => known.no_grad(),
-        });
-        let encoder = self.mxdna().map(|network| {
-            let fresh = network.init(config.seed, device);
-            match &base.encoder {
-                Some(known) if config.mxdna.is_none() => with_weights_of(fresh, known),
-                _ => fresh,
-            }
-        });
-        let encoder = encoder.map(|known| if config.mode == Mode::Probe { known.no_grad() } else { known });
         let outputs = self.task.splits.labelling.outputs().len();
-        let widths = [self.network().map(|network| network.d_model), self.mxdna().map(|network| network.d_model)];
-        let d_model = widths.into_iter().flatten().next().unwrap_or(self.d_code());
-        let head = SequenceHead::new(&config.head, d_model, outputs, config.seed, device);
-        Ok(SequenceModel { backbone, encoder, head })
+        let width = match (self.network(), source) {
+            (Some(network), _) => network.width(),
+            (None, Source::Vectors(width) | Source::Table(width)) => width,
+        };
+        let head = SequenceHead::new(&config.head, width, outputs, config.seed, device);
+        let (embed, backbone) = encoder.unzip();
+        Ok(SequenceModel { embed, backbone, head })
     }
 
-    /// Width of a code vector; 0 without codes.
-    fn d_code(&self) -> usize {
-        self.base.config.tokenizer.as_ref().map_or(0, |tokenizer| tokenizer.d_code)
-    }
-
-    /// The config of the encoder over codes, if there is one.
-    fn network(&self) -> Option<&TransformerConfig> {
-        self.config.backbone.as_ref().or(self.base.config.backbone())
-    }
-
-    /// The config of the encoder that cuts sequences itself, if there is one.
-    fn mxdna(&self) -> Option<&MxdnaConfig> {
-        self.config.mxdna.as_ref().or(self.base.config.mxdna.as_ref())
+    /// The config of the encoder, if there is one.
+    fn network(&self) -> Option<&BackboneConfig> {
+        self.config.backbone.as_ref().or(self.base.config.backbone.as_ref())
     }
 
     fn weights(&self) -> Option<Vec<f64>> {
@@ -320,10 +287,10 @@ impl Finetune<'_> {
         let Some((name, HeldOut { inputs: rows, of }, set)) = found else { return Ok(()) };
         observer.evaluating(set.len());
         let (device, poll) = (self.job.device, &|| self.job.poll());
-        let outputs_of = |rows: &SequenceRows| model.outputs_of(rows, device, poll).ok_or(StageError::Interrupted);
+        let outputs_of = |rows: &TokenRows| model.outputs_of(rows, device, poll).ok_or(StageError::Interrupted);
         let mut outputs = outputs_of(rows)?;
         if self.config.reverse_complement == ReverseComplement::Average {
-            let reverse = sequences(self.base.tokenizer(), &set.rows, true, device, poll);
+            let reverse = sequences(&self.base.tokenizer, &set.rows, true, device, poll);
             mean_of(&mut outputs, &outputs_of(&reverse.ok_or(StageError::Interrupted)?)?);
         }
         let prediction = Prediction::new(&splits.labelling, &outputs);
@@ -339,13 +306,8 @@ impl Finetune<'_> {
     fn save(&self, model: &SequenceModel, train: &TrainConfig, finetuning: &Finetuning) -> Result<(), StageError> {
         let (job, config, base, splits) = (self.job, self.config, self.base, &self.task.splits);
         let keeps = config.keep_adapters && config.mode == Mode::Lora;
-        let model = match &model.backbone {
-            Some(backbone) if !keeps => SequenceModel { backbone: Some(backbone.clone().merged()), ..model.clone() },
-            _ => model.clone(),
-        };
-        let finetuned = FinetunedConfig {
-            vocabulary: base.vocabulary.as_ref().map(|vocabulary| vocabulary.digest.clone()),
-            backbone: self.network().cloned(),
+        let model = if keeps { model.clone() } else { model.clone().merged() };
+        let made_of = TaskConfig {
             lora: keeps.then(|| config.lora.clone()),
             head: config.head.clone(),
             labelling: splits.labelling.clone(),
@@ -353,14 +315,13 @@ impl Finetune<'_> {
             window: splits.train.rows.lengths().into_iter().max().unwrap_or_default(),
             both_strands: config.reverse_complement == ReverseComplement::Average,
         };
-        let network =
-            ModelConfig { mxdna: self.mxdna().cloned(), letters: config.letters(&base.config), ..base.config.clone() };
-        let made = ModelConfig::of_finetuned(&network, finetuned);
-        let weights = folder::publish_finetuned(base.tokenizer(), &model);
+        let network = ModelConfig { letters: config.letters(&base.config), ..base.config.clone() };
+        let made = ModelConfig::of_finetuned(&network, base.vocabulary(), self.network().cloned(), made_of);
+        let weights = model_dir::publish_finetuned(&made, &base.tokenizer, &model);
         let resolved = FinetuneConfig { train: train.clone(), ..config.clone() };
         let rows = (splits.train.len(), splits.dev.as_ref().map_or(0, Set::len));
         let manifest = job.manifest_of(&resolved, &splits.digests, Some(&base.digest), rows, &finetuning.finished);
-        folder::save(job.folder, &made, &weights, &manifest)?;
+        model_dir::save(job.folder, &made, &weights, &manifest)?;
         Ok(())
     }
 }

@@ -4,13 +4,12 @@ use serde::{Deserialize, Serialize};
 use vqdna_data::labelled::Options;
 use vqdna_data::segment::Policy;
 
-use crate::backbone::transformer::TransformerConfig;
-use crate::folder::ModelConfig;
+use crate::backbone::BackboneConfig;
 use crate::head::sequence::{HeadKind, SequenceHeadConfig};
 use crate::layers::lora::LoraConfig;
+use crate::model_dir::ModelConfig;
 use crate::run::config::{ConfigError, StageConfig, check_train, require};
 use crate::run::stage::StageError;
-use crate::tokenizer::mxdna::MxdnaConfig;
 use crate::train::TrainConfig;
 use crate::train::optimizer::AdamwConfig;
 use crate::train::schedule::{Decay, ScheduleConfig};
@@ -73,11 +72,8 @@ pub struct FinetuneConfig {
     pub most_steps: u64,
     /// A fresh encoder, over a vocabulary that has none or instead of the one that was pre-trained.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub backbone: Option<TransformerConfig>,
-    /// A fresh encoder that cuts sequences itself, instead of the one that was pre-trained.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mxdna: Option<MxdnaConfig>,
-    /// Weight of the balance of experts in the loss, in a model that cuts sequences itself.
+    pub backbone: Option<BackboneConfig>,
+    /// Weight in the loss of what the encoder adds: the load-balancing loss of experts.
     pub balance: f64,
     /// Adapters, where they learn.
     pub lora: LoraConfig,
@@ -133,7 +129,6 @@ impl FinetuneConfig {
             epochs: 4.0,
             most_steps: 0,
             backbone: None,
-            mxdna: None,
             balance: 0.01,
             lora: LoraConfig::default(),
             keep_adapters: false,
@@ -152,21 +147,13 @@ impl FinetuneConfig {
     /// Refuses a model that has not what the mode needs.
     ///
     /// # Errors
-    /// If it has no encoder, and one is needed; if it cuts sequences itself, and adapters or an encoder over codes are asked for; or the
-    /// other way round.
+    /// If it has no encoder, and one is needed, or if adapters have no place in the encoder.
     pub fn fits(&self, base: &ModelConfig) -> Result<(), StageError> {
-        if base.mxdna.is_some() {
-            return match (self.mode, &self.backbone) {
-                (Mode::Lora, _) => Err(StageError::NoAdapters),
-                (_, Some(_)) => Err(StageError::NoCodes),
-                _ => Ok(()),
-            };
+        match self.backbone.as_ref().or(base.backbone.as_ref()) {
+            Some(network) if self.mode == Mode::Lora && !network.takes_adapters() => Err(StageError::NoAdapters),
+            None if self.mode != Mode::Probe || base.tokenizer.learned().is_none() => Err(StageError::NoEncoder),
+            _ => Ok(()),
         }
-        if self.mxdna.is_some() {
-            return Err(StageError::NotLetters);
-        }
-        let fits = base.backbone().is_some() || self.backbone.is_some() || self.mode == Mode::Probe;
-        if fits { Ok(()) } else { Err(StageError::NoEncoder) }
     }
 
     /// The loop, with as many steps as the epochs over so many rows take.
@@ -187,6 +174,10 @@ impl FinetuneConfig {
 }
 
 impl StageConfig for FinetuneConfig {
+    /// `mxdna` was the encoder of that name before it was a kind of `backbone`.
+    const FORMER: &'static [[&'static str; 3]] = &[["mxdna", "backbone", "mxdna"]];
+    const KINDS: &'static [[&'static str; 2]] = &[["backbone", "stack"]];
+
     fn seed(&self) -> u64 {
         self.seed
     }
@@ -198,9 +189,6 @@ impl StageConfig for FinetuneConfig {
     fn check(&self) -> Result<(), ConfigError> {
         if let Some(backbone) = &self.backbone {
             backbone.check()?;
-        }
-        if let Some(mxdna) = &self.mxdna {
-            mxdna.check()?;
         }
         require(self.balance >= 0.0 && self.balance.is_finite(), "balance", "0 or more")?;
         self.lora.check()?;

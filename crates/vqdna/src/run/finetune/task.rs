@@ -9,7 +9,7 @@ use super::{Base, FinetuneConfig, ReverseComplement};
 use crate::objective::supervised::prediction::Prediction;
 use crate::run::labelled::sequences;
 use crate::run::stage::{StageError, poll};
-use crate::tokenizer::sequences::SequenceRows;
+use crate::tokenizer::rows::TokenRows;
 use crate::train::TrainError;
 use crate::train::selection::SelectionConfig;
 
@@ -22,9 +22,9 @@ pub struct Task {
     pub counts: Counts,
     /// Rows of which the letter policies keep nothing, and which are left out.
     pub left_out: u64,
-    pub(super) train: SequenceRows,
+    pub(super) train: TokenRows,
     /// The training set from the other strand, where it is requested.
-    pub(super) train_reverse: Option<SequenceRows>,
+    pub(super) train_reverse: Option<TokenRows>,
     pub(super) dev: Option<HeldOut>,
     pub(super) test: Option<HeldOut>,
 }
@@ -32,13 +32,13 @@ pub struct Task {
 /// The sequences of a set that is measured on.
 #[derive(Clone, Debug)]
 pub(super) struct HeldOut {
-    pub(super) inputs: SequenceRows,
+    pub(super) inputs: TokenRows,
     /// Of each row, the number of the sequence that it is a part of; ascending.
     pub(super) of: Vec<usize>,
 }
 
 impl Task {
-    /// Applies the letter policies to a data set, and computes its codes if the model takes codes.
+    /// Applies the letter policies to a data set, and computes its tokens.
     ///
     /// # Errors
     /// If a letter is forbidden, a pair would be cut, or nothing is left to learn from; [`StageError::Interrupted`] soon after `stop`
@@ -58,7 +58,7 @@ impl Task {
             if set.is_empty() { Err(LabelledError::NothingKept { file }) } else { Ok((set, of)) }
         };
         let rows = |set: &Set, reverse| {
-            let found = sequences(base.tokenizer(), &set.rows, reverse, device, &|| poll(stop));
+            let found = sequences(&base.tokenizer, &set.rows, reverse, device, &|| poll(stop));
             found.ok_or(StageError::Interrupted)
         };
         splits.train = cut(splits.train)?.0;

@@ -1,24 +1,16 @@
-//! A model folder: `config.json`, `model.safetensors`, `run.json`, `README.md`. It can be moved and holds everything that the
+//! The folder of a model: `config.json`, `model.safetensors`, `run.json`, `README.md`. It can be moved and holds everything that the
 //! model needs.
 //!
-//! | [`Kind`] | made by | holds | loaded as |
-//! | --- | --- | --- | --- |
-//! | vocabulary | `learn` | the tokenizer | [`Vocabulary`] |
-//! | pre-trained model | `pretrain` | a vocabulary, an encoder over its codes, masked heads | [`Pretrained`], or its [`Vocabulary`] alone |
-//! | | `pretrain --tokenizer mxdna`, `import mxdna` | an encoder that cuts sequences itself, its masked head | [`PretrainedMxdna`] |
-//! | fine-tuned model | `finetune` | a vocabulary, an encoder, a head, what its outputs stand for | [`Finetuned`], or its [`Vocabulary`] alone |
-//! | | `finetune` | an encoder that cuts sequences itself, a head, what its outputs stand for | [`Finetuned`] |
-//!
-//! A further kind is a section of [`ModelConfig`], a variant of [`Kind`] and a file here.
+//! What it holds follows from the sections of its config: see [`Kind`]. There is one loader, [`Model`]; folders of older formats are
+//! read by `legacy`.
 
 mod card;
 mod files;
-mod finetuned;
 pub mod import;
-mod mxdna;
-mod pretrained;
+mod legacy;
+mod model;
 mod size;
-mod vocabulary;
+mod task;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -27,8 +19,9 @@ use std::path::{Path, PathBuf};
 use vqdna_data::bounded;
 use vqdna_data::segment::Policy;
 
-use crate::backbone::transformer::{TransformerConfig, TransformerConfigError};
-use crate::tokenizer::mxdna::{MxdnaConfig, MxdnaConfigError};
+use crate::backbone::{BackboneConfig, BackboneConfigError};
+use crate::objective::masking::MaskingConfig;
+use crate::tokenizer::TokenizerConfig;
 use crate::tokenizer::vqdna::{VqdnaConfig, VqdnaConfigError};
 use crate::weights::WeightError;
 
@@ -36,14 +29,12 @@ use files::{CONFIG, MOST_CONFIG, UNFINISHED, controlled, digest_of, misfit, read
 
 pub use card::{Manifest, measures_json};
 pub use files::{digest, manifest, save};
-pub use finetuned::{Finetuned, FinetunedConfig, publish as publish_finetuned};
-pub use mxdna::{PretrainedMxdna, publish as publish_mxdna};
-pub use pretrained::{Pretrained, PretrainedConfig, publish};
-pub use vocabulary::Vocabulary;
+pub use model::{Model, Network, Vocabulary, publish, publish_finetuned};
+pub use task::TaskConfig;
 
-/// The newest `format_version` of `config.json` that this program reads. Version 2 knows models that cut sequences themselves, version 3
-/// what a model was trained on: its window, columns and letters. Vocabularies are written as version 1, which older programs read.
-pub const FORMAT_VERSION: u64 = 3;
+/// The `format_version` of `config.json` that this program writes, and the newest that it reads. Version 4 has one tokenizer and one
+/// encoder, each of a kind that is named.
+pub const FORMAT_VERSION: u64 = 4;
 
 /// Sanity limit: bases of a window beyond which a config is an error.
 const MOST_WINDOW: usize = 1 << 32;
@@ -58,24 +49,35 @@ pub struct ModelConfig {
     pub model_type: String,
     /// Counts up when older programs could no longer read the folder.
     pub format_version: u64,
-    /// The network of the vocabulary; none in a model that cuts sequences itself.
+    /// What turns bases into tokens.
+    pub tokenizer: TokenizerConfig,
+    /// Digest of the vocabulary that the model was made over: BLAKE3 of the `model.safetensors` that `learn` wrote. Files of codes name it.
+    /// None in a vocabulary, and over a tokenizer that was not learned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokenizer: Option<VqdnaConfig>,
-    /// The encoder of a model that cuts sequences itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mxdna: Option<MxdnaConfig>,
+    pub vocabulary: Option<String>,
     /// What became of letters when it learned, and becomes of them when it is used.
     pub letters: Policy,
-    /// What was pre-trained; none in a vocabulary.
+    /// The encoder over tokens; none in a vocabulary, and in a probe of its vectors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pretrained: Option<PretrainedConfig>,
+    pub backbone: Option<BackboneConfig>,
     /// Bases of a window of pre-training, which is what a pre-trained encoder sees together best. None in a vocabulary, and in folders of
     /// version 2 and before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<usize>,
+    /// What the encoder was pre-trained by; none if it was not, or if it was fine-tuned since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<ObjectiveConfig>,
     /// What was fine-tuned, and to what.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finetuned: Option<FinetunedConfig>,
+    pub task: Option<TaskConfig>,
+}
+
+/// What an encoder is pre-trained by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ObjectiveConfig {
+    /// Masked tokens are predicted.
+    Masked(MaskingConfig),
 }
 
 /// What a folder holds.
@@ -83,9 +85,9 @@ pub struct ModelConfig {
 pub enum Kind {
     /// A tokenizer.
     Vocabulary,
-    /// A vocabulary and an encoder over its codes.
+    /// A tokenizer, an encoder over its tokens and a head that predicts them.
     Pretrained,
-    /// A vocabulary, an encoder and a head.
+    /// A tokenizer, an encoder and a head of a task.
     Finetuned,
 }
 
@@ -174,35 +176,13 @@ pub enum FolderError {
         /// The version found.
         found: u64,
     },
-    /// A vocabulary that contradicts itself.
+    /// A tokenizer that contradicts itself.
     #[error("{}: {source}", path.display())]
-    Network {
+    Tokenizer {
         /// The file.
         path: PathBuf,
         /// The contradiction.
         source: VqdnaConfigError,
-    },
-    /// An encoder that cuts sequences itself, and contradicts itself.
-    #[error("{}: {source}", path.display())]
-    Mxdna {
-        /// The file.
-        path: PathBuf,
-        /// The contradiction.
-        source: MxdnaConfigError,
-    },
-    /// A model without codes where they are needed.
-    #[error("{} holds an MxDNA model, which cuts sequences itself: it has no vocabulary and no codes", folder.display())]
-    NoVocabulary {
-        /// The folder.
-        folder: PathBuf,
-    },
-    /// A model over codes where one that cuts sequences itself is needed.
-    #[error("{} holds {found} over codes, but an MxDNA model is needed here, as `vqdna pretrain --tokenizer mxdna` makes it", folder.display())]
-    NoMxdna {
-        /// The folder.
-        folder: PathBuf,
-        /// What it holds.
-        found: Kind,
     },
     /// An encoder that contradicts itself.
     #[error("{}: {source}", path.display())]
@@ -210,7 +190,21 @@ pub enum FolderError {
         /// The file.
         path: PathBuf,
         /// The contradiction.
-        source: TransformerConfigError,
+        source: BackboneConfigError,
+    },
+    /// A model without codes where they are needed.
+    #[error("{} holds a model over bases as they are: it has no vocabulary and no codes", folder.display())]
+    NoVocabulary {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A model that forms no units where one is needed that does.
+    #[error("{} holds {found} that forms no units, but an MxDNA model is needed here, as `vqdna pretrain --tokenizer mxdna` makes it", folder.display())]
+    NoUnits {
+        /// The folder.
+        folder: PathBuf,
+        /// What it holds.
+        found: Kind,
     },
     /// Weights that do not fit the config.
     #[error("{} does not fit its config.json: {source}", path.display())]
@@ -222,63 +216,62 @@ pub enum FolderError {
     },
 }
 
+/// Name of the network of an encoder.
+fn network(backbone: &BackboneConfig) -> &'static str {
+    if backbone.forms_units() { "Mxdna" } else { "Vqdna" }
+}
+
 impl ModelConfig {
     /// The config of a vocabulary.
     #[must_use]
-    pub fn new(tokenizer: &VqdnaConfig, letters: Policy) -> Self {
+    pub fn new(tokenizer: impl Into<TokenizerConfig>, letters: Policy) -> Self {
         Self {
             architectures: vec!["Vqdna".to_owned()],
             model_type: "vqdna".to_owned(),
-            format_version: 1,
-            tokenizer: Some(tokenizer.clone()),
-            mxdna: None,
+            format_version: FORMAT_VERSION,
+            tokenizer: tokenizer.into(),
+            vocabulary: None,
             letters,
-            pretrained: None,
+            backbone: None,
             window: None,
-            finetuned: None,
+            objective: None,
+            task: None,
         }
     }
 
-    /// The config of a model that was fine-tuned over the vocabulary of `base`, or from a model that cuts sequences itself.
-    #[must_use]
-    pub fn of_finetuned(base: &Self, finetuned: FinetunedConfig) -> Self {
-        let network = if base.mxdna.is_some() { "Mxdna" } else { "Vqdna" };
-        let architectures = vec![format!("{network}ForSequenceClassification")];
-        let format_version = FORMAT_VERSION;
-        Self { architectures, format_version, finetuned: Some(finetuned), pretrained: None, ..base.clone() }
-    }
-
-    /// The config of a model that was pre-trained over a vocabulary, on windows of `window` bases.
+    /// The config of a model that was pre-trained over a tokenizer, which `vocabulary` names if it was learned, on windows of `window`
+    /// bases, none if nobody knows.
     #[must_use]
     pub fn of_pretrained(
-        tokenizer: &VqdnaConfig,
+        tokenizer: impl Into<TokenizerConfig>,
+        vocabulary: Option<String>,
         letters: Policy,
-        window: usize,
-        pretrained: PretrainedConfig,
+        backbone: BackboneConfig,
+        objective: ObjectiveConfig,
+        window: Option<usize>,
     ) -> Self {
         Self {
-            architectures: vec!["VqdnaForMaskedLM".to_owned()],
-            format_version: FORMAT_VERSION,
-            pretrained: Some(pretrained),
-            window: Some(window),
+            architectures: vec![format!("{}ForMaskedLM", network(&backbone))],
+            vocabulary,
+            backbone: Some(backbone),
+            window,
+            objective: Some(objective),
             ..Self::new(tokenizer, letters)
         }
     }
 
-    /// The config of a pre-trained model that cuts sequences itself; `window` is in bases, none if nobody knows.
+    /// The config of a model that was fine-tuned from `base`, whose digest `base` names if it is a vocabulary, with this encoder.
     #[must_use]
-    pub fn of_mxdna(mxdna: &MxdnaConfig, letters: Policy, window: Option<usize>) -> Self {
-        Self {
-            architectures: vec!["MxdnaForMaskedLM".to_owned()],
-            model_type: "vqdna".to_owned(),
-            format_version: FORMAT_VERSION,
-            tokenizer: None,
-            mxdna: Some(mxdna.clone()),
-            letters,
-            pretrained: None,
-            window,
-            finetuned: None,
-        }
+    pub fn of_finetuned(
+        base: &Self,
+        vocabulary: Option<String>,
+        backbone: Option<BackboneConfig>,
+        task: TaskConfig,
+    ) -> Self {
+        let named = backbone.as_ref().map_or("Vqdna", network);
+        let architectures = vec![format!("{named}ForSequenceClassification")];
+        let (format_version, task) = (FORMAT_VERSION, Some(task));
+        Self { architectures, format_version, vocabulary, backbone, objective: None, task, ..base.clone() }
     }
 
     /// Reads the config of a folder, and nothing else.
@@ -319,63 +312,69 @@ impl ModelConfig {
             let field = field.escape_debug();
             return Err(wrong(format!("field `{field}` holds a control character, such as a tab or a line end")));
         }
-        let config: Self = serde_path_to_error::deserialize(value)
-            .map_err(|e| wrong(format!("field `{}`: {}", e.path(), e.inner())))?;
-        match (&config.tokenizer, &config.mxdna) {
-            (Some(tokenizer), None) => {
-                tokenizer.check().map_err(|source| FolderError::Network { path: path.clone(), source })?;
-            }
-            (None, Some(mxdna)) => mxdna.check().map_err(|source| FolderError::Mxdna { path: path.clone(), source })?,
-            _ => return Err(wrong("there must be either `tokenizer` or `mxdna`".to_owned())),
+        let config = match value.get("format_version").and_then(Value::as_u64) {
+            Some(version) if version < FORMAT_VERSION => legacy::read(value).map_err(wrong)?,
+            _ => serde_path_to_error::deserialize::<_, Self>(value)
+                .map_err(|e| wrong(format!("field `{}`: {}", e.path(), e.inner())))?,
+        };
+        config.tokenizer.check().map_err(|source| FolderError::Tokenizer { path: path.clone(), source })?;
+        if let Some(backbone) = &config.backbone {
+            backbone.check().map_err(|source| FolderError::Backbone { path: path.clone(), source })?;
         }
-        if let Some(pretrained) = &config.pretrained {
-            pretrained.backbone.check().map_err(|source| FolderError::Backbone { path: path.clone(), source })?;
-            let tokenizer = config.tokenizer.as_ref();
-            let tokenizer = tokenizer.ok_or_else(|| wrong("`pretrained` needs `tokenizer`".to_owned()))?;
-            let (found, expected) = (&pretrained.codebook_sizes, tokenizer.quantizer.codebook_sizes());
-            if *found != expected {
-                let field = "`pretrained.codebook_sizes`";
-                return Err(wrong(format!("{field} is {found:?}, but `tokenizer.quantizer` has {expected:?}")));
-            }
-        }
-        if let Some(finetuned) = &config.finetuned {
-            if let Some(backbone) = &finetuned.backbone {
-                backbone.check().map_err(|source| FolderError::Backbone { path: path.clone(), source })?;
-            }
-            if finetuned.vocabulary.is_some() != config.tokenizer.is_some() {
-                return Err(wrong("there must be both `finetuned.vocabulary` and `tokenizer`, or none".to_owned()));
-            }
-            finetuned.check().map_err(wrong)?;
-        }
-        if config.window.is_some_and(|window| !(1..=MOST_WINDOW).contains(&window)) {
-            return Err(wrong(format!("`window` must be 1 to {MOST_WINDOW}")));
-        }
+        config.check_sections().map_err(wrong)?;
         Ok(config)
     }
 
-    /// The encoder over codes of a model that was pre-trained or fine-tuned; none in others.
-    #[must_use]
-    pub fn backbone(&self) -> Option<&TransformerConfig> {
-        let pretrained = self.pretrained.as_ref().map(|pretrained| &pretrained.backbone);
-        pretrained.or(self.finetuned.as_ref().and_then(|finetuned| finetuned.backbone.as_ref()))
+    /// Checks what spans sections; says what is wrong.
+    fn check_sections(&self) -> Result<(), String> {
+        let (is_learned, is_made_over) = (self.tokenizer.learned().is_some(), self.kind() != Kind::Vocabulary);
+        if is_made_over && self.vocabulary.is_some() != is_learned {
+            return Err("`vocabulary` must name the tokenizer if that was learned, and only then".to_owned());
+        }
+        if !is_learned && self.backbone.is_none() {
+            return Err("`backbone` is missing: this tokenizer has no vectors of its own".to_owned());
+        }
+        if self.task.is_none() && self.objective.is_some() != self.backbone.is_some() {
+            return Err("there must be both `objective` and `backbone`, or none".to_owned());
+        }
+        if self.window.is_some_and(|window| !(1..=MOST_WINDOW).contains(&window)) {
+            return Err(format!("`window` must be 1 to {MOST_WINDOW}"));
+        }
+        match &self.task {
+            Some(task) => task.check(),
+            None => Ok(()),
+        }
     }
 
     /// What a folder with this config holds.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        match (&self.finetuned, &self.pretrained, &self.mxdna) {
-            (Some(_), _, _) => Kind::Finetuned,
-            (None, Some(_), _) | (None, None, Some(_)) => Kind::Pretrained,
-            (None, None, None) => Kind::Vocabulary,
+        match (&self.task, &self.backbone) {
+            (Some(_), _) => Kind::Finetuned,
+            (None, Some(_)) => Kind::Pretrained,
+            (None, None) => Kind::Vocabulary,
         }
     }
 
     /// The network of the vocabulary.
     ///
     /// # Errors
-    /// If the model cuts sequences itself.
-    pub fn tokenizer(&self, folder: &Path) -> Result<&VqdnaConfig, FolderError> {
-        self.tokenizer.as_ref().ok_or_else(|| FolderError::NoVocabulary { folder: folder.to_owned() })
+    /// If the tokenizer was not learned.
+    pub fn learned(&self, folder: &Path) -> Result<&VqdnaConfig, FolderError> {
+        self.tokenizer.learned().ok_or_else(|| FolderError::NoVocabulary { folder: folder.to_owned() })
+    }
+
+    /// Bases that it is best to see together: of the longest sequence that a fine-tuned model learned from, or of a window of
+    /// pre-training. None in particular for a vocabulary, and in older folders.
+    #[must_use]
+    pub fn best_window(&self) -> Option<usize> {
+        self.task.as_ref().map(|task| task.window).or(self.window)
+    }
+
+    /// Whether its encoder forms units.
+    #[must_use]
+    pub fn forms_units(&self) -> bool {
+        self.backbone.as_ref().is_some_and(BackboneConfig::forms_units)
     }
 
     /// Refuses a folder that holds anything but `needed`.

@@ -150,6 +150,7 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backbone::transformer::TransformerConfig;
     use crate::tokenizer::vqdna::{Kind, Preset};
     use serde_json::json;
     use vqdna_data::segment::Policy;
@@ -158,12 +159,12 @@ mod tests {
     fn a_number_that_json_has_no_word_for_leaves_no_folder() {
         let place = tempfile::tempdir().expect("a folder");
         let folder = place.path().join("model");
-        let mut config = ModelConfig::new(&Preset::Tiny.config(Kind::Vq), Policy::default());
-        config.tokenizer.as_mut().expect("a vocabulary").norm_eps = f64::INFINITY;
+        let mut config = ModelConfig::new(Preset::Tiny.config(Kind::Vq), Policy::default());
+        config.backbone = Some(TransformerConfig { norm_eps: f64::INFINITY, ..TransformerConfig::tiny() }.into());
         let arrays = Arrays::new();
         let error = write_folder(&folder, &config, &arrays, &json!({}), "").expect_err("not finite").to_string();
-        assert!(error.contains("`tokenizer.norm_eps` is no finite number"), "{error}");
-        let config = ModelConfig::new(&Preset::Tiny.config(Kind::Vq), Policy::default());
+        assert!(error.contains("`backbone.norm_eps` is no finite number"), "{error}");
+        let config = ModelConfig::new(Preset::Tiny.config(Kind::Vq), Policy::default());
         let arrays = Arrays::from([("a".to_owned(), weights::Array { shape: vec![1], values: vec![f32::NAN] })]);
         let error = write_folder(&folder, &config, &arrays, &json!({}), "").expect_err("not finite").to_string();
         assert!(error.contains("`a` holds NaN"), "{error}");

@@ -8,7 +8,6 @@
 mod assembly;
 mod encoder;
 mod expert;
-mod letters;
 mod selection;
 
 use burn::prelude::*;
@@ -25,16 +24,12 @@ use crate::weights::to_array;
 use selection::numbers;
 
 pub use assembly::{Assembled, Assembly, Edge, PlainConv};
-pub use encoder::{
-    Embedding, FIRST, Hidden, LAST, LETTERS, Letters, MASKED, Mxdna, MxdnaConfig, MxdnaConfigError, PADDING, Placed,
-    UNKNOWN, UnitPlaces, letter,
-};
+pub use encoder::{Decoder, Mxdna, MxdnaConfig, MxdnaConfigError, States, UnitPlaces};
 pub use expert::{Convolution, Expert, groups};
-pub use letters::{LetterBatch, LetterRows};
 pub use selection::{Kept, Selection, UnitRows};
 
 /// Deviation of fresh weights, as in the published code.
-const DEVIATION: f64 = 0.02;
+pub(super) const DEVIATION: f64 = 0.02;
 
 /// What shapes a [`UnitLayer`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -132,9 +127,9 @@ pub struct UnitTokens {
 /// A unit of a sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnitSpan {
-    /// The bases that it covers.
-    pub bases: Range<usize>,
-    /// The base that its score stands at.
+    /// The positions that it covers.
+    pub covers: Range<usize>,
+    /// The position that its score stands at.
     pub anchor: usize,
     /// The number of its expert.
     pub expert: usize,
@@ -142,21 +137,13 @@ pub struct UnitSpan {
     pub gate: f32,
 }
 
-impl UnitSpan {
-    /// The same, so many bases further right.
-    #[must_use]
-    pub fn moved_by(self, bases: usize) -> Self {
-        Self { bases: self.bases.start + bases..self.bases.end + bases, anchor: self.anchor + bases, ..self }
-    }
-}
-
 impl UnitTokens {
-    /// For each of `batch` sequences, the bases that each of its tokens stands for; none for a special one.
+    /// For each of `batch` sequences, the positions that each of its tokens stands for; none for a special one.
     fn spans(&self, batch: usize, sizes: &[usize]) -> Vec<Vec<Range<usize>>> {
         let positions = self.selection.anchors.len() / batch.max(1);
         let of = |(sequence, kept): (usize, &[i32])| -> Vec<Range<usize>> {
             let anchors = &self.selection.anchors[sequence * positions..][..positions];
-            let span = |at: usize| usize::try_from(anchors[at]).map_or(0..0, |expert| bases_of(at, sizes[expert]));
+            let span = |at: usize| usize::try_from(anchors[at]).map_or(0..0, |expert| positions_of(at, sizes[expert]));
             kept.iter().filter_map(|&at| usize::try_from(at).ok()).map(span).collect()
         };
         self.kept.positions.chunks(self.kept.width.max(1)).enumerate().map(of).collect()
@@ -176,9 +163,9 @@ impl UnitTokens {
     }
 }
 
-/// The bases of a unit, by the position of its anchor; the first position of a sequence is no base.
-fn bases_of(anchor: usize, size: usize) -> Range<usize> {
-    let start = anchor - size / 2 - 1;
+/// The positions of a unit, by its anchor.
+fn positions_of(anchor: usize, size: usize) -> Range<usize> {
+    let start = anchor - size / 2;
     start..start + size
 }
 
@@ -226,7 +213,7 @@ impl UnitLayer {
             let span = |(at, &expert): (usize, &i32)| {
                 let expert = usize::try_from(expert).ok()?;
                 let gate = gates[(sequence * positions + at) * sizes + expert];
-                Some(UnitSpan { bases: bases_of(at, self.sizes[expert]), anchor: at - 1, expert, gate })
+                Some(UnitSpan { covers: positions_of(at, self.sizes[expert]), anchor: at, expert, gate })
             };
             anchors.iter().enumerate().filter_map(span).collect()
         };

@@ -1,7 +1,7 @@
 //! Which positions are masked, and what the encoder sees in their place: BERT's rule (Devlin et al. 2019) for single positions or,
 //! as in SpanBERT (Joshi et al. 2020), for spans of neighbours, each treated as one.
 //!
-//! A code sees the bases around it, so the neighbours of a single masked position still tell of it, as overlapping k-mers do. In
+//! A code sees the bases around it, so the neighbours of a single masked position still show it, as overlapping k-mers do. In
 //! spans there is less to copy.
 
 use rand::RngExt;
@@ -33,7 +33,7 @@ impl Default for MaskingConfig {
 /// What becomes of a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Treatment {
-    /// Seen, and not asked for.
+    /// Seen, and not predicted.
     Seen,
     /// Masked; the mask vector is shown.
     Replaced,
@@ -45,7 +45,7 @@ pub enum Treatment {
 
 impl MaskingConfig {
     /// The same masks with nothing but the mask vector shown: for measuring, where a position that shows its own codes would
-    /// count as told.
+    /// count as predicted.
     #[must_use]
     pub fn without_noise(&self) -> Self {
         Self { replaced: 1.0, random: 0.0, ..self.clone() }
@@ -90,7 +90,7 @@ mod tests {
 
     /// Shares over many windows, wherever a position stands and however short its window is.
     #[test]
-    fn shares_are_as_asked_for() {
+    fn shares_are_as_configured() {
         for (span, positions) in [(1, 512), (1, 3), (8, 200), (41, 512), (41, 20)] {
             let masking = MaskingConfig { span, ..MaskingConfig::default() };
             let windows = 200_000 / positions as u64;

@@ -7,9 +7,9 @@ use std::path::Path;
 use vqdna_data::fasta::InputDigest;
 use vqdna_data::segment::Counts;
 
-use super::{FinetunedConfig, ModelConfig, PretrainedConfig};
+use super::{ModelConfig, TaskConfig};
+use crate::backbone::BackboneConfig;
 use crate::objective::Measures;
-use crate::tokenizer::mxdna::MxdnaConfig;
 
 /// What `run.json` holds: all that is needed to do the run again, and what came of it.
 #[derive(Clone, Debug, Serialize)]
@@ -50,12 +50,7 @@ pub struct Manifest<C> {
 
 /// The model card.
 pub(super) fn card<C>(config: &ModelConfig, manifest: &Manifest<C>) -> String {
-    let mut card = match (&config.finetuned, &config.pretrained, &config.mxdna) {
-        (Some(finetuned), _, _) => of_finetuned(finetuned),
-        (None, Some(pretrained), _) => of_pretrained(config, pretrained),
-        (None, None, Some(mxdna)) => of_mxdna(mxdna),
-        (None, None, None) => of_vocabulary(config),
-    };
+    let mut card = text(config);
     let _ = writeln!(card, "## Learned from\n\n| file | bases | BLAKE3 |\n| --- | --- | --- |");
     for input in &manifest.inputs {
         let name =
@@ -74,6 +69,21 @@ pub(super) fn card<C>(config: &ModelConfig, manifest: &Manifest<C>) -> String {
     card
 }
 
+/// The card of a model that was not trained here.
+pub(super) fn of_import(config: &ModelConfig, from: &Path, digest: &str) -> String {
+    let name = from.file_name().map(std::ffi::OsStr::to_string_lossy).unwrap_or_default();
+    text(config) + &format!("Imported from `{name}`, whose BLAKE3 is {digest}.\n")
+}
+
+/// What a model is.
+fn text(config: &ModelConfig) -> String {
+    match (&config.task, &config.backbone) {
+        (Some(task), _) => of_finetuned(config, task),
+        (None, Some(_)) => of_pretrained(config),
+        (None, None) => of_vocabulary(config),
+    }
+}
+
 fn of_vocabulary(config: &ModelConfig) -> String {
     format!(
         "---\nlibrary_name: vqdna\ntags: [dna, genomics, tokenizer, vector-quantization]\n---\n\n\
@@ -83,50 +93,30 @@ fn of_vocabulary(config: &ModelConfig) -> String {
     )
 }
 
-fn of_pretrained(config: &ModelConfig, PretrainedConfig { vocabulary, backbone, .. }: &PretrainedConfig) -> String {
-    let positions = match backbone.pool {
-        1 => "base".to_owned(),
-        bases => format!("{bases} adjacent bases"),
+fn of_pretrained(config: &ModelConfig) -> String {
+    let encoder = config.backbone.as_ref().map(BackboneConfig::described).unwrap_or_default();
+    let over = match &config.vocabulary {
+        Some(vocabulary) => format!(
+            "the codes of a frozen vocabulary ({} codes; VQDNA, arXiv 2405.10812), which is inside and named {vocabulary}",
+            codes(config)
+        ),
+        None => "bases as they are: there is no vocabulary".to_owned(),
     };
     format!(
-        "---\nlibrary_name: vqdna\ntags: [dna, genomics, masked-lm, vector-quantization]\n---\n\n\
-         # A pre-trained VQDNA encoder\n\nA transformer of {} layers, {} wide, with one position for each {positions}, over the \
-         codes of a frozen vocabulary ({} codes), pre-trained to tell masked codes (VQDNA, arXiv 2405.10812). The vocabulary is \
-         inside, and named {vocabulary}.\n\n",
-        backbone.layers,
-        backbone.d_model,
-        codes(config)
+        "---\nlibrary_name: vqdna\ntags: [dna, genomics, masked-lm]\n---\n\n\
+         # A pre-trained encoder\n\n{encoder}, pre-trained to predict masked tokens, over {over}.\n\n"
     )
 }
 
-/// The card of a model that was not trained here.
-pub(super) fn of_import(network: &MxdnaConfig, from: &Path, digest: &str) -> String {
-    let name = from.file_name().map(std::ffi::OsStr::to_string_lossy).unwrap_or_default();
-    of_mxdna(network) + &format!("Imported from `{name}`, whose BLAKE3 is {digest}.\n")
-}
-
-fn of_mxdna(MxdnaConfig { d_model, base_layers, unit_layers, units, .. }: &MxdnaConfig) -> String {
-    let sizes: Vec<String> = units.sizes.iter().map(usize::to_string).collect();
-    format!(
-        "---\nlibrary_name: vqdna\ntags: [dna, genomics, masked-lm, mixture-of-experts]\n---\n\n\
-         # A pre-trained MxDNA encoder\n\n{base_layers} layers over bases, a layer that cuts them into units of {} bases, and \
-         {unit_layers} layers over units, {d_model} wide, pre-trained to tell masked bases (MxDNA, NeurIPS 2024). It reads letters: there \
-         is no vocabulary.\n\n",
-        sizes.join(", ")
-    )
-}
-
-fn of_finetuned(FinetunedConfig { labelling, vocabulary, .. }: &FinetunedConfig) -> String {
-    let (title, tag, over) = match vocabulary {
-        Some(vocabulary) => {
-            let over = format!("VQDNA, arXiv 2405.10812), over a vocabulary that is inside and named {vocabulary}");
-            ("VQDNA", "vector-quantization", over)
-        }
-        None => ("MxDNA", "mixture-of-experts", "MxDNA, NeurIPS 2024), by an encoder that cuts them itself".to_owned()),
+fn of_finetuned(config: &ModelConfig, TaskConfig { labelling, .. }: &TaskConfig) -> String {
+    let over = match (&config.vocabulary, &config.backbone) {
+        (Some(vocabulary), _) => format!("over a vocabulary that is inside and named {vocabulary}"),
+        (None, Some(backbone)) => format!("by an encoder of {}", backbone.described()),
+        (None, None) => "over bases".to_owned(),
     };
     format!(
-        "---\nlibrary_name: vqdna\ntags: [dna, genomics, sequence-classification, {tag}]\n---\n\n\
-         # A fine-tuned {title} model\n\nTells {} of DNA sequences ({} task; {over}. Predict with\n\n    \
+        "---\nlibrary_name: vqdna\ntags: [dna, genomics, sequence-classification]\n---\n\n\
+         # A fine-tuned model\n\nPredicts {} of DNA sequences ({} task), {over}. Predict with\n\n    \
          vqdna predict THIS_FOLDER sequences.fa > predictions.tsv\n\n",
         labelling.outputs().join(", "),
         labelling.task()
@@ -135,7 +125,7 @@ fn of_finetuned(FinetunedConfig { labelling, vocabulary, .. }: &FinetunedConfig)
 
 /// Numbers of codes, for people.
 fn codes(config: &ModelConfig) -> String {
-    let sizes = config.tokenizer.as_ref().map(|tokenizer| tokenizer.quantizer.codebook_sizes()).unwrap_or_default();
+    let sizes = config.tokenizer.sizes();
     sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(" and ")
 }
 

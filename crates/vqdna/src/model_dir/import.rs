@@ -7,9 +7,13 @@ use std::path::{Path, PathBuf};
 use vqdna_data::bounded;
 use vqdna_data::segment::Policy;
 
-use super::{FolderError, MOST_CONFIG, ModelConfig, card, digest_of, publish_mxdna, size, write_folder};
-use crate::objective::letters::LetterModel;
-use crate::tokenizer::mxdna::{Grid, LETTERS, MxdnaConfig, MxdnaConfigError, UnitConfig, UnitPlaces};
+use super::model::file_name;
+use super::{FolderError, MOST_CONFIG, ModelConfig, ObjectiveConfig, card, digest_of, publish, size, write_folder};
+use crate::backbone::mxdna::{Grid, MxdnaConfig, MxdnaConfigError, UnitConfig, UnitPlaces};
+use crate::model::LanguageModel;
+use crate::objective::masking::MaskingConfig;
+use crate::tokenizer::Tokenizer;
+use crate::tokenizer::character::{self, Character};
 use crate::weights::{self, Array, Arrays, WeightError};
 
 /// An array of the published file that nothing reads.
@@ -86,22 +90,22 @@ impl Default for PublishedConfig {
 /// A model that was imported.
 #[derive(Clone, Debug)]
 pub struct Imported {
-    /// Its network.
-    pub network: MxdnaConfig,
+    /// What its folder will hold.
+    pub config: ModelConfig,
     /// Its weights.
-    pub model: LetterModel,
+    pub model: LanguageModel,
     /// Arrays of the file that nothing reads.
     pub unused: Vec<String>,
 }
 
-/// Reads a published checkpoint onto a device; `config` defaults to a `config.json` beside the weights, if there is one.
+/// Reads a published checkpoint onto a device; `config_path` defaults to a `config.json` beside the weights, if there is one.
 ///
 /// # Errors
 /// See [`ImportError`]; names are those of the file.
-pub fn read_mxdna(path: &Path, config: Option<&Path>, device: &Device) -> Result<Imported, ImportError> {
+pub fn read_mxdna(path: &Path, config_path: Option<&Path>, device: &Device) -> Result<Imported, ImportError> {
     let wrong = |source| ImportError::Weights { path: path.to_owned(), source };
     let beside = path.with_file_name("config.json");
-    let published = match config {
+    let published = match config_path {
         Some(config) => read_config(config)?,
         None if beside.is_file() => read_config(&beside)?,
         None => PublishedConfig::default(),
@@ -109,7 +113,7 @@ pub fn read_mxdna(path: &Path, config: Option<&Path>, device: &Device) -> Result
     let mut arrays = weights::read(path).map_err(wrong)?.0;
     let network = network(&arrays, &published).map_err(wrong)?;
     if !network.d_model.is_multiple_of(network.heads.max(1)) {
-        let path = config.map_or(beside, Path::to_owned);
+        let path = config_path.map_or(beside, Path::to_owned);
         let (heads, d) = (network.heads, network.d_model);
         let reason = format!(
             "`num_attention_heads` is {heads} (16 if absent), which does not divide the width of the weights, {d}"
@@ -118,22 +122,31 @@ pub fn read_mxdna(path: &Path, config: Option<&Path>, device: &Device) -> Result
     }
     network.check().map_err(|source| ImportError::Network { path: path.to_owned(), source })?;
     let held = arrays.values().map(|array| array.values.len() as u64).sum();
-    let numbers = size::letter_model(&network);
+    let config = config(network);
+    let numbers = size::numbers(&config);
     if numbers > held {
         return Err(ImportError::Larger { path: path.to_owned(), numbers, held });
     }
     let unused = arrays.remove(UNUSED).map(|_| UNUSED.to_owned()).into_iter().collect();
-    let fresh = LetterModel::new(&network, 0, device);
+    let backbone = config.backbone.as_ref().expect("that of the file");
+    let fresh = LanguageModel::new(backbone, config.tokenizer.source(), &config.tokenizer.sizes(), 0, device);
     let mut known = Arrays::new();
+    let published = |name: &str| published_name(&file_name(&config, name));
     for name in weights::collect(&fresh).into_keys() {
-        let array = arrays.remove(&published_name(&name));
+        let array = arrays.remove(&published(&name));
         known.extend(array.map(|array| (name.clone(), with_our_shape(&name, array))));
     }
     if let Some(name) = arrays.into_keys().next() {
         return Err(wrong(WeightError::Unused { name }));
     }
-    let model = weights::assign(fresh, &known).map_err(|e| wrong(e.rename(|name| published_name(&name))))?;
-    Ok(Imported { network, model, unused })
+    let model = weights::assign(fresh, &known).map_err(|e| wrong(e.rename(|name| published(&name))))?;
+    Ok(Imported { config, model, unused })
+}
+
+/// What a folder of the published model says.
+fn config(network: MxdnaConfig) -> ModelConfig {
+    let objective = ObjectiveConfig::Masked(MaskingConfig::default());
+    ModelConfig::of_pretrained(Character::default(), None, Policy::default(), network.into(), objective, None)
 }
 
 /// Writes an imported model as a folder.
@@ -141,20 +154,15 @@ pub fn read_mxdna(path: &Path, config: Option<&Path>, device: &Device) -> Result
 /// # Errors
 /// If a file cannot be written, or the weights cannot be read again to name them.
 pub fn save_mxdna(folder: &Path, from: &Path, imported: &Imported, command_line: &[String]) -> Result<(), FolderError> {
-    let config = ModelConfig::of_mxdna(&imported.network, Policy::default(), None);
     let digest = digest_of(from)?;
     let run = json!({
         "program": concat!("vqdna ", env!("CARGO_PKG_VERSION")),
         "command_line": command_line,
         "imported_from": { "file": from.display().to_string(), "blake3": digest, "unused": imported.unused },
     });
-    write_folder(
-        folder,
-        &config,
-        &publish_mxdna(&imported.model),
-        &run,
-        &card::of_import(&imported.network, from, &digest),
-    )
+    let Imported { config, model, .. } = imported;
+    let weights = publish(config, &Tokenizer::Character(Character::default()), model);
+    write_folder(folder, config, &weights, &run, &card::of_import(config, from, &digest))
 }
 
 fn read_config(path: &Path) -> Result<PublishedConfig, ImportError> {
@@ -183,9 +191,9 @@ fn network(arrays: &Arrays, published: &PublishedConfig) -> Result<MxdnaConfig, 
         if found.len() == axes { Ok(found) } else { Err(wrong()) }
     };
     let embedding = shape("model.embed_tokens.weight", 2)?;
-    if embedding[0] != LETTERS {
+    if embedding[0] != character::IDS {
         let name = "model.embed_tokens.weight".to_owned();
-        return Err(WeightError::Shape { name, expected: vec![LETTERS, embedding[1]], found: embedding });
+        return Err(WeightError::Shape { name, expected: vec![character::IDS, embedding[1]], found: embedding });
     }
     let count = |of: &dyn Fn(usize) -> String| (0..arrays.len()).take_while(|&n| arrays.contains_key(&of(n))).count();
     let layers = |kind: &str| count(&|n| format!("model.{kind}_layers.{n}.ffn.ffn.w1.weight"));
@@ -211,7 +219,7 @@ fn network(arrays: &Arrays, published: &PublishedConfig) -> Result<MxdnaConfig, 
     })
 }
 
-/// The published name of one of our parameters.
+/// The published name of a parameter, by its name in our files.
 fn published_name(name: &str) -> String {
     /// Parts of a name, ours and theirs; each is tried in turn, at the start of what is left.
     const PARTS: [(&str, &str); 29] = [
@@ -226,13 +234,13 @@ fn published_name(name: &str) -> String {
         ("encoder.tokenizer.assembly.offset.", "model.conversion_layer.deform_conv.offset_conv."),
         ("encoder.tokenizer.assembly.modulation.", "model.conversion_layer.deform_conv.modulator_conv."),
         ("encoder.tokenizer.assembly.conv.", "model.conversion_layer.deform_conv.regular_conv."),
-        ("head.decoder.attn.", "decoder.cross_attn."),
-        ("head.decoder.", "decoder."),
-        ("head.head_norm.", "norm.norm."),
-        ("head.head.dense.", "lm_head.dense."),
-        ("head.head.norm.", "lm_head.layer_norm."),
-        ("head.head.out.weight", "lm_head.decoder.weight"),
-        ("head.head.out.bias", "lm_head.bias"),
+        ("masked.decoder.attn.", "decoder.cross_attn."),
+        ("masked.decoder.", "decoder."),
+        ("masked.head_norm.", "norm.norm."),
+        ("masked.head.dense.", "lm_head.dense."),
+        ("masked.head.norm.", "lm_head.layer_norm."),
+        ("masked.head.out.weight", "lm_head.decoder.weight"),
+        ("masked.head.out.bias", "lm_head.bias"),
         ("attn.", "self_attn."),
         ("attn_norm.", "input_layernorm.norm."),
         ("ffn_norm.", "post_attention_layernorm.norm."),
@@ -268,7 +276,7 @@ fn published_name(name: &str) -> String {
 
 /// The deformable convolution is one in two dimensions there, one wide.
 fn with_our_shape(name: &str, mut array: Array) -> Array {
-    if name == "encoder.tokenizer.assembly.conv.weight" && array.shape.len() == 4 && array.shape[3] == 1 {
+    if name == "backbone.tokenizer.assembly.conv.weight" && array.shape.len() == 4 && array.shape[3] == 1 {
         array.shape.pop();
     }
     array
@@ -277,7 +285,9 @@ fn with_our_shape(name: &str, mut array: Array) -> Array {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenizer::mxdna::Edge;
+    use crate::backbone::BackboneConfig;
+    use crate::backbone::mxdna::Edge;
+    use crate::model_dir::{Model, Network};
 
     /// The published layout of a network: names and shapes as in the published code.
     fn layout(d: usize, d_ff: usize, layers: [usize; 2], sizes: &[usize]) -> Vec<(String, Vec<usize>)> {
@@ -309,7 +319,7 @@ mod tests {
         }
         for (n, &size) in sizes.iter().enumerate() {
             let at = format!("{at}.conv_moe.experts.{n}");
-            let groups = crate::tokenizer::mxdna::groups(d, size);
+            let groups = crate::backbone::mxdna::groups(d, size);
             add(format!("{at}.pointwise_conv_pre.weight"), &[2 * d, d]);
             add(format!("{at}.depthwise_conv.weight"), &[d, d / groups, size]);
             for name in norm(&format!("{at}.norm.norm")) {
@@ -360,8 +370,11 @@ mod tests {
         let layout = layout(512, 2048, [4, 16], &(1..=10).collect::<Vec<_>>());
         assert_eq!(layout.len(), 303);
         assert_eq!(layout.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>(), 100_090_895);
-        let model = LetterModel::new(&MxdnaConfig::base(), 0, &Device::flex());
-        let mut names: Vec<String> = weights::collect(&model).keys().map(|name| published_name(name)).collect();
+        let config = super::config(MxdnaConfig::base());
+        let (backbone, tokenizer) = (config.backbone.as_ref().expect("an encoder"), &config.tokenizer);
+        let model = LanguageModel::new(backbone, tokenizer.source(), &tokenizer.sizes(), 0, &Device::flex());
+        let published = |name: &String| published_name(&file_name(&config, name));
+        let mut names: Vec<String> = weights::collect(&model).keys().map(published).collect();
         names.push(UNUSED.to_owned());
         names.sort();
         let mut wanted: Vec<String> = layout.into_iter().map(|(name, _)| name).collect();
@@ -377,7 +390,8 @@ mod tests {
         std::fs::write(folder.path().join("config.json"), r#"{"num_attention_heads": 4, "hidden_act": "silu"}"#)
             .expect("written");
         let imported = read_mxdna(&path, None, &device).expect("the layout");
-        let MxdnaConfig { d_model, heads, d_ff, base_layers, unit_layers, ref units, .. } = imported.network;
+        let Some(BackboneConfig::Mxdna(network)) = &imported.config.backbone else { panic!("MxDNA") };
+        let &MxdnaConfig { d_model, heads, d_ff, base_layers, unit_layers, ref units, .. } = network;
         assert_eq!([d_model, heads, d_ff, base_layers, unit_layers], [16, 4, 24, 1, 2]);
         assert_eq!((units.grid, units.edge, units.expert_norm_eps), (Grid::Sparse, Edge::Zero, 1e-6));
         assert_eq!(units.sizes, [1, 2, 5]);
@@ -386,16 +400,16 @@ mod tests {
         let ours = weights::collect(&imported.model);
         assert_eq!(ours.len() + 1, theirs.len());
         for (name, array) in &ours {
-            assert_eq!(array.values, theirs[&published_name(name)].values, "{name}");
+            assert_eq!(array.values, theirs[&published_name(&file_name(&imported.config, name))].values, "{name}");
         }
         // Both sides of the gate, by name: `w1` goes through the activation.
         assert_eq!(published_name("encoder.units.1.ffn.gate.weight"), "model.motif_layers.1.ffn.ffn.w1.weight");
-        assert_eq!(published_name("head.decoder.attn.q.weight"), "decoder.cross_attn.projection_q.weight");
+        assert_eq!(published_name("masked.decoder.attn.q.weight"), "decoder.cross_attn.projection_q.weight");
 
         let to = folder.path().join("model");
         save_mxdna(&to, &path, &imported, &[]).expect("written");
-        let again = super::super::PretrainedMxdna::load(&to, &device).expect("a folder");
-        assert_eq!(weights::collect(&again.model), ours);
+        let Network::Language(again) = Model::load(&to, &device).expect("a folder").network else { panic!("a head") };
+        assert_eq!(weights::collect(&*again), ours);
     }
 
     #[test]
