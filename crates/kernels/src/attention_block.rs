@@ -26,9 +26,18 @@ pub struct Input<'a> {
     pub length: usize,
     /// `[batch * length]`: where rows stand, below 2²⁴, for rotation. None if each stands at its number in its sequence.
     pub places: Option<&'a [u32]>,
+    /// Whether a position attends to itself and to earlier ones of its sequence alone, as [`attention::Input::causal`] says.
+    pub causal: bool,
 }
 
-impl Input<'_> {
+impl<'a> Input<'a> {
+    /// The attention of these rows, as their queries, keys and values have it.
+    fn attention<U: Unit>(self, qkv: &'a Saved, heads: usize, positions: Positions) -> attention::Input<'a, U> {
+        let Self { mask, length, places, causal, .. } = self;
+        let among = attention::Input::among(qkv.units(), mask, length, heads, positions);
+        attention::Input { places, causal, ..among }
+    }
+
     fn check(&self, d: usize) {
         let rows = self.mask.len();
         fits("x", self.x, &[rows, d]);
@@ -183,18 +192,8 @@ impl<U: Unit> Attend<U> {
             (unsafe { qkv.assume_init_mut() }, ())
         });
         let qkv = Saved::from_units(qkv);
-        let Input { mask, length, places, .. } = input;
-        let (heads, positions) = (self.heads, self.positions);
-        let among = attention::Input::among(qkv.units::<U>(), mask, length, heads, positions);
-        let (attended, stats) = attention::forward(attention::Input { places, ..among }, keep);
+        let (attended, stats) = attention::forward(input.attention::<U>(&qkv, self.heads, self.positions), keep);
         Kept { qkv, attended, stats }
-    }
-}
-
-impl<'a> Weights<'a> {
-    fn attention<U: Unit>(&self, input: Input<'a>, qkv: &'a Saved) -> attention::Input<'a, U> {
-        let Input { mask, length, places, .. } = input;
-        attention::Input { places, ..attention::Input::among(qkv.units(), mask, length, self.heads, self.positions) }
     }
 }
 
@@ -261,7 +260,7 @@ fn backward_in<U: Unit>(input: Input, w: Weights, dout: &[f32], kept: Kept, want
     }
     drop(buffer);
     let dattended = rows_product(dout, Panels::<U>::new(Matrix::new(w.out, d, d)).view(), Onto::Zero);
-    let attention = w.attention::<U>(input, &kept.qkv);
+    let attention = input.attention::<U>(&kept.qkv, w.heads, w.positions);
     let dqkv = attention::backward(attention, &kept.attended, &kept.stats, &dattended);
     drop(kept);
     // The normalised rows, in the place of a gradient that is no longer needed.
@@ -341,11 +340,14 @@ mod tests {
         for (positions, places) in [(Positions::Alibi, None), (rotary, None), (rotary, Some(&elsewhere[..]))] {
             let a = arguments(2 * length, d);
             let w = weights(&a, positions);
-            let input = Input { x: &a[0], mask: &mask, length, places };
+            let causal = places.is_some() || positions == Positions::Alibi;
+            let input = Input { x: &a[0], mask: &mask, length, places, causal };
             let mut normed = vec![0.0; a[0].len()];
             norm::forward_rows(w.norm, &a[0], &mut normed);
-            let qkv = linear::forward(&normed, w.qkv, w.qkv_bias, Precision::F32);
-            let (attended, _) = attention::forward::<f32>(w.attention(input, &Saved::of::<f32>(&qkv, 3 * d)), false);
+            let qkv = Saved::of::<f32>(&linear::forward(&normed, w.qkv, w.qkv_bias, Precision::F32), 3 * d);
+            let among = attention::Input::among(qkv.units(), &mask, length, w.heads, positions);
+            let of = attention::Input { places, causal, ..among };
+            let (attended, _) = attention::forward::<f32>(of, false);
             let y = linear::forward(attended.units(), w.out, w.out_bias, Precision::F32);
             let want: Vec<f32> = y.iter().zip(&a[0]).map(|(y, x)| x + y).collect();
             assert_close(&forward(input, w, Precision::F32, true).0, &want);
@@ -354,6 +356,12 @@ mod tests {
 
     #[test]
     fn gradients_are_slopes() {
+        for causal in [false, true] {
+            slopes_of_a_block(causal);
+        }
+    }
+
+    fn slopes_of_a_block(causal: bool) {
         let (length, d) = (5, 4);
         let mask = [1., 1., 1., 1., 1., 1., 1., 1., 0., 0.];
         let a = arguments(2 * length, d);
@@ -361,11 +369,12 @@ mod tests {
         let dout = real(noise(2 * length * d, 99));
         let run = |a: &[Vec<f32>; 7]| {
             let w = weights(a, Positions::Alibi);
-            let (y, kept) = forward(Input { x: &a[0], mask: &mask, length, places: None }, w, Precision::F32, true);
+            let (y, kept) =
+                forward(Input { x: &a[0], mask: &mask, length, places: None, causal }, w, Precision::F32, true);
             (y, kept)
         };
         let w = weights(&a, Positions::Alibi);
-        let input = Input { x: &a[0], mask: &mask, length, places: None };
+        let input = Input { x: &a[0], mask: &mask, length, places: None, causal };
         let g = backward(input, w, &dout, run(&a).1, Wanted::ALL, Precision::F32);
         let again = backward(input, w, &dout, Kept::default(), Wanted::ALL, Precision::F32);
         assert!(g == again, "kept or computed again, the same bits");
@@ -393,7 +402,7 @@ mod tests {
         let a = arguments(2 * length, d);
         let mask: Vec<f32> = (0..2 * length).map(|i| f32::from(u8::from(i < 2 * length - 30))).collect();
         let dout: Vec<f32> = noise(2 * length * d, 99).iter().enumerate().map(|(i, v)| v * mask[i / d]).collect();
-        let input = Input { x: &a[0], mask: &mask, length, places: None };
+        let input = Input { x: &a[0], mask: &mask, length, places: None, causal: false };
         let w = weights(&a, Positions::Alibi);
         let (of_qkv, of_out) = (Owned::new(d, 3 * d, 6, 11), Owned::new(d, d, 2, 13));
         let with = |wanted: linear::Wanted<'static>, part| linear::Wanted { low_rank: Some(part), ..wanted };

@@ -48,6 +48,7 @@ struct Attend {
     length: usize,
     heads: usize,
     positions: Positions,
+    causal: bool,
     /// What the backward pass gets: rows of the output, its statistics, the gradient.
     out: Vec<f32>,
     stats: Vec<f32>,
@@ -64,6 +65,7 @@ fn attend() -> Attend {
         length: 3,
         heads: 2,
         positions: Positions::Rotary { theta: 100.0 },
+        causal: false,
         out: numbers(24),
         stats: numbers(12),
         dout: numbers(24),
@@ -75,7 +77,7 @@ impl Attend {
         let units = qkv.units();
         let units = &units[..units.len() - self.missing];
         let among = Input::among(units, &self.mask, self.length, self.heads, self.positions);
-        Input { keys: self.keys.as_deref(), places: self.places.as_deref(), ..among }
+        Input { keys: self.keys.as_deref(), places: self.places.as_deref(), causal: self.causal, ..among }
     }
 
     fn empty(&mut self) {
@@ -119,6 +121,12 @@ fn misshapen<U: Unit>(kernel: Kernel<Attend>) -> Kernel<Attend> {
         .wrong("`places` holds 7 elements, but its shape is [6]", |a| a.places = Some(vec![0; 7]))
         .wrong("`places` holds 16777216, but", |a| a.places = Some(vec![0, 0, 0, 0, 0, 1 << 24]))
         .wrong("`places` holds 4294967295, but", |a| a.places = Some(vec![u32::MAX; 6]))
+        .wrong("`keys` holds 5 elements, but its shape is [6]", |a| (a.keys, a.causal) = (Some(vec![1.0; 5]), true))
+        .wrong("`places` holds 3 elements, but its shape is [6]", |a| (a.places, a.causal) = (Some(vec![0; 3]), true))
+        .wrong("`mask` holds 5 elements, but its shape is [batch * 3]", |a| {
+            a.mask.truncate(5);
+            a.causal = true;
+        })
         .wrong("`heads` is 0", |a| a.heads = 0)
         .wrong("`heads` is 3, but a width of 4", |a| a.heads = 3)
         .wrong("`heads` is 4, but a width of 4", |a| a.heads = 4)
@@ -142,6 +150,14 @@ fn forward<U: Unit>() -> Tried {
         .right(36, |a| a.mask.fill(f32::NAN))
         .right(36, |a| a.keys = Some(vec![0.0; 6]))
         .right(36, |a| (a.keys, a.places) = (Some(vec![0.0, 1.0, 1.0, 0.0, 0.0, 0.0]), Some(vec![9, 7, 7, 1, 0, 3])))
+        .right(36, |a| a.causal = true)
+        .right(36, |a| (a.causal, a.positions) = (true, Positions::Alibi))
+        .right(36, |a| (a.causal, a.mask) = (true, vec![0.0; 6]))
+        .right(36, |a| (a.causal, a.keys) = (true, Some(vec![0.0; 6])))
+        .right(36, |a| {
+            a.causal = true;
+            (a.keys, a.places) = (Some(vec![0.0, 1.0, 1.0, 0.0, 0.0, 1.0]), Some(vec![9, 7, 7, 1, 0, 3]));
+        })
         .tried()
 }
 
@@ -157,6 +173,14 @@ fn backward<U: Unit>() -> Tried {
         .right(72, |a| a.mask.fill(0.0))
         .right(72, |a| a.keys = Some(vec![0.0; 6]))
         .right(72, |a| (a.keys, a.places) = (Some(vec![0.0, 1.0, 1.0, 0.0, 0.0, 0.0]), Some(vec![9, 7, 7, 1, 0, 3])))
+        .right(72, |a| a.causal = true)
+        .right(72, |a| (a.causal, a.positions) = (true, Positions::Alibi))
+        .right(72, |a| (a.causal, a.mask) = (true, vec![0.0; 6]))
+        .right(72, |a| (a.causal, a.keys) = (true, Some(vec![0.0; 6])))
+        .right(72, |a| {
+            a.causal = true;
+            (a.keys, a.places) = (Some(vec![0.0, 1.0, 1.0, 0.0, 0.0, 1.0]), Some(vec![9, 7, 7, 1, 0, 3]));
+        })
         .wrong(&out(20), |a| a.out.truncate(20))
         .wrong(&out(28), |a| a.out = numbers(28))
         .wrong("`stats` holds 11 elements, but its shape is [6, 2]", |a| a.stats.truncate(11))
@@ -173,6 +197,7 @@ struct Block {
     mask: Vec<f32>,
     length: usize,
     places: Option<Vec<u32>>,
+    causal: bool,
     gain: Vec<f32>,
     bias: Vec<f32>,
     qkv: Vec<f32>,
@@ -197,6 +222,7 @@ fn block(precision: Precision) -> Block {
         mask: vec![1.0, 1.0, 0.0, 1.0, 1.0, 1.0],
         length: 3,
         places: None,
+        causal: false,
         gain: numbers(4),
         bias: numbers(4),
         qkv: numbers(48),
@@ -217,7 +243,7 @@ fn block(precision: Precision) -> Block {
 impl Block {
     fn input(&self) -> attention_block::Input<'_> {
         let places = self.places.as_deref();
-        attention_block::Input { x: &self.x, mask: &self.mask, length: self.length, places }
+        attention_block::Input { x: &self.x, mask: &self.mask, length: self.length, places, causal: self.causal }
     }
 
     fn weights(&self) -> attention_block::Weights<'_> {
@@ -287,6 +313,7 @@ fn block_forward(precision: Precision) -> Tried {
         .right(0, Block::no_rows)
         .right(24, |a| a.keep = false)
         .right(24, |a| a.places = Some(vec![5, 4, 3, 2, 1, 0]))
+        .right(24, |a| (a.causal, a.places) = (true, Some(vec![5, 4, 3, 2, 1, 0])))
         .tried()
 }
 
@@ -302,7 +329,7 @@ fn block_prepared_forward<U: Unit>() -> Tried {
     let tried = kernel("attention_block::Prepared::forward", block(Precision::F32), 24, |a| {
         Prepared::<U>::new(a.weights()).forward(a.input())
     });
-    misshapen_block(tried).right(0, Block::no_rows).tried()
+    misshapen_block(tried).right(0, Block::no_rows).right(24, |a| a.causal = true).tried()
 }
 
 fn block_backward(precision: Precision) -> Tried {
@@ -330,6 +357,8 @@ fn block_backward(precision: Precision) -> Tried {
     });
     misshapen_block(tried)
         .right(24 + 8 + 48 + 12 + 16 + 4 + parts, |a| a.keep = false)
+        .right(24 + 8 + 48 + 12 + 16 + 4 + parts, |a| (a.causal, a.keep) = (true, false))
+        .right(24 + 8 + 48 + 12 + 16 + 4 + parts, |a| (a.causal, a.positions) = (true, Positions::Alibi))
         .right(8 + 48 + 12 + 16 + 4 + parts, Block::no_rows)
         .wrong("`dout` holds 23 elements, but its shape is [6, 4]", |a| a.dout.truncate(23))
         .wrong("`dout` holds 28 elements, but its shape is [6, 4]", |a| a.dout = numbers(28))

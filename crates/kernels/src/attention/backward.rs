@@ -2,10 +2,10 @@
 
 use super::forward::QUERIES;
 use super::rotation::rotate_back;
-use super::{Input, KEYS, Problem, Scores, add_distances, stride};
+use super::{Input, KEYS, Problem, Scores, add_distances, scale, seen, stride};
 use crate::fresh::{Scattered, Unwritten};
 use crate::product::{Left, Matrix, Onto, Saved, Unit, View, multiply};
-use crate::rows::with_scratch;
+use crate::rows::{in_order, with_scratch};
 use crate::shape::{count, fits};
 use crate::simd::{exp2, simd, sum_by};
 use rayon::prelude::*;
@@ -43,14 +43,12 @@ fn clear<U: Unit>(problem: &Problem<U>, dqkv: &Scattered<f32>) {
     /// Rows of a task.
     const TOGETHER: usize = 64;
     let Problem { input, d, .. } = *problem;
-    let keys = input.keys.unwrap_or(input.mask);
-    input.mask.par_chunks(TOGETHER).zip(keys.par_chunks(TOGETHER)).enumerate().for_each(|(task, (mask, keys))| {
-        let rows = || (task * TOGETHER..).zip(mask.iter().zip(keys));
-        let idle = |row: usize, attends: f32| attends == 0.0 || problem.keys[row / input.length].is_empty();
-        let queries = rows().filter(|&(row, (attends, _))| idle(row, *attends)).map(|(row, _)| row * 3 * d);
-        let others = rows().filter(|(_, (_, key))| **key == 0.0).map(|(row, _)| row * 3 * d + d);
+    input.keys.unwrap_or(input.mask).par_chunks(TOGETHER).enumerate().for_each(|(task, keys)| {
+        let rows = || (task * TOGETHER..).zip(keys);
+        let queries = rows().filter(|&(row, _)| !problem.attends(row)).map(|(row, _)| row * 3 * d);
+        let others = rows().filter(|(_, key)| **key == 0.0).map(|(row, _)| row * 3 * d + d);
         // SAFETY: rows are those of one task, and of each either these columns are cleared here or they are those of tasks which
-        // differentiate: those of keys have all rows that are keys, and write all rows that are queries if there is a key.
+        // differentiate: those of keys have all rows that are keys, and write all rows that attend to some key.
         unsafe {
             dqkv.write_each(queries, d, |_, out| out.cleared());
             dqkv.write_each(others, 2 * d, |_, out| out.cleared());
@@ -71,16 +69,18 @@ fn differentiate<U: Unit>(problem: &Problem<U>, forward: &Forward, dqkv: &Scatte
     let chunk = QUERIES * d_head;
     let mut sum = Vec::new();
     for tasks in tasks.chunks(wave.max(1)) {
-        let dq: Vec<_> = tasks
-            .par_iter()
-            .map(|&(sequence, head, part)| backward_part(problem, sequence, head, part, forward, dqkv))
-            .collect();
+        // With a causal mask, fewer queries attend to later parts: these come last, so that threads finish together.
+        let dq = in_order(tasks.iter(), |&(sequence, head, part)| {
+            backward_part(problem, sequence, head, part, forward, dqkv)
+        });
         for (&(sequence, head, part), dq) in tasks.iter().zip(dq) {
             let parts = problem.keys[sequence].len().div_ceil(KEYS);
             if part == 0 {
                 sum = dq;
             } else {
-                let chunks = sum.par_chunks_mut(chunk).zip(dq.par_chunks(chunk));
+                // Of the queries that attend to this part, which are the last ones.
+                let first = sum.len() - dq.len();
+                let chunks = sum[first..].par_chunks_mut(chunk).zip(dq.par_chunks(chunk));
                 chunks.for_each(|(sum, dq)| sum.iter_mut().zip(dq).for_each(|(sum, x)| *sum += x));
             }
             if parts > 1 && part + 1 == parts {
@@ -118,8 +118,8 @@ struct Forward<'a> {
     dout: &'a [f32],
 }
 
-/// A part of the keys of a head, all queries: writes the gradients of keys and values, and of queries if there is no other part.
-/// If there is, returns their share of this part, dense.
+/// A part of the keys of a head, all queries that attend to it: writes the gradients of keys and values, and of queries if there is no
+/// other part. If there is, returns their share of this part, dense.
 fn backward_part<U: Unit>(
     problem: &Problem<U>,
     sequence: usize,
@@ -132,6 +132,8 @@ fn backward_part<U: Unit>(
     let (queries, keys) = (&problem.queries[sequence], &problem.keys[sequence]);
     let whole = keys.len() <= KEYS;
     let keys = &keys[part * KEYS..keys.len().min((part + 1) * KEYS)];
+    let earlier = queries.partition_point(|&query| input.causal && query < keys[0]);
+    let queries = &queries[earlier..];
     let cols = keys.len();
     let strip = STRIP.min(cols);
     let stride = stride(strip);
@@ -162,16 +164,21 @@ fn backward_part<U: Unit>(
         let (q_panel, dout_panel) = (U::from_floats_mut(q_panel), U::from_floats_mut(dout_panel));
         let (q_units, rest) = row_units.split_at_mut(U::scratch(rows, d_head));
         let (dout_units, dw_units) = rest.split_at_mut(U::scratch(rows, d_head));
+        if input.causal || queries.is_empty() {
+            // Keys are met by one query after another, or by none.
+            dk.fill(0.0);
+            dv.fill(0.0);
+        }
         let of_head = &forward.stats[(sequence * input.heads + head) * input.length..][..input.length];
         for (tile, queries) in queries.chunks(QUERIES_BACK).enumerate() {
             let rows = queries.len();
-            let onto = if tile == 0 { Onto::Zero } else { Onto::Output };
+            let onto = if tile == 0 && !input.causal { Onto::Zero } else { Onto::Output };
             let (stats, along) = row.split_at_mut(row.len() / 2);
             stats.iter_mut().zip(queries).for_each(|(s, &q)| *s = of_head[q as usize]);
             let mut dense = dense.chunks_exact_mut(dense.len() / 4).map(|x| &mut x[..rows * d_head]);
             let mut next = || dense.next().unwrap_or_default();
             let (q, dout, out, dq) = (next(), next(), next(), next());
-            problem.rotated([sequence, head, 0], queries, problem.scale(), q);
+            problem.rotated([sequence, head, 0], queries, scale(d_head), q);
             problem.rows_of(forward.dout, sequence, head).copy(queries, dout);
             problem.rows_of(forward.out.units::<U>(), sequence, head).copy(queries, out);
             row_products(out, dout, along, d_head);
@@ -183,11 +190,15 @@ fn backward_part<U: Unit>(
             let (units, gap) = U::of_rows(dout, d_head, d_head, dout_units);
             let dout = Left::Rows { units, stride: gap };
             for (strip, keys) in keys.chunks(STRIP).enumerate() {
-                let (first, cols) = (strip * STRIP, keys.len());
+                let (first, cols) = (strip * STRIP, problem.seen_by(queries, keys));
+                if cols == 0 {
+                    break;
+                }
                 let (columns, used) = (first..first + cols, (rows - 1) * stride + cols);
                 multiply(&mut scores[..used], stride, q, kt, 0..kt.steps(), columns.clone(), Onto::Zero);
                 multiply(&mut dw[..used], stride, dout, vt, 0..vt.steps(), columns.clone(), Onto::Zero);
-                let here = Scores { data: scores, stride, queries, keys, slope: problem.slopes[head] };
+                let (keys, slope, causal) = (&keys[..cols], problem.slopes[head], input.causal);
+                let here = Scores { data: scores, stride, queries, keys, slope, causal };
                 weigh_back(here, dw, stats, along);
 
                 let (dk, dv) = (&mut dk[first * d_head..][..cols * d_head], &mut dv[first * d_head..][..cols * d_head]);
@@ -203,17 +214,13 @@ fn backward_part<U: Unit>(
                 multiply(dq, d_head, ds, k, first / U::DEPTH..columns.end.div_ceil(U::DEPTH), 0..d_head, onto);
             }
             // The queries of the product carry `log₂ e`; its gradients are of scores to base e.
-            rotate_back(dq, d_head, &problem.places(sequence, queries), table, problem.scale() * LN_2);
+            rotate_back(dq, d_head, &problem.places(sequence, queries), table, scale(d_head) * LN_2);
             if whole {
                 // SAFETY: this task alone has the queries of this head, each once.
                 unsafe { write(problem, [sequence, head, 0], queries, dq, dqkv) };
             } else {
                 share.extend_from_slice(dq);
             }
-        }
-        if queries.is_empty() {
-            dk.fill(0.0);
-            dv.fill(0.0);
         }
         rotate_back(dk, d_head, &problem.places(sequence, keys), table, LN_2);
         // SAFETY: these keys of this head are those of this task, each once.
@@ -226,20 +233,25 @@ fn backward_part<U: Unit>(
 }
 
 simd! {
-    /// Weights out of scores, `w = 2^(score − stats)`, and gradients of scores out of those of weights, `dw ← w · (dw − along)`.
+    /// Weights out of scores, `w = 2^(score − stats)`, and gradients of scores out of those of weights, `dw ← w · (dw − along)`: both
+    /// are 0 for keys that a query does not attend to.
     fn weigh_back[FMA](scores: Scores, dw: &mut [f32], stats: &[f32], along: &[f32]) {
-        let cols = scores.keys.len();
-        let rows = scores.data.chunks_mut(scores.stride).zip(dw.chunks_mut(scores.stride));
-        for ((((row, dw), &query), &stat), &along) in rows.zip(scores.queries).zip(stats).zip(along) {
-            let (row, dw) = (&mut row[..cols], &mut dw[..cols]);
-            if scores.slope != 0.0 {
-                add_distances::<FMA>(row, query, scores.keys, scores.slope);
+        let Scores { data, stride, queries, keys, slope, causal } = scores;
+        let rows = data.chunks_mut(stride).zip(dw.chunks_mut(stride));
+        for ((((row, dw), &query), &stat), &along) in rows.zip(queries).zip(stats).zip(along) {
+            let seen = seen(causal, query, keys);
+            let (row, later) = row[..keys.len()].split_at_mut(seen);
+            let (dw, dw_later) = dw[..keys.len()].split_at_mut(seen);
+            if slope != 0.0 {
+                add_distances::<FMA>(row, query, &keys[..seen], slope);
             }
             for (score, dw) in row.iter_mut().zip(dw) {
                 let weight = exp2::<FMA>(*score - stat);
                 *score = weight;
                 *dw = weight * (*dw - along);
             }
+            later.fill(0.0);
+            dw_later.fill(0.0);
         }
     }
 }

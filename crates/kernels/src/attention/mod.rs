@@ -2,12 +2,16 @@
 //! (Dao 2023, FlashAttention-2).
 //!
 //! One task is one head of one sequence and a part of its queries (forward) or of its keys (backward). It copies the rows it
-//! needs into panels in its thread's scratch, those of padding left out: what follows knows nothing of masks, and a sequence has the
+//! needs into panels in its thread's scratch, those of padding left out: what follows knows nothing of padding, and a sequence has the
 //! same result however much it is padded. Scores are powers of 2: `log₂ e` is part of the scale of the queries.
+//!
+//! With a causal mask, tiles of scores to the right of the diagonal are not computed, and those on it end where their last query does.
 
 mod backward;
 mod forward;
 mod rotation;
+#[cfg(test)]
+mod tests;
 
 pub use backward::backward;
 pub use forward::forward;
@@ -58,20 +62,24 @@ pub struct Input<'a, U = f32> {
     pub heads: usize,
     /// How attention knows where a row stands.
     pub positions: Positions,
+    /// Whether a row attends to itself and to earlier rows of its sequence alone, as in language models that predict the next token
+    /// (Vaswani et al. 2017, section 3.2.3). Rows are ordered by their numbers, whatever their `places`; one with no key before or at it
+    /// attends to nothing.
+    pub causal: bool,
 }
 
 impl<'a, U> Input<'a, U> {
-    /// Rows of sequences that attend to each other, but for padding.
+    /// Rows of sequences that attend to each other on both sides, but for padding.
     #[must_use]
     pub fn among(qkv: &'a [U], mask: &'a [f32], length: usize, heads: usize, positions: Positions) -> Self {
-        Self { qkv, mask, keys: None, places: None, length, heads, positions }
+        Self { qkv, mask, keys: None, places: None, length, heads, positions, causal: false }
     }
 
     /// The same of other queries, keys and values.
     #[must_use]
     pub fn with<V>(self, qkv: &'a [V]) -> Input<'a, V> {
-        let Self { mask, keys, places, length, heads, positions, .. } = self;
-        Input { qkv, mask, keys, places, length, heads, positions }
+        let Self { mask, keys, places, length, heads, positions, causal, .. } = self;
+        Input { qkv, mask, keys, places, length, heads, positions, causal }
     }
 }
 
@@ -107,18 +115,31 @@ pub(crate) fn check_heads<U: Unit>(heads: usize, d: usize, positions: Positions)
     );
 }
 
+/// Of queries, so that scores are powers of 2.
+fn scale(d_head: usize) -> f32 {
+    LOG2_E / (d_head as f32).sqrt()
+}
+
+/// Slopes of scores that are powers of 2, one a head; 0 where positions are not [`Positions::Alibi`].
+fn slopes(positions: Positions, heads: usize) -> Vec<f32> {
+    match positions {
+        Positions::Rotary { .. } => vec![0.0; heads],
+        Positions::Alibi => alibi_slopes(heads).iter().map(|slope| slope * LOG2_E).collect(),
+    }
+}
+
 /// What all tasks share.
 struct Problem<'a, U> {
     input: Input<'a, U>,
     d: usize,
     d_head: usize,
-    /// Rows of each sequence that attend.
+    /// Rows of each sequence that attend to something.
     queries: Vec<Vec<u32>>,
-    /// Rows of each sequence that are attended to.
+    /// Rows of each sequence that may be attended to.
     keys: Vec<Vec<u32>>,
     /// [`rotary_table`], or empty.
     table: Vec<f32>,
-    /// Of each head, for scores that are powers of 2; 0 where positions are not [`Positions::Alibi`].
+    /// [`slopes`], or empty.
     slopes: Vec<f32>,
 }
 
@@ -129,25 +150,37 @@ impl<'a, U: Unit> Problem<'a, U> {
         let d = input.check();
         let Input { mask, keys, places, length, heads, positions, .. } = input;
         let d_head = d / heads.max(1);
-        let (table, slopes) = match positions {
-            _ if mask.is_empty() => (Vec::new(), Vec::new()),
+        let table = match positions {
+            Positions::Rotary { .. } if mask.is_empty() => Vec::new(),
             Positions::Rotary { theta } => {
                 let furthest = places.map_or(length, |places| places.iter().max().map_or(0, |&most| most as usize + 1));
                 assert!(furthest <= FURTHEST, "`places` holds {}, but must be below {FURTHEST}", furthest - 1);
-                (rotary_table(theta, furthest, d_head / 2), vec![0.0; heads])
+                rotary_table(theta, furthest, d_head / 2)
             }
-            Positions::Alibi => (Vec::new(), alibi_slopes(heads).iter().map(|s| s * LOG2_E).collect()),
+            Positions::Alibi => Vec::new(),
         };
+        let slopes = slopes(positions, if mask.is_empty() { 0 } else { heads });
         let rows = |mask: &[f32]| -> Vec<Vec<u32>> {
             let of = |mask: &[f32]| (0u32..).zip(mask).filter(|(_, m)| **m != 0.0).map(|(i, _)| i).collect();
             mask.chunks(length.max(1)).map(of).collect()
         };
-        Self { input, d, d_head, queries: rows(mask), keys: rows(keys.unwrap_or(mask)), table, slopes }
+        let mut problem =
+            Self { input, d, d_head, queries: rows(mask), keys: rows(keys.unwrap_or(mask)), table, slopes };
+        for (queries, keys) in problem.queries.iter_mut().zip(&problem.keys) {
+            queries.retain(|&query| seen(input.causal, query, keys) > 0);
+        }
+        problem
     }
 
-    /// Of queries, so that scores are powers of 2.
-    fn scale(&self) -> f32 {
-        LOG2_E / (self.d_head as f32).sqrt()
+    /// Whether a row of all sequences attends to something.
+    fn attends(&self, row: usize) -> bool {
+        let Input { mask, length, causal, .. } = self.input;
+        mask[row] != 0.0 && seen(causal, (row % length) as u32, &self.keys[row / length]) > 0
+    }
+
+    /// How many of some keys, in their order, any of some queries attends to.
+    fn seen_by(&self, queries: &[u32], keys: &[u32]) -> usize {
+        queries.last().map_or(0, |&last| seen(self.input.causal, last, keys))
     }
 
     /// Rows of queries (0), keys (1) or values (2) of a head.
@@ -213,6 +246,15 @@ impl<U: Unit> Rows<'_, U> {
     }
 }
 
+/// How many of some keys, in their order, a query attends to: all, or those not after it.
+#[inline(always)]
+fn seen(causal: bool, query: u32, keys: &[u32]) -> usize {
+    match keys.last() {
+        Some(&last) if causal && last > query => keys.partition_point(|&key| key <= query),
+        _ => keys.len(),
+    }
+}
+
 /// Scores of some queries and keys, `stride` floats from one query to the next.
 struct Scores<'a> {
     data: &'a mut [f32],
@@ -221,6 +263,8 @@ struct Scores<'a> {
     keys: &'a [u32],
     /// Slope of `ALiBi`, or 0.
     slope: f32,
+    /// Whether queries attend to no later keys.
+    causal: bool,
 }
 
 /// `row − slope · |query − key|` for each key.
@@ -234,255 +278,4 @@ fn add_distances<const FMA: bool>(row: &mut [f32], query: u32, keys: &[u32], slo
 /// Floats from one row of scores to the next: not a multiple of 4 KiB, or rows would share the sets of the first cache.
 fn stride(keys: usize) -> usize {
     keys.next_multiple_of(LANES) + 16
-}
-
-#[cfg(test)]
-mod tests {
-    use super::forward::{PART, QUERIES, weigh};
-    use super::*;
-    use crate::product::{Pair, Saved};
-    use crate::rows::test::{assert_close, assert_gradient, noise};
-
-    const ROTARY: Positions = Positions::Rotary { theta: 10_000.0 };
-
-    /// The definition, in double precision.
-    fn reference(input: Input, qkv: &[f64]) -> Vec<f64> {
-        let Input { mask, keys, places, length, heads, positions, .. } = input;
-        let d = qkv.len() / mask.len() / 3;
-        let d_head = d / heads;
-        let half = d_head / 2;
-        let slopes = alibi_slopes(heads);
-        let vector = |row: usize, which: usize, head: usize| {
-            let x = &qkv[(row * 3 + which) * d + head * d_head..][..d_head];
-            let Positions::Rotary { theta } = positions else { return x.to_vec() };
-            if which == 2 {
-                return x.to_vec();
-            }
-            let mut y = x.to_vec();
-            for i in 0..half {
-                let speed = f64::from(theta).powf(-(i as f64) / half as f64) as f32;
-                let place = places.map_or((row % length) as f32, |places| places[row] as f32);
-                let (sin, cos) = f64::from(place * speed).sin_cos();
-                y[i] = x[i] * cos - x[i + half] * sin;
-                y[i + half] = x[i + half] * cos + x[i] * sin;
-            }
-            y
-        };
-        let mut out = vec![0.0; mask.len() * d];
-        for sequence in 0..mask.len() / length {
-            let rows = |mask: &[f32]| -> Vec<usize> {
-                (sequence * length..(sequence + 1) * length).filter(|&row| mask[row] != 0.0).collect()
-            };
-            let (rows, keys) = (rows(mask), rows(keys.unwrap_or(mask)));
-            for head in 0..heads {
-                let of = |rows: &[usize], which| rows.iter().map(|&row| vector(row, which, head)).collect::<Vec<_>>();
-                let (q, k, v) = (of(&rows, 0), of(&keys, 1), of(&keys, 2));
-                for (i, &row) in rows.iter().enumerate() {
-                    let scores = k.iter().zip(&keys).map(|(k, &key)| {
-                        let dot = q[i].iter().zip(k).map(|(a, b)| a * b).sum::<f64>() / (d_head as f64).sqrt();
-                        let bias = f64::from(slopes[head]) * row.abs_diff(key) as f64;
-                        if positions == Positions::Alibi { dot - bias } else { dot }
-                    });
-                    let weights: Vec<f64> = scores.map(f64::exp).collect();
-                    let sum: f64 = weights.iter().sum();
-                    let out = &mut out[row * d + head * d_head..][..d_head];
-                    for (w, v) in weights.iter().zip(&v) {
-                        out.iter_mut().zip(v).for_each(|(o, v)| *o += w / sum * v);
-                    }
-                }
-            }
-        }
-        out
-    }
-
-    fn wide(x: &[f32]) -> Vec<f64> {
-        x.iter().map(|&v| f64::from(v)).collect()
-    }
-
-    /// Every third row is padding, and the end of the second sequence.
-    fn some_padding(batch: usize, length: usize) -> Vec<f32> {
-        let real = |i: usize| i % 3 != 1 && i < length + length.div_ceil(2);
-        (0..batch * length).map(|i| f32::from(u8::from(real(i)))).collect()
-    }
-
-    #[test]
-    fn scores_fall_with_the_distance() {
-        // Queries and keys of 0: weights are those of the distances.
-        let (mut weighed, keys) = ([0.0; LANES], [0, 1, 2]);
-        let here = Scores { data: &mut weighed, stride: LANES, queries: &keys[..1], keys: &keys, slope: 0.5 * LOG2_E };
-        let (mut largest, mut sums) = ([0.0], [0.0]);
-        weigh(here, true, &mut largest, &mut sums, &mut [0.0], 1);
-        let want = [0.506_480, 0.307_196, 0.186_324];
-        weighed.iter().zip(want).for_each(|(w, want)| assert!((w / sums[0] - want).abs() < 1e-6));
-    }
-
-    #[test]
-    fn forward_and_gradients_match_the_definition() {
-        for (positions, batch, length, heads, d_head) in
-            [(ROTARY, 1, 1, 1, 2), (ROTARY, 2, 7, 2, 4), (Positions::Alibi, 2, 5, 3, 3), (ROTARY, 1, QUERIES + 5, 1, 6)]
-        {
-            let rows = batch * length;
-            let qkv = noise(rows * 3 * heads * d_head, 1);
-            let dout = noise(rows * heads * d_head, 2);
-            for mask in [vec![1.0; rows], some_padding(batch, length), vec![0.0; rows]] {
-                let input = Input::among(&qkv, &mask, length, heads, positions);
-                let want: Vec<f32> = reference(input, &wide(&qkv)).iter().map(|&v| v as f32).collect();
-                let (out, stats) = forward(input, true);
-                assert_close(out.units(), &want);
-                let loss =
-                    |x: &[f64]| reference(input, x).iter().zip(&dout).map(|(y, &d)| y * f64::from(d)).sum::<f64>();
-                let dqkv = backward(input, &out, &stats, &dout);
-                assert_gradient(&dqkv, &qkv, loss);
-            }
-        }
-    }
-
-    #[test]
-    fn rows_attend_to_others_wherever_they_stand() {
-        // The first rows of each sequence attend to the last ones; of the second sequence none attend, of the third to none.
-        for (length, heads, d_head, first) in [(9, 2, 4, 5), (KEYS + QUERIES + 30, 1, 8, 40)] {
-            let (batch, d) = (3, heads * d_head);
-            let rows = batch * length;
-            let role = |attends: bool| -> Vec<f32> {
-                let of = |row: usize| match row / length {
-                    0 => (row % length < first) == attends && row != 2,
-                    1 => !attends,
-                    _ => attends,
-                };
-                (0..rows).map(|row| f32::from(u8::from(of(row)))).collect()
-            };
-            let (mask, keys) = (role(true), role(false));
-            let places: Vec<u32> = (0..rows as u32).map(|row| row * 7 % 31).collect();
-            let (qkv, dout) = (noise(rows * 3 * d, 1), noise(rows * d, 2));
-            let input =
-                Input { keys: Some(&keys), places: Some(&places), ..Input::among(&qkv, &mask, length, heads, ROTARY) };
-            let want: Vec<f32> = reference(input, &wide(&qkv)).iter().map(|&v| v as f32).collect();
-            let (out, stats) = forward(input, true);
-            assert_close(out.units(), &want);
-            if length < 20 {
-                let loss =
-                    |x: &[f64]| reference(input, x).iter().zip(&dout).map(|(y, &d)| y * f64::from(d)).sum::<f64>();
-                assert_gradient(&backward(input, &out, &stats, &dout), &qkv, loss);
-            } else {
-                // Parts of the keys add up to what one part finds.
-                let found = backward(input, &out, &stats, &dout);
-                assert!(found.iter().all(|v| v.is_finite()) && found.iter().any(|&v| v != 0.0));
-            }
-        }
-    }
-
-    #[test]
-    fn no_rows_are_no_rows() {
-        let input = Input::<f32>::among(&[], &[], 8, 2, ROTARY);
-        let (out, stats) = forward(input, true);
-        let dqkv = backward(input, &out, &stats, &[]);
-        assert!(out.is_empty() && stats.is_empty() && dqkv.is_empty());
-    }
-
-    #[test]
-    fn long_sequences_match_the_definition() {
-        for (positions, length, heads, d_head) in
-            [(ROTARY, 2 * KEYS + 77, 1, 64), (Positions::Alibi, KEYS + 1, 2, 32), (ROTARY, PART + 3, 1, 130)]
-        {
-            let d = heads * d_head;
-            let mut qkv = noise(length * 3 * d, 1);
-            // The largest scores in the last tile.
-            qkv.iter_mut().skip((length - 2) * 3 * d).for_each(|x| *x *= 2.0);
-            let mut mask = vec![1.0; length];
-            mask[3] = 0.0;
-            let input = Input::among(&qkv, &mask, length, heads, positions);
-            let want: Vec<f32> = reference(input, &wide(&qkv)).iter().map(|&v| v as f32).collect();
-            let (out, stats) = forward(input, true);
-            // Outputs are means of many values around 0, far smaller than what is added up.
-            let largest = qkv.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-            let numbers: &[f32] = out.units();
-            numbers.iter().zip(&want).for_each(|(o, w)| assert!((o - w).abs() < 1e-6 * largest, "{o}, not {w}"));
-
-            // Directional derivatives; one number each would take long.
-            let dout = noise(length * d, 2);
-            let dqkv = backward(input, &out, &stats, &dout);
-            for which in 0..3 {
-                let mut direction = wide(&noise(qkv.len(), 3));
-                direction.iter_mut().enumerate().filter(|(i, _)| i / d % 3 != which).for_each(|(_, x)| *x = 0.0);
-                let loss = |step: f64| {
-                    let moved: Vec<f64> = wide(&qkv).iter().zip(&direction).map(|(x, v)| x + step * v).collect();
-                    reference(input, &moved).iter().zip(&dout).map(|(y, &d)| y * f64::from(d)).sum::<f64>()
-                };
-                let want = (loss(1e-5) - loss(-1e-5)) / 2e-5;
-                let terms = || dqkv.iter().zip(&direction).map(|(g, v)| f64::from(*g) * v);
-                let (got, size) = (terms().sum::<f64>(), terms().map(|t| t * t).sum::<f64>().sqrt());
-                assert!((got - want).abs() < 1e-5 * size, "{which}: {got}, not {want}; {size}");
-            }
-        }
-    }
-
-    #[test]
-    fn same_bits_for_any_threads() {
-        let (batch, length, heads, d_head) = (2, KEYS + 100, 1, 16);
-        let (qkv, dout) = (noise(batch * length * 3 * heads * d_head, 1), noise(batch * length * heads * d_head, 2));
-        let mask = some_padding(batch, length);
-        fn check<U: Unit>(input: Input<U>, dout: &[f32]) {
-            let run = |threads| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                pool.install(|| {
-                    let (out, stats) = forward(input, true);
-                    let dqkv = backward(input, &out, &stats, dout);
-                    (out, stats, dqkv)
-                })
-            };
-            let first = run(1);
-            assert!(run(3) == first && run(8) == first);
-        }
-        let input = Input::among(&qkv, &mask, length, heads, ROTARY);
-        check::<f32>(input, &dout);
-        check::<Pair>(input.with(Saved::of::<Pair>(&qkv, 3 * heads * d_head).units()), &dout);
-    }
-
-    #[test]
-    fn a_sequence_has_the_same_bits_in_any_batch_and_however_padded() {
-        fn check<U: Unit>() {
-            let (length, heads, d_head) = (KEYS + 30, 2, 8);
-            let (width, d) = (3 * heads * d_head, heads * d_head);
-            let own = noise(length * width, 1);
-            let mask = vec![1.0; length];
-            let run = |qkv: &[f32], mask: &[f32], length: usize| {
-                let qkv = Saved::of::<U>(qkv, width);
-                let input = Input::<U>::among(qkv.units(), mask, length, heads, ROTARY);
-                forward(input, false).0.numbers::<U>(d)
-            };
-            let alone = run(&own, &mask, length);
-            let longer = length + 50;
-            let mut qkv = noise(3 * longer * width, 2);
-            qkv[longer * width..][..own.len()].copy_from_slice(&own);
-            let mut mask = vec![1.0; 3 * longer];
-            mask[longer + length..2 * longer].fill(0.0);
-            let among = run(&qkv, &mask, longer);
-            assert_eq!(among[longer * d..][..alone.len()], alone[..]);
-            assert!(among[(longer + length) * d..2 * longer * d].iter().all(|&v| v == 0.0));
-        }
-        check::<f32>();
-        check::<Pair>();
-    }
-
-    #[test]
-    fn bf16_is_near() {
-        let (batch, length, heads, d_head) = (2, 75, 2, 32);
-        let (qkv, dout) = (noise(batch * length * 3 * heads * d_head, 1), noise(batch * length * heads * d_head, 2));
-        let mask = some_padding(batch, length);
-        let near = |a: &[f32], b: &[f32]| {
-            let scale = (b.iter().map(|v| v * v).sum::<f32>() / b.len() as f32).sqrt();
-            a.iter().zip(b).all(|(a, b)| (a - b).abs() < 0.03 * scale)
-        };
-        fn run<U: Unit>(input: Input<U>, dout: &[f32]) -> (Vec<f32>, Vec<f32>) {
-            let (out, stats) = forward(input, true);
-            let dqkv = backward(input, &out, &stats, dout);
-            (out.numbers::<U>(dout.len() / input.mask.len()), dqkv)
-        }
-        for positions in [ROTARY, Positions::Alibi] {
-            let input = Input::among(&qkv, &mask, length, heads, positions);
-            let rounded = Saved::of::<Pair>(&qkv, 3 * heads * d_head);
-            let (got, want) = (run::<Pair>(input.with(rounded.units()), &dout), run::<f32>(input, &dout));
-            assert!(near(&got.0, &want.0) && near(&got.1, &want.1));
-        }
-    }
 }
