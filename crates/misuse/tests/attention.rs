@@ -1,6 +1,7 @@
 //! Attention alone and in its block: two sequences of three rows, two heads of two numbers.
 
 use crate::{all, numbers};
+use vqdna_kernels::attention::cached::{Cache, Shape};
 use vqdna_kernels::attention::{self, Input, Positions, alibi_slopes, rotary_table};
 use vqdna_kernels::attention_block::{self, Kept, Prepared, Wanted};
 use vqdna_kernels::linear;
@@ -11,6 +12,7 @@ use vqdna_misuse::{Kernel, Tried, kernel};
 
 pub fn tried() -> Vec<Tried> {
     let mut tried = vec![slopes(), table(), among(), with()];
+    tried.extend([cache_new(), cache_shape(), cache_lengths(), cache_truncate(), cache_append()]);
     tried.extend([forward::<f32>(), forward::<Pair>(), backward::<f32>(), backward::<Pair>()]);
     for precision in [Precision::F32, Precision::Bf16] {
         tried.extend([block_forward(precision), block_backward(precision)]);
@@ -187,6 +189,99 @@ fn backward<U: Unit>() -> Tried {
         .wrong("`stats` holds 0 elements, but its shape is [6, 2]", |a| a.stats.clear())
         .wrong("`dout` holds 23 elements, but its shape is [6, 4]", |a| a.dout.truncate(23))
         .wrong("`dout` holds 25 elements, but its shape is [6, 4]", |a| a.dout.push(0.0))
+        .tried()
+}
+
+/// A cache of two sequences of four positions at most, the first of which has two already.
+#[derive(Clone)]
+struct Cached {
+    shape: Shape,
+    qkv: Vec<f32>,
+    mask: Vec<f32>,
+    sequence: usize,
+    length: usize,
+}
+
+fn cached() -> Cached {
+    let positions = Positions::Rotary { theta: 100.0 };
+    let shape = Shape { batch: 2, capacity: 4, heads: 2, d_head: 2, positions };
+    Cached { shape, qkv: numbers(2 * 2 * 12), mask: vec![1.0, 1.0, 0.0, 1.0], sequence: 0, length: 1 }
+}
+
+impl Cached {
+    fn cache(&self) -> Cache {
+        let mut cache = Cache::new(self.shape);
+        cache.append(&numbers(2 * 2 * 12), &[1.0, 1.0, 0.0, 0.0]);
+        cache
+    }
+}
+
+fn cache_new() -> Tried {
+    kernel("attention::cached::Cache::new", cached(), 2, |a| {
+        Cache::new(a.shape).lengths().iter().map(|&length| length as f32).collect()
+    })
+    .right(2, |a| (a.shape.positions, a.shape.d_head) = (Positions::Alibi, 3))
+    .wrong("`batch` is 0", |a| a.shape.batch = 0)
+    .wrong("`capacity` is 0", |a| a.shape.capacity = 0)
+    .wrong("`capacity` is 16777217, but must be at most 16777216", |a| a.shape.capacity = (1 << 24) + 1)
+    .wrong("`capacity` is 18446744073709551615, but", |a| a.shape.capacity = usize::MAX)
+    .wrong("`d_head` is 0", |a| a.shape.d_head = 0)
+    .wrong("`heads` is 0", |a| a.shape.heads = 0)
+    .wrong("`heads` is 2, but a width of 6 is not so many heads of an even width", |a| a.shape.d_head = 3)
+    .wrong("`heads` is 65537, but must be at most 65536", |a| {
+        (a.shape.heads, a.shape.positions) = (65_537, Positions::Alibi);
+    })
+    .wrong("`d` of shape [2, 9223372036854775808] holds more", |a| a.shape.d_head = 1 << 63)
+    .wrong("`qkv` of shape [2, 4, 3, 2, 2305843009213693952] holds more", |a| a.shape.d_head = 1 << 61)
+    .wrong("`qkv` of shape [18446744073709551615, 4, 3, 2, 2] holds more", |a| a.shape.batch = usize::MAX)
+    .tried()
+}
+
+fn cache_shape() -> Tried {
+    kernel("attention::cached::Cache::shape", cached(), 4, |a| vec![0.0; a.cache().shape().capacity]).tried()
+}
+
+fn cache_lengths() -> Tried {
+    kernel("attention::cached::Cache::lengths", cached(), 2, |a| vec![0.0; a.cache().lengths()[0]]).tried()
+}
+
+fn cache_truncate() -> Tried {
+    kernel("attention::cached::Cache::truncate", cached(), 1, |a| {
+        let mut cache = a.cache();
+        cache.truncate(a.sequence, a.length);
+        vec![0.0; cache.lengths()[0]]
+    })
+    .right(0, |a| a.length = 0)
+    .right(2, |a| a.length = 2)
+    .right(2, |a| (a.sequence, a.length) = (1, 0))
+    .wrong("`length` is 3, but sequence 0 has 2 positions", |a| a.length = 3)
+    .wrong("`length` is 1, but sequence 1 has 0 positions", |a| a.sequence = 1)
+    .wrong("`sequence` is 2, but there are 2", |a| a.sequence = 2)
+    .wrong("`sequence` is 18446744073709551615, but there are 2", |a| a.sequence = usize::MAX)
+    .tried()
+}
+
+fn cache_append() -> Tried {
+    kernel("attention::cached::Cache::append", cached(), 16, |a| a.cache().append(&a.qkv, &a.mask))
+        .right(16, |a| a.shape.positions = Positions::Alibi)
+        .right(16, |a| a.mask.fill(0.0))
+        .right(8, |a| (a.qkv, a.mask) = (numbers(24), vec![1.0, 1.0]))
+        .right(8, |a| (a.qkv, a.mask) = (numbers(24), vec![f32::NAN, 0.0]))
+        .right(32, |a| (a.qkv, a.mask) = (numbers(96), vec![0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0]))
+        .wrong("`mask` holds 0 elements, but its shape is [2, width]", |a| a.mask.clear())
+        .wrong("`mask` holds 3 elements, but its shape is [2, width]", |a| a.mask.truncate(3))
+        .wrong("`qkv` holds 48 elements, but its shape is [2, 1, 3, 4]", |a| a.mask.truncate(2))
+        .wrong("`qkv` holds 47 elements, but its shape is [2, 2, 3, 4]", |a| a.qkv.truncate(47))
+        .wrong("`qkv` holds 0 elements, but its shape is [2, 2, 3, 4]", |a| a.qkv.clear())
+        .wrong("`mask` has padding between positions", |a| {
+            (a.qkv, a.mask) = (numbers(72), vec![1.0, 0.0, 1.0, 1.0, 1.0, 0.0]);
+        })
+        .wrong("`capacity` is 4, but sequence 0 would have 5 positions", |a| {
+            (a.qkv, a.mask) = (numbers(72), vec![1.0; 6]);
+        })
+        .wrong("`capacity` is 4, but sequence 1 would have 5 positions", |a| {
+            (a.qkv, a.mask) = (numbers(120), [vec![0.0; 5], vec![1.0; 5]].concat());
+        })
         .tried()
 }
 

@@ -106,10 +106,12 @@ fn function(code: &str, in_public_trait: bool) -> Option<&str> {
 }
 
 /// Functions that take any argument: nothing of theirs is of a shape, or nothing is done with it yet.
-const TAKE_ANYTHING: [&str; 27] = [
+const TAKE_ANYTHING: [&str; 29] = [
     "adamw::sum_of_squares",
     "attention::Input::among",
     "attention::Input::with",
+    "attention::cached::Cache::lengths",
+    "attention::cached::Cache::shape",
     "gelu::in_place",
     "linear::Wanted::any",
     "linear::Wanted::needs_rows",

@@ -8,12 +8,14 @@
 //! With a causal mask, tiles of scores to the right of the diagonal are not computed, and those on it end where their last query does.
 
 mod backward;
+pub mod cached;
 mod forward;
 mod rotation;
 #[cfg(test)]
 mod tests;
 
 pub use backward::backward;
+pub use cached::Cache;
 pub use forward::forward;
 pub use rotation::{alibi_slopes, rotary_table};
 
