@@ -112,6 +112,13 @@ fn main() {
         x.copy_from_slice(&start);
         gelu::in_place(&mut x);
     });
+    for (batch, length, heads, d_head) in [(8, 512, 6, 64), (1, 4096, 6, 64), (1, 4096, 12, 64)] {
+        causal::<f32>(&bench, Precision::F32, batch, length, heads, d_head);
+        causal::<Pair>(&bench, Precision::Bf16, batch, length, heads, d_head);
+    }
+    for (batch, length, heads, d_head) in [(1, 4096, 6, 64), (16, 4096, 6, 64), (1, 4096, 12, 64)] {
+        generation(&bench, batch, length, heads, d_head);
+    }
     units_of_mxdna(&bench, 16, 512, 384);
     for precision in [Precision::F32, Precision::Bf16] {
         experts_of_mxdna(&bench, precision, 8192, 384);
@@ -248,6 +255,73 @@ fn attentions<U: Unit>(bench: &Bench, precision: Precision, batch: usize, length
     let (out, stats) = attention::forward(input, true);
     bench.run("attention backward", &shape, precision, flops(5.0), || {
         black_box(attention::backward(input, &out, &stats, &dout));
+    });
+}
+
+/// Attention in training, two-sided and causal, interleaved: the same queries, keys and values.
+fn causal<U: Unit>(bench: &Bench, precision: Precision, batch: usize, length: usize, heads: usize, d_head: usize) {
+    const ROUNDS: usize = 7;
+    let shape = format!("{batch} x {length}, {heads} x {d_head}");
+    if !bench.wants("attention causal", &shape, precision) {
+        return;
+    }
+    let (rows, d) = (batch * length, heads * d_head);
+    let (qkv, mask, dout) = (Saved::of::<U>(&noise(rows * 3 * d, 1), 3 * d), vec![1.0; rows], noise(rows * d, 2));
+    let positions = attention::Positions::Rotary { theta: 10_000.0 };
+    let two_sided = attention::Input::among(qkv.units::<U>(), &mask, length, heads, positions);
+    // Forward and backward of two-sided and causal attention.
+    let mut times: [[Vec<f64>; 2]; 2] = Default::default();
+    for round in 0..=ROUNDS {
+        for (times, causal) in times.iter_mut().zip([false, true]) {
+            let input = attention::Input { causal, ..two_sided };
+            let start = Instant::now();
+            let (out, stats) = attention::forward(input, true);
+            let forward = start.elapsed().as_secs_f64();
+            black_box(attention::backward(input, &out, &stats, &dout));
+            // The first round warms up.
+            if round > 0 {
+                times[0].push(forward);
+                times[1].push(start.elapsed().as_secs_f64() - forward);
+            }
+        }
+    }
+    let median = |times: &[f64]| {
+        let mut times = times.to_vec();
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2] * 1e3
+    };
+    let [two_sided, causal] = times.map(|times| times.map(|times| median(&times)));
+    let ratio = |a: f64, b: f64| format!("{a:8.2} -> {b:8.2} ms ({:.2}x)", a / b);
+    println!(
+        "{:<22} {shape:<26} {precision:?} forward {}, backward {}, both {}",
+        "attention causal",
+        ratio(two_sided[0], causal[0]),
+        ratio(two_sided[1], causal[1]),
+        ratio(two_sided.iter().sum(), causal.iter().sum())
+    );
+}
+
+/// Attention of one more position to `length` others that are kept, and of whole prompts of that length.
+fn generation(bench: &Bench, batch: usize, length: usize, heads: usize, d_head: usize) {
+    let d = heads * d_head;
+    let positions = attention::Positions::Rotary { theta: 10_000.0 };
+    let kept = attention::cached::Shape { batch, capacity: length + 1, heads, d_head, positions };
+    let shape = format!("{batch} x {length}, {heads} x {d_head}");
+    if !bench.wants("attention cached", &shape, Precision::F32) {
+        return;
+    }
+    let (prompt, mask, next) = (noise(batch * length * 3 * d, 1), vec![1.0; batch * length], noise(batch * 3 * d, 2));
+    let mut cache = attention::Cache::new(kept);
+    cache.append(&prompt, &mask);
+    let work = Work::Bytes(8.0 * (batch * length * d) as f64);
+    bench.run("attention cached", &shape, Precision::F32, work, || {
+        black_box(cache.append(&next, &vec![1.0; batch]));
+        (0..batch).for_each(|sequence| cache.truncate(sequence, length));
+    });
+    let work = Work::Flops(2.0 * (batch * length * length * d) as f64);
+    bench.run("attention cached prompt", &shape, Precision::F32, work, || {
+        (0..batch).for_each(|sequence| cache.truncate(sequence, 0));
+        black_box(cache.append(&prompt, &mask));
     });
 }
 

@@ -151,7 +151,7 @@ impl Cache {
             let mut from = new.real[sequence].start;
             for (tile, places) in tiles(lengths[sequence]..lengths[sequence] + new.real[sequence].len()) {
                 let (keys, values) = data[first_of(*shape, tile)..].split_at_mut(units_of(*shape, tile)[0]);
-                let held = held_by(*shape, tile);
+                let room = room_of(*shape, tile);
                 let rows = from..from + places.len();
                 with_scratch([places.len() * d_head], |[copy]| {
                     new.copy(*shape, [sequence, head, 1], rows.clone(), copy);
@@ -162,7 +162,7 @@ impl Cache {
                     }
                     new.copy(*shape, [sequence, head, 2], rows.clone(), copy);
                     for (key, row) in (places.start % KEYS..).zip(copy.chunks_exact(d_head)) {
-                        for (panel, row) in values.chunks_mut(held * width).zip(row.chunks(width)) {
+                        for (panel, row) in values.chunks_mut(room * width).zip(row.chunks(width)) {
                             panel[key * width..][..row.len()].copy_from_slice(row);
                         }
                     }
@@ -207,13 +207,13 @@ impl Cache {
             rotate(q, d_head, queries, &self.table, scale(d_head));
             for (tile, keys) in tiles(0..all) {
                 let (data, [of_keys, of_values]) = (&data[first_of(self.shape, tile)..], units_of(self.shape, tile));
-                let held = held_by(self.shape, tile);
-                let k = View::of(&data[..of_keys], d_head, held);
-                let v = View::of(&data[of_keys..][..of_values], held, d_head);
+                let room = room_of(self.shape, tile);
+                let k = View::of(&data[..of_keys], d_head, room);
+                let v = View::of(&data[of_keys..][..of_values], room, d_head);
                 let (keys, slope) = (&self.numbers[keys], self.slopes[head]);
                 let here = Scores { data: &mut *scores, stride, queries, keys, slope, causal: true };
-                let state = State { out: &mut *out, largest: &mut *largest, sums: &mut *sums };
-                attend::<f32>(Left::Rows { units: q, stride: d_head }, [k, v], here, &mut [], tile == 0, state);
+                let found = State { out: &mut *out, largest: &mut *largest, sums: &mut *sums };
+                attend::<f32>(Left::Rows { units: q, stride: d_head }, [k, v], here, &mut [], tile == 0, found);
             }
             finish(out, d_head, largest, sums);
         });
@@ -260,14 +260,14 @@ fn tiles(places: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
 }
 
 /// Positions that a tile has room for.
-fn held_by(shape: Shape, tile: usize) -> usize {
+fn room_of(shape: Shape, tile: usize) -> usize {
     KEYS.min(shape.capacity - tile * KEYS)
 }
 
 /// Floats of the keys and of the values of a tile.
 fn units_of(shape: Shape, tile: usize) -> [usize; 2] {
-    let held = held_by(shape, tile);
-    [View::<f32>::units(shape.d_head, held), View::<f32>::units(held, shape.d_head)]
+    let room = room_of(shape, tile);
+    [View::<f32>::units(shape.d_head, room), View::<f32>::units(room, shape.d_head)]
 }
 
 /// Where a tile begins in the memory of a head: all tiles before it are full.

@@ -100,7 +100,7 @@ fn forward_part<U: Unit>(
                     continue;
                 }
                 let span = first..first + rows;
-                let state = State {
+                let found = State {
                     out: &mut sum[first * d_head..(first + rows) * d_head],
                     largest: &mut largest[span.clone()],
                     sums: &mut totals[span],
@@ -108,7 +108,7 @@ fn forward_part<U: Unit>(
                 let (keys, slope, causal) = (&keys[..cols], problem.slopes[head], input.causal);
                 let here = Scores { data: scores, stride, queries, keys, slope, causal };
                 let q = Left::Rows { units: &q[first * q_stride..], stride: q_stride };
-                attend(q, [k, v], here, w_units, at == 0, state);
+                attend(q, [k, v], here, w_units, at == 0, found);
             }
         }
         finish(sum, d_head, largest, totals);
