@@ -191,6 +191,10 @@ mod tests {
                     let (a, b) = inner.split_at(inner.len() / 2);
                     a.iter().zip(b).map(|(a, b)| a / (1.0 + (-a).exp()) * b).collect()
                 }
+                Activation::GeGlu => {
+                    let (a, b) = inner.split_at(inner.len() / 2);
+                    a.iter().zip(b).map(|(&a, b)| gelu::test::reference(a) * b).collect()
+                }
             };
             out.extend(down.chunks(inner.len()).zip(down_bias).zip(x).map(|((w, b), x)| x + dot(w, &inner) + b));
         }
@@ -200,8 +204,14 @@ mod tests {
     #[test]
     fn forward_and_gradients_match_the_definition() {
         // Two strips and a rest of the halves, too many numbers for an interpreter.
-        let shapes = [(Activation::Gelu, 9, 4, 6), (Activation::SwiGlu, 9, 4, 8), (Activation::SwiGlu, 2, 3, 520)];
-        for (activation, rows, d, d_inner) in shapes.into_iter().take(if cfg!(miri) { 1 } else { 3 }) {
+        let shapes = [
+            (Activation::Gelu, 9, 4, 6),
+            (Activation::SwiGlu, 9, 4, 8),
+            (Activation::SwiGlu, 2, 3, 520),
+            (Activation::GeGlu, 9, 4, 8),
+            (Activation::GeGlu, 2, 3, 520),
+        ];
+        for (activation, rows, d, d_inner) in shapes.into_iter().take(if cfg!(miri) { 1 } else { 5 }) {
             let mut seed = 0;
             let a = [rows * d, d, d, d_inner * d, d_inner, d * d_inner / activation.inputs(), d].map(|size| {
                 seed += 1;
@@ -278,13 +288,18 @@ mod tests {
     /// More rows than a group, halves of more columns than a strip, in both precisions.
     #[test]
     fn halves_are_joined_for_any_number_of_threads() {
+        for activation in [Activation::SwiGlu, Activation::GeGlu] {
+            joined_halves(activation);
+        }
+    }
+
+    fn joined_halves(activation: Activation) {
         let (rows, d, d_inner) = if cfg!(miri) { (67, 4, 2 * 20) } else { (2100, 12, 2 * 272) };
         let (x, dout) = (noise(rows * d, 1), noise(rows * d, 2));
         let (gain, bias) = (noise(d, 3), noise(d, 4));
         let norm = Norm { gain: &gain, bias: &bias, eps: 1e-3 };
         let (up, up_bias) = (noise(d_inner * d, 5), noise(d_inner, 6));
         let (down, down_bias) = (noise(d * d_inner / 2, 7), noise(d, 8));
-        let activation = Activation::SwiGlu;
         let w = Weights { up: &up, up_bias: &up_bias, down: &down, down_bias: &down_bias, activation };
         let run = |precision, threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -293,16 +308,20 @@ mod tests {
                 (y, backward(&x, norm, w, &dout, &pre, Wanted::ALL, precision))
             })
         };
-        let near = |a: &[f32], b: &[f32]| {
+        // Single elements stray further where the activation bends more.
+        let bound = if activation == Activation::GeGlu { 0.08 } else { 0.05 };
+        let assert_near = |a: &[f32], b: &[f32]| {
             let scale = (b.iter().map(|v| v * v).sum::<f32>() / b.len() as f32).sqrt();
-            a.iter().zip(b).all(|(a, b)| (a - b).abs() < 0.05 * scale)
+            let worst = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale;
+            assert!(worst < bound, "{activation:?}: {worst}");
         };
         let (y, g) = run(Precision::F32, 1);
         assert!(run(Precision::F32, 3) == (y.clone(), g.clone()), "any number of threads");
         let (rough, rough_g) = run(Precision::Bf16, 2);
         assert!(run(Precision::Bf16, 1) == (rough.clone(), rough_g.clone()));
-        assert!(near(&rough, &y) && near(&rough_g.x.unwrap(), &g.x.unwrap()));
-        assert!(near(&rough_g.up.weight.unwrap(), &g.up.weight.unwrap()));
-        assert!(near(&rough_g.down.weight.unwrap(), &g.down.weight.unwrap()));
+        assert_near(&rough, &y);
+        assert_near(&rough_g.x.unwrap(), &g.x.unwrap());
+        assert_near(&rough_g.up.weight.unwrap(), &g.up.weight.unwrap());
+        assert_near(&rough_g.down.weight.unwrap(), &g.down.weight.unwrap());
     }
 }

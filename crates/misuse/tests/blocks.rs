@@ -111,6 +111,10 @@ impl Block {
     fn swiglu(&mut self) {
         (self.activation, self.down) = (Activation::SwiGlu, numbers(16));
     }
+
+    fn geglu(&mut self) {
+        (self.activation, self.down) = (Activation::GeGlu, numbers(16));
+    }
 }
 
 fn misshapen_mlp(kernel: Kernel<Block>) -> Kernel<Block> {
@@ -126,8 +130,13 @@ fn misshapen_mlp(kernel: Kernel<Block>) -> Kernel<Block> {
         .wrong("`mlp.down` holds 28 elements, but its shape is [4, 8]", |a| a.down.truncate(28))
         .wrong("`mlp.down` holds 33 elements, but its shape is [4, 8]", |a| a.down.push(0.0))
         .wrong("`mlp.down` holds 32 elements, but its shape is [4, 4]", |a| a.activation = Activation::SwiGlu)
+        .wrong("`mlp.down` holds 32 elements, but its shape is [4, 4]", |a| a.activation = Activation::GeGlu)
         .wrong("`mlp.up_bias` holds 7 elements, which are not 2 equal parts", |a| {
             a.swiglu();
+            a.up_bias.truncate(7);
+        })
+        .wrong("`mlp.up_bias` holds 7 elements, which are not 2 equal parts", |a| {
+            a.geglu();
             a.up_bias.truncate(7);
         })
 }
@@ -175,7 +184,7 @@ fn conv_forward(precision: Precision) -> Tried {
     let tried = kernel("conv_block::forward", block(precision), 24, |a| {
         conv_block::forward(a.input(), a.weights(), a.precision, true).0
     });
-    misshapen_conv(tried).right(0, Block::no_rows).right(24, Block::swiglu).tried()
+    misshapen_conv(tried).right(0, Block::no_rows).right(24, Block::swiglu).right(24, Block::geglu).tried()
 }
 
 fn conv_backward(precision: Precision) -> Tried {
@@ -221,14 +230,14 @@ fn mlp_prepared_forward<U: Unit>() -> Tried {
     let tried = kernel("mlp_block::Prepared::forward", block(Precision::F32), 24, |a| {
         mlp_block::Prepared::<U>::new(a.norm(), a.mlp()).forward(&a.x)
     });
-    misshapen_rows(tried).right(0, Block::no_rows).right(24, Block::swiglu).tried()
+    misshapen_rows(tried).right(0, Block::no_rows).right(24, Block::swiglu).right(24, Block::geglu).tried()
 }
 
 fn mlp_forward(precision: Precision) -> Tried {
     let tried = kernel("mlp_block::forward", block(precision), 24, |a| {
         mlp_block::forward(&a.x, a.norm(), a.mlp(), a.precision, true).0
     });
-    misshapen_rows(tried).right(0, Block::no_rows).right(24, Block::swiglu).tried()
+    misshapen_rows(tried).right(0, Block::no_rows).right(24, Block::swiglu).right(24, Block::geglu).tried()
 }
 
 fn mlp_backward(precision: Precision) -> Tried {

@@ -5,7 +5,7 @@ use super::strips::Columns;
 #[cfg(target_arch = "x86_64")]
 use crate::fresh::Part;
 use crate::gelu;
-use crate::glu;
+use crate::glu::Gate;
 use crate::linear::add_rows;
 use crate::product::{Unit, panel_width};
 use std::borrow::Cow;
@@ -19,6 +19,8 @@ pub enum Activation {
     Gelu,
     /// `silu(a) · b` of the first half of a row and the second (`SwiGLU`; Shazeer 2020).
     SwiGlu,
+    /// `gelu(a) · b` of the first half of a row and the second, with exact GELU (`GEGLU`; Shazeer 2020).
+    GeGlu,
 }
 
 /// What the backward pass on a strip of a tile reads, and where its results go.
@@ -49,8 +51,13 @@ impl Activation {
     pub const fn inputs(self) -> usize {
         match self {
             Self::Gelu => 1,
-            Self::SwiGlu => 2,
+            Self::SwiGlu | Self::GeGlu => 2,
         }
+    }
+
+    /// What the first of two halves passes through.
+    fn gate(self) -> Gate {
+        if self == Self::GeGlu { Gate::Gelu } else { Gate::Silu }
     }
 
     /// Floats of scratch that [`Activation::forward`] needs for a strip.
@@ -81,10 +88,10 @@ impl Activation {
                 }
                 U::of_rows(strip, width, width, scratch).0
             }
-            Self::SwiGlu => {
+            Self::SwiGlu | Self::GeGlu => {
                 let half = width / 2;
                 let (out, units) = scratch.split_at_mut(strip.len() / 2);
-                glu::swiglu_rows(kept.unwrap_or(strip), half, out);
+                self.gate().rows(kept.unwrap_or(strip), half, out);
                 U::of_rows(out, half, half, units).0
             }
         }
@@ -140,8 +147,8 @@ impl Activation {
                 gelu::with_gradient(values, dy);
                 (&*values, &*dy)
             }
-            Self::SwiGlu => {
-                glu::swiglu_with_gradient(values, dy, active_width);
+            Self::SwiGlu | Self::GeGlu => {
+                self.gate().with_gradient(values, dy, active_width);
                 (&*dy, &*values)
             }
         };
@@ -165,7 +172,7 @@ impl Activation {
     pub(super) fn arranged(self, matrix: &[f32], d: usize) -> Cow<'_, [f32]> {
         match self {
             Self::Gelu => Cow::Borrowed(matrix),
-            Self::SwiGlu => {
+            Self::SwiGlu | Self::GeGlu => {
                 let mut arranged = Vec::with_capacity(matrix.len());
                 for rows in Self::runs(matrix.len() / d) {
                     arranged.extend_from_slice(&matrix[rows.start * d..rows.end * d]);
@@ -179,7 +186,7 @@ impl Activation {
     pub(super) fn restored(self, matrix: Vec<f32>, d: usize) -> Vec<f32> {
         match self {
             Self::Gelu => matrix,
-            Self::SwiGlu => {
+            Self::SwiGlu | Self::GeGlu => {
                 let (mut restored, mut rest) = (vec![0.0; matrix.len()], matrix.as_slice());
                 for rows in Self::runs(matrix.len() / d) {
                     let run;

@@ -114,6 +114,10 @@ pub(super) fn mlp(x: Tensor<3>, w: MlpWeights) -> Tensor<3> {
             let [gates, values] = halves(inner);
             silu(gates) * values
         }
+        Activation::GeGlu => {
+            let [gates, values] = halves(inner);
+            gelu(gates) * values
+        }
     };
     x + adapted(inner, w.down, w.down_bias, w.down_part)
 }
