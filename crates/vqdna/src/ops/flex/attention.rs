@@ -142,7 +142,13 @@ impl Attention {
     fn input(&self) -> AttentionInput<'_> {
         let [_, length, _] = dims(&self.tensors[0]);
         let [x, mask, ..] = &self.tensors;
-        AttentionInput { x: floats(x), mask: floats(mask), length, places: self.settings.places.as_deref(), causal: false }
+        AttentionInput {
+            x: floats(x),
+            mask: floats(mask),
+            length,
+            places: self.settings.places.as_deref(),
+            causal: false,
+        }
     }
 
     /// Low-rank parts of `qkv` and `out`.
