@@ -8,7 +8,7 @@
 //! | 0 | [`aside`], [`bounded`], [`lock`], [`random`], [`random_access`], [`words`], [`nearest`], [`number`], `pages` |
 //! | 1 | [`alphabet`], [`span`], [`input`], [`output`], [`metric`], [`bucket`] |
 //! | 2 | [`fasta`], [`codes`], [`synthetic`], [`shuffle`], [`vectors`], [`tabular`], [`tokens`] |
-//! | 3 | [`segment`], [`window`], [`split`], [`bed`] |
+//! | 3 | [`segment`], [`window`], [`split`], [`bed`], [`vocab`] |
 //! | 4 | [`corpus`], [`labelled`] |
 //! | 5 | [`sampler`], [`sequences`] |
 //!
@@ -65,6 +65,7 @@ pub mod synthetic;
 pub mod tabular;
 pub mod tokens;
 pub mod vectors;
+pub mod vocab;
 pub mod window;
 pub mod words;
 
