@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vqdna_data::labelled::{ColumnRequest, Format, Options, Splits, unlabelled};
+use vqdna_data::vocab::Bpe;
 use vqdna_data::{bed, codes, fasta};
 
 /// Ends a file within an input.
@@ -17,7 +18,7 @@ pub const END: &[u8] = b"\n=====\n";
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets; their names are those of the folders in `corpus`.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("fasta", fasta),
     ("region", region),
     ("gzi", gzi),
@@ -27,6 +28,7 @@ pub const TARGETS: [Target; 9] = [
     ("codes_npy", codes_npy),
     ("codes_tsv", codes_tsv),
     ("codes_parquet", codes_parquet),
+    ("tokenizer_json", tokenizer_json),
 ];
 
 /// Lets the reader catch panics of the Parquet library and make them errors, where a fuzzer's hook would end the process. Panics of this
@@ -144,6 +146,18 @@ pub fn codes_tsv(data: &[u8]) {
 /// Codes as Parquet.
 pub fn codes_parquet(data: &[u8]) {
     with_files(&[("x.parquet", data)], |folder| read_codes(&folder.join("x.parquet")));
+}
+
+/// A `tokenizer.json`; one that can be used encodes a sequence, gives its bases back, and is the same when it was written and read again.
+pub fn tokenizer_json(data: &[u8]) {
+    let name = Path::new("x.json");
+    let Ok(bpe) = Bpe::parse(name, data) else { return };
+    let bases = [0, 0, 0, 0, 3, 1, 2, 1, 2, 1, 4, 4, 0, 1, 2, 3, 0, 1, 2, 3, 3, 3, 3];
+    let tokens = bpe.encode(&bases);
+    assert_eq!(tokens.spans.bases(), bases.len());
+    assert_eq!(bpe.decode(&tokens.levels[0]).as_deref(), Some(&bases[..]));
+    let again = Bpe::parse(name, bpe.hugging_face().to_string().as_bytes()).expect("what was written is read");
+    assert_eq!(again.encode(&bases), tokens);
 }
 
 fn read_codes(path: &Path) {
