@@ -21,7 +21,11 @@ fn main() {
     let genomes: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let bases = if genomes.is_empty() { ids(&synthetic::genome(1, 40 * MEGA, 0.4)) } else { concatenated(&genomes) };
     let corpus = &bases[..bases.len().min(40 * MEGA)];
-    println!("{:.1} Mb, of which {} N", bases.len() as f64 / 1e6, bases.iter().filter(|&&base| base == N).count());
+    println!(
+        "{:.1} Mb, of which {} N",
+        bases.len() as f64 / 1e6,
+        bases.iter().map(|&base| usize::from(base == N)).sum::<usize>()
+    );
 
     let start = Instant::now();
     let mut trainer = Trainer::new(BpeConfig::default()).expect("sound");

@@ -1,6 +1,11 @@
 //! Reads a `tokenizer.json`, and refuses what would give other ids than the library `tokenizers` does.
 
-use std::{collections::HashMap, fmt, ops::Range, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    ops::Range,
+    path::Path,
+};
 
 use serde::{
     Deserialize, Deserializer,
@@ -13,7 +18,10 @@ use super::{
     small::{Small, list},
     steps,
 };
-use crate::{alphabet::BASES, vocab::Special};
+use crate::{
+    alphabet::{BASES, Letter, classify},
+    vocab::Special,
+};
 
 /// The most letters of all tokens together, which bounds the memory of the tables that are made of them.
 const MAX_LETTERS: usize = 1 << 21;
@@ -24,8 +32,13 @@ const MAX_ADDED: usize = 1024;
 /// A fault: the field, and what is wrong with it.
 pub(super) type Fault = (String, String);
 
+/// Texts of the file are shortened, since they may be as long as it.
 pub(super) fn fault<T>(field: impl Into<String>, reason: impl Into<String>) -> Result<T, Fault> {
-    Err((field.into(), reason.into()))
+    let short = |text: String| match text.char_indices().nth(300) {
+        Some((end, _)) => text[..end].to_owned() + "…",
+        None => text,
+    };
+    Err((short(field.into()), short(reason.into())))
 }
 
 pub(super) fn parse(file: &Path, content: &[u8]) -> Result<Bpe, BpeError> {
@@ -142,13 +155,21 @@ impl Content {
 
     /// The texts of all tokens, by id.
     fn names(&self) -> Result<Vec<String>, Fault> {
-        let added: HashMap<&str, u32> = self.added_tokens.0.iter().map(|token| (&*token.content, token.id)).collect();
+        let added = &self.added_tokens.0;
+        let content = |number| format!("added_tokens[{number}].content");
+        for (number, Added { content: name, .. }) in added.iter().enumerate() {
+            if name.bytes().all(|letter| classify(letter) != Letter::Invalid) {
+                return fault(content(number), format!("{name:?} would be found within a sequence"));
+            }
+        }
+        let known: HashSet<&str> =
+            added.iter().map(|token| &token.content).chain(&self.model.unk_token).map(String::as_str).collect();
         let mut letters = 0;
         let mut ids: HashMap<&str, u32> = HashMap::new();
         for (name, id) in &self.model.vocab.0 {
             let field = || format!("model.vocab.{name:?}");
             letters += name.len();
-            if !is_bases(name) && self.model.unk_token.as_ref() != Some(name) && !added.contains_key(&**name) {
+            if !is_bases(name) && !known.contains(&**name) {
                 return fault(field(), "it is neither bases (A, C, G, T, N) nor an added token");
             }
             if name.len() > MAX_WIDTH || letters > MAX_LETTERS {
@@ -158,13 +179,9 @@ impl Content {
                 return fault(field(), "it occurs twice");
             }
         }
-        for (number, token) in self.added_tokens.0.iter().enumerate() {
-            let field = || format!("added_tokens[{number}].content");
-            if is_bases(&token.content) || token.content.is_empty() {
-                return fault(field(), format!("{:?} would be found within a sequence", token.content));
-            }
-            if ids.insert(&token.content, token.id).is_some_and(|id| id != token.id) {
-                return fault(field(), format!("{:?} has another id in model.vocab", token.content));
+        for (number, Added { content: name, id, .. }) in added.iter().enumerate() {
+            if ids.insert(name, *id).is_some_and(|other| other != *id) {
+                return fault(content(number), format!("{name:?} has another id elsewhere"));
             }
         }
         let mut names = vec![None; ids.len()];
@@ -329,3 +346,148 @@ visited!(Parts, "two tokens, as a list or separated by a space", deserialize_any
         }
     }
 });
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::vocab::{BpeConfig, bpe::Trainer};
+
+    fn small() -> Value {
+        let mut trainer = Trainer::new(BpeConfig { size: 20, ..BpeConfig::default() }).unwrap();
+        trainer.add(&[0, 1, 2, 3].repeat(9));
+        trainer.train().hugging_face()
+    }
+
+    fn parsed(content: &[u8]) -> Result<Bpe, String> {
+        parse(Path::new("x.json"), content).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let file = small();
+        let bpe = parsed(file.to_string().as_bytes()).unwrap();
+        assert_eq!(bpe.hugging_face(), file);
+        // ACGT becomes AC GT, ACGT, and twice as many, until no pair occurs twice.
+        let names: Vec<_> = (9..).map_while(|id| bpe.token(id)).collect();
+        assert_eq!(names, ["AC", "GT", "ACGT", "ACGTACGT", "ACGTACGTACGTACGT"]);
+    }
+
+    #[test]
+    fn the_field_that_cannot_be_kept_is_named() {
+        let faults = [
+            ("/model/type", json!("WordPiece"), "`model.type`: it is \"WordPiece\""),
+            ("/model/dropout", json!(0.1), "`model.dropout`: it is set: ids would depend on chance"),
+            ("/model/byte_fallback", json!(true), "`model.byte_fallback`: it is set"),
+            ("/model/fuse_unk", json!(true), "`model.fuse_unk`: it is set"),
+            ("/model/ignore_merges", json!(true), "`model.ignore_merges`: it is set"),
+            ("/model/continuing_subword_prefix", json!("##"), "`model.continuing_subword_prefix`: it is set"),
+            ("/model/end_of_word_suffix", json!("</w>"), "`model.end_of_word_suffix`: it is set"),
+            ("/model/unk_token", json!(null), "`model.unk_token`: there is none"),
+            ("/model/unk_token", json!("A"), "`model.unk_token`: \"A\" is not a special token"),
+            ("/model/unk_token", json!("[X]"), "`model.unk_token`: \"[X]\" is not a special token"),
+            ("/model/vocab/A", json!("5"), "`model.vocab.A`: invalid type: string"),
+            ("/model/vocab/A", json!(-1), "`model.vocab.A`: invalid value"),
+            ("/model/vocab/A", json!(6), "`model.vocab`: two tokens have the id 6"),
+            ("/model/vocab/A", json!(4_000_000_000_u32), "`model.vocab`: the id 4000000000 of \"A\""),
+            ("/model/merges/0", json!("A  C"), "`model.merges[0]`: \"A  C\" is not two tokens"),
+            ("/model/merges/0", json!("AC"), "`model.merges[0]`: \"AC\" is not two tokens"),
+            ("/model/merges/0", json!(["A"]), "`model.merges[0]`: a merge has two tokens"),
+            ("/model/merges/0", json!(["A", "C", "G"]), "`model.merges[0]`: a merge has two tokens"),
+            ("/model/merges/0", json!(["A", "X"]), "`model.merges[0]`: \"X\" is not in model.vocab"),
+            ("/model/merges/0", json!(["A", "G"]), "`model.merges[0]`: \"AG\" is not in model.vocab"),
+            ("/model/merges/0", json!(["[UNK]", "A"]), "`model.merges[0]`: \"[UNK]\" is not in model.vocab"),
+            ("/model/merges/1", json!(["A", "C"]), "`model.merges[1]`: it merges the same tokens as model.merges[0]"),
+            ("/model/merges", json!({}), "`model.merges`: invalid type: map"),
+            ("/model/vocab", json!([]), "`model.vocab`: invalid type: sequence"),
+            ("/normalizer", json!({ "type": "Lowercase" }), "`normalizer`: {\"type\":\"Lowercase\"} may change"),
+            ("/normalizer/normalizers/0/pattern", json!({ "String": "A" }), "`normalizer`: "),
+            ("/normalizer/normalizers/0/pattern", json!({ "Regex": "." }), "`normalizer`: "),
+            ("/normalizer/normalizers/0/pattern", json!({ "Regex": "[^x]" }), "`normalizer`: "),
+            ("/pre_tokenizer", json!({ "type": "ByteLevel" }), "`pre_tokenizer`: {\"type\":\"ByteLevel\"} is neither"),
+            ("/pre_tokenizer", json!([[[[0]]]]), "`pre_tokenizer`: "),
+            ("/pre_tokenizer", json!(vec![0; 20_000]), "`: it has more than 10000 parts"),
+            ("/post_processor", json!({ "type": "ByteLevel" }), "`post_processor`: "),
+            ("/post_processor/special_tokens/[CLS]/ids", json!([5]), "`post_processor`: 5 is not the id of a special"),
+            (
+                "/post_processor/special_tokens/[CLS]/ids",
+                json!([99]),
+                "`post_processor`: 99 is not the id of a special",
+            ),
+            ("/post_processor/special_tokens/[CLS]/ids", json!([1, 2]), "`post_processor`: "),
+            ("/added_tokens", json!([]), "`model.vocab.\"[CLS]\"`: it is neither bases"),
+            ("/added_tokens/3/content", json!("[P]"), "`model.vocab.\"[PAD]\"`: it is neither bases"),
+            ("/added_tokens/3/content", json!("AC"), "\"AC\" would be found within a sequence"),
+            ("/added_tokens/3/content", json!("mask"), "\"mask\" would be found within a sequence"),
+            ("/added_tokens/3/content", json!(""), "\"\" would be found within a sequence"),
+            ("/added_tokens/3/id", json!(4), "`added_tokens[3].content`: \"[PAD]\" has another id elsewhere"),
+            ("/added_tokens/3", json!({ "id": 3, "content": "[PAD]", "trim": 1 }), "`added_tokens[3].trim`: unknown"),
+        ];
+        let wrong: Vec<_> = faults
+            .into_iter()
+            .filter_map(|(pointer, value, message)| {
+                let mut file = small();
+                *file.pointer_mut(pointer).unwrap() = value;
+                let given = parsed(file.to_string().as_bytes()).err().unwrap_or_default();
+                (!given.starts_with("x.json: ") || !given.contains(message)).then_some((pointer, given, message))
+            })
+            .collect();
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
+    fn tokens_are_bases_and_all_bases_are_tokens() {
+        let with = |name: &str| {
+            let mut file = small();
+            let size = file["model"]["vocab"].as_object().unwrap().len();
+            file["model"]["vocab"][name] = json!(size);
+            parsed(file.to_string().as_bytes())
+        };
+        for name in ["acgt", "Ġ", "##A", "AX", "A ", ""] {
+            assert!(
+                with(name).unwrap_err().contains(&format!("`model.vocab.{name:?}`: it is neither bases")),
+                "{name}"
+            );
+        }
+        // A token that no merge makes never occurs.
+        let unreachable = with("GGG").unwrap();
+        assert_eq!(unreachable.encode(&[2, 2, 2]).levels, [[7, 7, 7]]);
+        assert!(with(&"A".repeat(MAX_WIDTH + 1)).unwrap_err().contains("tokens may have 4096 letters"));
+        // N may have a token of its own.
+        let with_n = with("N").unwrap();
+        assert_eq!(with_n.encode(&[4, 0, 1, 4]).levels, [[14, 9, 14]]);
+        assert_eq!(with_n.decode(&[14, 9]).unwrap(), [4, 0, 1]);
+        assert_eq!(with_n.decode(&[0]), None);
+        let mut file = small();
+        file["model"]["vocab"] = json!({ "[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "[PAD]": 3, "[MASK]": 4, "A": 5 });
+        assert!(parsed(file.to_string().as_bytes()).unwrap_err().contains("`model.vocab`: there is no token for C"));
+    }
+
+    #[test]
+    fn hostile_files_are_errors() {
+        let deep = "[".repeat(100_000);
+        let many = format!(
+            "{{\"model\":{{\"type\":\"BPE\",\"vocab\":{{}},\"merges\":[{}\"A A\"]}}}}",
+            "\"A A\",".repeat(70_000)
+        );
+        let twice = small().to_string().replacen("\"A\":5", "\"A\":5,\"A\":5", 1);
+        let model_twice = small().to_string().replacen("\"model\"", "\"model\":{},\"model\"", 1);
+        for (content, message) in [
+            ("", "EOF"),
+            ("{}", "missing field `model`"),
+            ("null", "invalid type"),
+            ("{\"model\": {}}", "missing field `vocab`"),
+            (&*deep, ""),
+            (&*many, "there are more than 65534"),
+            (&*twice, "\"A\"`: it occurs twice"),
+            (&*model_twice, "duplicate field `model`"),
+            (&*(small().to_string() + "}"), "trailing"),
+            (&*small().to_string().replacen("\"version\"", "\"verse\"", 1), "unknown field `verse`"),
+        ] {
+            let given = parsed(content.as_bytes()).unwrap_err();
+            assert!(given.contains(message), "{given}");
+        }
+        assert!(parsed(&[0xff, 0]).is_err());
+    }
+}

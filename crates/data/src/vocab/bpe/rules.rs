@@ -91,7 +91,6 @@ impl Pairs {
     fn slot(&self, key: u32) -> usize {
         let last = self.slots.len() - 1;
         let hash = u64::from(key).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        #[expect(clippy::cast_possible_truncation, reason = "32 bits are left")]
         let mut slot = hash as usize & last;
         while self.slots[slot].1 != FREE && self.slots[slot].0 != key {
             slot = (slot + 1) & last;

@@ -70,7 +70,9 @@ mod tests {
 
     fn sample(most: usize, seed: u64, segments: &[Vec<BaseId>]) -> (Vec<BaseId>, bool) {
         let mut sample = Sample::new(most, seed);
-        segments.iter().for_each(|segment| sample.add(segment));
+        for segment in segments {
+            sample.add(segment);
+        }
         let (chunks, is_whole) = sample.finish();
         (chunks.concat(), is_whole)
     }
@@ -80,7 +82,7 @@ mod tests {
         let segments = [vec![0; 20_000], vec![], vec![1; 3]];
         let (bases, is_whole) = sample(40_000, 0, &segments);
         assert!(is_whole);
-        assert_eq!(bases, [&[0; 20_000][..], &[N, N], &[1; 3], &[N]].concat());
+        assert_eq!(bases, [&*vec![0; 20_000], &[N, N], &[1; 3], &[N]].concat());
     }
 
     #[test]
@@ -91,7 +93,7 @@ mod tests {
         assert_eq!(first.len(), 100 * CHUNK);
         assert_eq!(first, sample(100 * CHUNK, 1, &segments).0);
         assert_ne!(first, sample(100 * CHUNK, 2, &segments).0);
-        let of = |base: BaseId| first.iter().filter(|&&other| other == base).count() / CHUNK;
+        let of = |base: BaseId| first.iter().map(|&other| usize::from(other == base)).sum::<usize>() / CHUNK;
         assert!((0..4).all(|base| (10..40).contains(&of(base))), "{:?}", [0, 1, 2, 3].map(of));
     }
 }

@@ -32,7 +32,7 @@ const FIRST: Id = 5;
 pub struct BpeConfig {
     /// Number of ids, special ones and single bases included. There are fewer if the corpus runs out of pairs.
     pub size: usize,
-    /// Bases of the corpus that are held, at most 2³⁰. Learning takes about 20 bytes for each.
+    /// Bases of the corpus that are held, at most 2³⁰; N counts too. Learning takes about 15 bytes for each.
     ///
     /// Of a larger corpus, chunks of 16,384 bases are drawn, all with equal probability.
     pub max_bases: usize,
@@ -315,5 +315,91 @@ impl std::hash::Hasher for KeyHasher {
         // Both ends of the hash are used.
         let mixed = (self.0 ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         self.0 = mixed ^ mixed >> 32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokens::Context;
+
+    fn trained(config: BpeConfig, segments: &[&[BaseId]]) -> Bpe {
+        let mut trainer = Trainer::new(config).unwrap();
+        for segment in segments {
+            trainer.add(segment);
+        }
+        trainer.train()
+    }
+
+    fn names(bpe: &Bpe) -> Vec<String> {
+        (9..).map_while(|id| bpe.token(id)).collect()
+    }
+
+    /// Bases that favour A and T, so that there are runs of them.
+    fn bases(count: usize) -> Vec<BaseId> {
+        let mut state = 1_u64;
+        let next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            [0, 0, 0, 1, 2, 3, 3, 3][(state >> 61) as usize]
+        };
+        std::iter::repeat_with(next).take(count).collect()
+    }
+
+    #[test]
+    fn merges_are_those_of_the_trainer_of_hugging_face() {
+        // `BpeTrainer` of tokenizers 0.23.3, from a list of the four quarters, with min_frequency 2 and the alphabet ACGT.
+        let bases = bases(100_000);
+        let quarters: Vec<_> = bases.chunks(25_000).collect();
+        let bpe = trained(BpeConfig { size: 1500, ..BpeConfig::default() }, &quarters);
+        let merge = |merge: &Merge| [merge.left, merge.right].map(|id: Id| bpe.token(id.into()).unwrap()).join(" ");
+        let merges: Vec<String> = bpe.rules.merges.iter().map(merge).collect();
+        assert_eq!(merges[..8], ["T T", "A A", "T A", "T AA", "T G", "T C", "A TT", "A C"]);
+        assert_eq!(merges[1488..], ["TTTT GATTAA", "TTTT TACTAA", "TTTT GCAG"]);
+        let step = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        assert_eq!(merges.join("\n").bytes().fold(0xcbf2_9ce4_8422_2325, step), 0xcf4b_ff16_7fec_74c4);
+        // N and the end of a segment are the same.
+        let joined = quarters.join(&N);
+        assert_eq!(names(&trained(BpeConfig { size: 1500, ..BpeConfig::default() }, &[&joined])), names(&bpe));
+        assert_eq!((bpe.size(), bpe.ordinary(), bpe.context()), (1500, 5..1500, Context::Run));
+    }
+
+    #[test]
+    fn a_corpus_beyond_the_bound_is_sampled_by_the_seed() {
+        let bases = bases(400_000);
+        let of = |seed| {
+            names(&trained(BpeConfig { size: 300, max_bases: 100_000, seed, ..BpeConfig::default() }, &[&bases]))
+        };
+        assert_eq!(of(1), of(1));
+        assert_ne!(of(1), of(2));
+        assert_eq!(of(1).len(), 291);
+    }
+
+    #[test]
+    fn a_corpus_without_pairs_leaves_single_bases() {
+        let short: [&[BaseId]; 4] = [&[], &[0], &[3], &[N, N]];
+        for segments in [0..0, 0..1, 0..4] {
+            let bpe = trained(BpeConfig::default(), &short[segments]);
+            assert_eq!((bpe.size(), bpe.ordinary()), (9, 5..9));
+            assert_eq!(bpe.encode(&[0, 1, N, 2, 3]).levels, [[5, 6, 0, 7, 8]]);
+        }
+    }
+
+    #[test]
+    fn tokens_of_a_run_have_a_bound() {
+        let bpe = trained(BpeConfig { size: 100, ..BpeConfig::default() }, &[&vec![0; 100_000]]);
+        let widest = names(&bpe).iter().map(String::len).max();
+        assert_eq!(widest, Some(MAX_WIDTH));
+        assert_eq!(bpe.encode(&[0; 10_000]).levels[0].len(), 2 + 4);
+    }
+
+    #[test]
+    fn settings_have_ranges() {
+        let message = |config: BpeConfig| Trainer::new(config).unwrap_err().to_string();
+        let config = BpeConfig::default();
+        assert_eq!(message(BpeConfig { size: 8, ..config }), "`size` is 8; it must be between 9 and 65534");
+        assert!(message(BpeConfig { max_bases: 1, ..config }).starts_with("`max_bases` is 1; "));
+        assert!(message(BpeConfig { min_count: 0, ..config }).starts_with("`min_count` is 0; "));
+        assert!(serde_json::from_str::<BpeConfig>("{\"vocab\": 1}").is_err());
+        assert_eq!(serde_json::from_str::<BpeConfig>("{}").unwrap(), config);
     }
 }
