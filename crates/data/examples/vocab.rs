@@ -1,8 +1,9 @@
-//! Writes a vocabulary and the ids of a genome: `vocab KIND GENOME OUT` leaves `OUT.json`, a `tokenizer.json`, and `OUT.u32`, the ids of
-//! all records one after the other, with the special ids around each, as little-endian numbers of 32 bits.
+//! Writes a vocabulary and the ids of a genome: `vocab KIND GENOME OUT` leaves `OUT.json`, a `tokenizer.json`, and `OUT.u32`,
+//! the ids of all records one after the other, with the special ids around each, as little-endian numbers of 32 bits.
 //!
-//! KIND is `character`, `kmer:K`, `blocks:K:v1`, `blocks:K:v2`, `bpe:FILE` (a `tokenizer.json`), or `train:SIZE:BASES`, which learns from
-//! the first BASES bases of the genome. `benches/tokenizers_check.py` compares the ids with those of Python's `tokenizers`.
+//! KIND is `character`, `kmer:K`, `blocks:K:v1`, `blocks:K:v2`, `bpe:FILE` (a `tokenizer.json`), or `train:SIZE:BASES`, which
+//! learns from the first BASES bases of the genome. `benches/tokenizers_check.py` compares the ids with those of Python's
+//! `tokenizers`.
 
 use std::{error::Error, fs, io::Write, path::Path};
 

@@ -31,8 +31,8 @@ impl CharacterConfig {
     }
 }
 
-/// One token for each base, N included. Ids: [CLS] 0, [SEP] 1, [BOS] 2, [MASK] 3, [PAD] 4, [RESERVED] 5, [UNK] 6, then A, C, G, T
-/// and N from 7 to 11.
+/// One token for each base, N included. Ids: `[CLS]` 0, `[SEP]` 1, `[BOS]` 2, `[MASK]` 3, `[PAD]` 4, `[RESERVED]` 5, `[UNK]`
+/// 6, then A, C, G, T and N from 7 to 11.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Character {}
 
@@ -52,7 +52,7 @@ impl Character {
         FIRST as usize + 5
     }
 
-    /// Special ids. HyenaDNA puts [SEP] after a sequence and nothing before it.
+    /// Special ids. HyenaDNA puts `[SEP]` after a sequence and nothing before it.
     #[must_use]
     pub const fn special(&self) -> Special {
         Special { padding: 4, unknown: 6, mask: 3, first: None, last: Some(1) }

@@ -42,10 +42,10 @@ impl KmerConfig {
     }
 }
 
-/// A k-mer from every base on, so that neighbours share k − 1 bases; a k-mer with N is [UNK]. A sequence of L bases has
+/// A k-mer from every base on, so that neighbours share k − 1 bases; a k-mer with N is `[UNK]`. A sequence of L bases has
 /// L − k + 1 tokens, and none if it is shorter than a k-mer.
 ///
-/// Ids: [PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4, then the k-mers in the order of bases A, T, C, G.
+/// Ids: `[PAD]` 0, `[UNK]` 1, `[CLS]` 2, `[SEP]` 3, `[MASK]` 4, then the k-mers in the order of bases A, T, C, G.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kmer {
     k: usize,
@@ -67,7 +67,7 @@ impl Kmer {
         (FIRST + kmers(self.k)) as usize
     }
 
-    /// Special ids. DNABERT puts [CLS] before a sequence and [SEP] after it.
+    /// Special ids. DNABERT puts `[CLS]` before a sequence and `[SEP]` after it.
     #[must_use]
     pub const fn special(&self) -> Special {
         Special { padding: 0, unknown: UNKNOWN, mask: 4, first: Some(2), last: Some(3) }
@@ -112,8 +112,8 @@ impl Kmer {
         Tokens::single(rest.iter().map(|&base| extend(base)).collect(), spans)
     }
 
-    /// The bases of ids; `None` if an id is special or does not exist, or if neighbours disagree. [UNK] stands for a k-mer with N
-    /// somewhere: a base that is in no other k-mer becomes N.
+    /// The bases of ids; `None` if an id is special or does not exist, or if neighbours disagree. `[UNK]` stands for a k-mer
+    /// with N somewhere: a base that is in no other k-mer becomes N.
     #[must_use]
     pub fn decode(&self, ids: &[u32]) -> Option<Vec<BaseId>> {
         if ids.is_empty() {
@@ -140,9 +140,9 @@ impl Kmer {
         SPECIAL.get(id as usize).map(ToString::to_string).or_else(|| number().map(|number| text(kmer(number, self.k))))
     }
 
-    /// A `tokenizer.json` for sentences of k-mers, which is the form of DNABERT's own inputs: the library can only cut a text, not
-    /// read parts of it twice. [`sentence`](Self::sentence) makes them; in Python,
-    /// `" ".join(s[i:i + k] for i in range(len(s) - k + 1))`.
+    /// A `tokenizer.json` for sentences of k-mers, which is the form of DNABERT's own inputs: the library can only cut a text,
+    /// not read parts of it twice. [`sentence`](Self::sentence) makes them; in Python, `" ".join(s[i:i + k] for i in
+    /// range(len(s) - k + 1))`.
     #[must_use]
     pub fn hugging_face(&self) -> Value {
         let model = hugging_face::word_level(hugging_face::vocabulary(self.size(), |id| self.token(id)), "[UNK]");

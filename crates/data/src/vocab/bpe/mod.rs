@@ -1,11 +1,11 @@
 //! Byte-pair encoding: read from a `tokenizer.json` of Hugging Face, or trained here.
 //!
-//! A run of bases without N is one word. Starting from single bases, the two neighbours whose merge has the lowest rank become one
-//! token, the leftmost first, until no merge applies.
+//! A run of bases without N is one word. Starting from single bases, the two neighbours whose merge has the lowest rank become
+//! one token, the leftmost first, until no merge applies.
 //!
-//! **Pieces.** A merge may reach over any cut that is not a token's end, and in a tandem repeat the ends of all tokens depend on where
-//! the repeat begins, however long it is. So the tokens of a region are those of its whole record only if the whole of its run of
-//! bases without N is tokenized ([`Context::Run`]). That is cheap: it takes time linear in the run.
+//! **Pieces.** A merge may reach over any cut that is not a token's end, and in a tandem repeat the ends of all tokens depend
+//! on where the repeat begins, however long it is. So the tokens of a region are those of its whole record only if the whole
+//! of its run of bases without N is tokenized ([`Context::Run`]). That is cheap: it takes time linear in the run.
 
 use std::{
     ops::Range,

@@ -1,5 +1,6 @@
-//! The test vectors of DNABERT-2. Its vocabulary is not in this repository, so they are checked with a stand-in: of its 4087 merges,
-//! those that the vectors go through stand at their own ids, and all others make tokens that occur in none of the vectors.
+//! The test vectors of DNABERT-2. Its vocabulary is not in this repository, so they are checked with a stand-in: of its 4087
+//! merges, those that the vectors go through stand at their own ids, and all others make tokens that occur in none of the
+//! vectors.
 
 use std::path::Path;
 
@@ -24,8 +25,8 @@ const VECTORS: [(&str, &[u32]); 7] = [
     ("ACGTNACGT", &[5, 6, 1049, 0, 5, 6, 1049]),
 ];
 
-/// Ids of the published vocabulary, and merges that give its tokens. Where the vectors do not say the id of a part, it is any that
-/// is not needed for something else.
+/// Ids of the published vocabulary, and merges that give its tokens. Where the vectors do not say the id of a part, it is any
+/// that is not needed for something else.
 const MERGES: [(u32, &str); 39] = [
     (9, "A A"),
     (10, "T T"),

@@ -1,22 +1,23 @@
 //! Byte-pair encoding from left to right, for merges that are in order: no queue of pairs, and time linear in the bases.
 //!
-//! **Why it is exact.** Let E(w) be the encoding of a text w by merging the pair of lowest rank again and again, the leftmost first.
-//! Merges are in order if each token is made by one merge, whose parts are single bases or made by earlier ones. A merge then makes
-//! no pair of its own or a lower rank, so E works in passes, one for each rank; a pass over a pair of different tokens merges all
-//! its occurrences, which do not overlap, and a pass over a pair of equal ones takes each run of them two by two from its left end.
-//! Call a boundary between two neighbours *kept* by E(w) if no merge crosses it.
+//! **Why it is exact.** Let E(w) be the encoding of a text w by merging the pair of lowest rank again and again, the leftmost
+//! first. Merges are in order if each token is made by one merge, whose parts are single bases or made by earlier ones. A
+//! merge then makes no pair of its own or a lower rank, so E works in passes, one for each rank; a pass over a pair of
+//! different tokens merges all its occurrences, which do not overlap, and a pass over a pair of equal ones takes each run of
+//! them two by two from its left end. Call a boundary between two neighbours *kept* by E(w) if no merge crosses it.
 //!
-//! 1. If E(w) = t₁ … tₙ, then E(tᵢ … tⱼ) = tᵢ … tⱼ. By induction over the passes, the tokens between two kept boundaries are the same in
-//!    both: pairs of different tokens do not look beyond them, and where a run of equal tokens reaches over such a boundary, an even
-//!    number of them lies before it, since no merge crosses it.
-//! 2. If E(tᵢ tᵢ₊₁) = tᵢ tᵢ₊₁ for all i, then E(t₁ … tₙ) = t₁ … tₙ. By induction again: a first merge that crosses a boundary, of different
-//!    tokens, would also cross it in E(tᵢ tᵢ₊₁). One of equal tokens lies in a run of them that begins in some tₚ. Since no merge crosses the
-//!    boundary behind tₚ in E(tₚ tₚ₊₁), an even number of them lies in tₚ; all tokens of the run up to the boundary in question
-//!    consist of them alone, and hold an even number for the same reason. So no merge of the run crosses it.
+//! 1. If E(w) = t₁ … tₙ, then E(tᵢ … tⱼ) = tᵢ … tⱼ. By induction over the passes, the tokens between two kept boundaries are
+//!    the same in both: pairs of different tokens do not look beyond them, and where a run of equal tokens reaches over such a
+//!    boundary, an even number of them lies before it, since no merge crosses it.
+//! 2. If E(tᵢ tᵢ₊₁) = tᵢ tᵢ₊₁ for all i, then E(t₁ … tₙ) = t₁ … tₙ. By induction again: a first merge that crosses a boundary,
+//!    of different tokens, would also cross it in E(tᵢ tᵢ₊₁). One of equal tokens lies in a run of them that begins in some
+//!    tₚ. Since no merge crosses the boundary behind tₚ in E(tₚ tₚ₊₁), an even number of them lies in tₚ; all tokens of the
+//!    run up to the boundary in question consist of them alone, and hold an even number for the same reason. So no merge of
+//!    the run crosses it.
 //!
-//! So a text has one sequence of tokens of which all neighbours are kept apart, and it is E(w). The search puts the longest possible
-//! token next and steps back where none is possible. It reaches a place only with the encoding of what is before it, which is
-//! unique; a place from which it had to step back is never entered again, so each is left at most once.
+//! So a text has one sequence of tokens of which all neighbours are kept apart, and it is E(w). The search puts the longest
+//! possible token next and steps back where none is possible. It reaches a place only with the encoding of what is before it,
+//! which is unique; a place from which it had to step back is never entered again, so each is left at most once.
 
 use super::rules::{Id, NONE, Rules};
 use crate::alphabet::{BaseId, N};

@@ -1,9 +1,9 @@
 //! Learns the merges of a byte-pair encoding from a corpus.
 //!
-//! Again and again, the pair of neighbouring tokens that occurs most often becomes a token; of those that occur equally often, the
-//! one with the lower left id, and then with the lower right id. All of this, and how often a pair counts as occurring in a run such
-//! as AAA, follows the trainer of the library `tokenizers`, to which the corpus would be a list of words. One thread does it, so
-//! the result depends on the corpus and the settings alone.
+//! Again and again, the pair of neighbouring tokens that occurs most often becomes a token; of those that occur equally often,
+//! the one with the lower left id, and then with the lower right id. All of this, and how often a pair counts as occurring in
+//! a run such as AAA, follows the trainer of the library `tokenizers`, to which the corpus would be a list of words. One
+//! thread does it, so the result depends on the corpus and the settings alone.
 
 use std::collections::{BinaryHeap, HashMap};
 use std::{cmp::Reverse, mem::take};
@@ -84,7 +84,7 @@ impl Trainer {
         self.sample.add(segment);
     }
 
-    /// The vocabulary. Ids: [UNK] 0, [CLS] 1, [SEP] 2, [PAD] 3, [MASK] 4, A 5, C 6, G 7, T 8, then one for each merge.
+    /// The vocabulary. Ids: `[UNK]` 0, `[CLS]` 1, `[SEP]` 2, `[PAD]` 3, `[MASK]` 4, A 5, C 6, G 7, T 8, then one for each merge.
     #[must_use]
     pub fn train(self) -> Bpe {
         let (chunks, is_whole) = self.sample.finish();
@@ -207,8 +207,8 @@ impl Corpus {
         for start in starts {
             let first = start as usize;
             let middle = first + left_width;
-            // Tokens only grow. A token that started here has been covered since if another id stands here: either it is within a
-            // token, or a base that ends one; and a token of this id ends here only if it is a single base, which starts here too.
+            // Tokens only grow. If the one that started here became part of a wider one, this base is within it, or it starts
+            // or ends it; the id that stands here is then another.
             if self.at[first] != left || self.at[middle] != right {
                 continue;
             }
