@@ -35,7 +35,7 @@ fn main() {
     println!("train BPE {:>5} ids      {megabases:6.1} Mb {time:9.2} s, {}", bpe.size(), peak_memory());
 
     let head = &bases[..bases.len().min(10 * MEGA)];
-    let characters = Character::new(CharacterConfig {}).expect("sound");
+    let characters = Character::new(CharacterConfig::default()).expect("sound");
     line("characters", head, |bases| characters.encode(bases));
     for k in [3, 6, 8] {
         let kmers = Kmer::new(KmerConfig { k }).expect("sound");

@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let records = records(Path::new(genome))?;
     match kind.split(':').collect::<Vec<_>>()[..] {
         ["character"] => {
-            let characters = Character::new(CharacterConfig {})?;
+            let characters = Character::new(CharacterConfig::default())?;
             write(out, &records, &characters.hugging_face(), characters.special(), |bases| {
                 characters.encode(bases).levels.remove(0)
             })

@@ -11,7 +11,6 @@ use vqdna::model::LanguageModel;
 use vqdna::objective::masked::MaskedTokens;
 use vqdna::objective::masking::MaskingConfig;
 use vqdna::objective::{Objective, Outcome, reconstruct::Reconstruct};
-use vqdna::tokenizer::character::Character;
 use vqdna::tokenizer::vqdna::{Kind, Preset};
 use vqdna::tokenizer::{Tokenizer, TokenizerConfig};
 use vqdna::train::optimizer::{Adamw, AdamwConfig, Gradients};
@@ -126,12 +125,13 @@ fn masked_modelling_overfits_a_batch() {
 #[test]
 fn a_model_that_forms_units_overfits_a_batch() {
     let device = Device::flex().autodiff();
+    let named = TokenizerConfig::mxdna();
+    let tokenizer = named.fixed().expect("sound");
     let of_window = |number: u64| {
-        let tokens = Character::default().encode(&window(number, 48).bases);
+        let tokens = tokenizer.encode(&window(number, 48).bases).expect("tokens of bases alone");
         TokenWindow { tokens, is_target: vec![true; 48], number }
     };
     let windows: Vec<TokenWindow> = (0..4).map(of_window).collect();
-    let (named, tokenizer) = (TokenizerConfig::from(Character::default()), Tokenizer::Character(Character::default()));
     let batch = TokenWindows { windows: windows.clone(), device: device.clone() };
     let objective = MaskedTokens {
         tokenizer: &tokenizer,

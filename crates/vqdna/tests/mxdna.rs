@@ -17,8 +17,8 @@ use vqdna::run::config::StageConfig;
 use vqdna::run::finetune::{Base, Finetune, FinetuneConfig, Mode, Task};
 use vqdna::run::pretrain::{Pretrain, PretrainConfig};
 use vqdna::run::stage::{Finished, StageError};
+use vqdna::tokenizer::TokenizerConfig;
 use vqdna::tokenizer::vqdna::Preset;
-use vqdna::tokenizer::{Source, character};
 use vqdna::train::{Ending, TrainError};
 use vqdna::weights;
 use vqdna_data::labelled::Splits;
@@ -285,7 +285,7 @@ fn the_router_learns_from_its_probability_and_the_balance_alone() {
     let fresh = PretrainConfig::mxdna(Preset::Tiny);
     let begun = |changes: &[&str]| {
         let network = changed(&fresh, changes).backbone;
-        weights::collect(&encoder(&network, Source::Table(character::IDS), 1, &Device::flex()).1)
+        weights::collect(&encoder(&network, TokenizerConfig::mxdna().source(), 1, &Device::flex()).1)
     };
     let one = begun(&["mxdna.units.sizes=[1]"]);
     assert_eq!(held["encoder.tokenizer.gate.weight"], one["tokenizer.gate.weight"]);

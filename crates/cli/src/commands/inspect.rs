@@ -115,6 +115,13 @@ fn show(folder: &Path, made: &ModelConfig) -> Result<Shown> {
         add("base", run["vocabulary"].clone());
     }
     add("file_bytes", std::fs::metadata(&path).map_or(0, |file| file.len()).into());
+    if made.tokenizer.learned().is_none() {
+        for (name, value) in serde_json::to_value(&made.tokenizer)?.as_object().into_iter().flatten() {
+            let name = if name == "kind" { "tokenizer".to_owned() } else { format!("tokenizer_{name}") };
+            add(&name, value.clone());
+        }
+        add("ids", json!(made.tokenizer.sizes().into_iter().sum::<usize>()));
+    }
     if let Some(tokenizer) = made.tokenizer.learned() {
         show_vocabulary(tokenizer, &arrays, made.kind(), &mut add)?;
     }

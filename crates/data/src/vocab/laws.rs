@@ -41,7 +41,9 @@ fn trained(corpus: &[BaseId], size: usize) -> Bpe {
 }
 
 fn kinds(corpus: &[BaseId], size: usize) -> Vec<Any> {
-    let mut kinds = vec![any!(Character::new(CharacterConfig {}).unwrap()), any!(trained(corpus, size))];
+    let mut kinds = vec![any!(trained(corpus, size))];
+    let layouts = [CharacterIds::HyenaDna, CharacterIds::MxDna];
+    kinds.extend(layouts.map(|ids| any!(Character::new(CharacterConfig { ids }).unwrap())));
     kinds.extend((3..=8).map(|k| any!(Kmer::new(KmerConfig { k }).unwrap())));
     for layout in [BlocksLayout::V1, BlocksLayout::V2] {
         kinds.extend((1..=8).map(|k| any!(Blocks::new(BlocksConfig { k, layout }).unwrap())));

@@ -2,7 +2,7 @@
 //!
 //! | kind | tokens | ids of | context of a piece |
 //! | --- | --- | --- | --- |
-//! | [`Character`] | single bases | HyenaDNA | none |
+//! | [`Character`] | single bases | HyenaDNA or MxDNA | none |
 //! | [`Kmer`] | overlapping k-mers | DNABERT | k − 1 bases after it |
 //! | [`Blocks`] | non-overlapping k-mers | Nucleotide Transformer | ends on the grid of its run of bases without N |
 //! | [`Bpe`] | byte-pair encoding | DNABERT-2, any like file, or trained | its run of bases without N |
@@ -36,7 +36,7 @@ pub mod kmer;
 
 pub use blocks::{Blocks, BlocksConfig, BlocksLayout};
 pub use bpe::{Bpe, BpeConfig};
-pub use character::{Character, CharacterConfig};
+pub use character::{Character, CharacterConfig, CharacterIds};
 pub use kmer::{Kmer, KmerConfig};
 
 #[cfg(doc)]

@@ -213,12 +213,12 @@ mod tests {
     fn a_model_that_cuts_sequences_has_the_numbers_of_its_module() {
         let device = Device::flex();
         for config in [MxdnaConfig::tiny(), MxdnaConfig::small(), MxdnaConfig::base()] {
-            let counted = mxdna_step(&config, 0.15, &step(16, 512));
+            let counted = mxdna_step(&config, 9, 0.15, &step(16, 512));
             let model = LanguageModel::new(&config.clone().into(), Source::Table(9), &[9], 0, &device);
             assert_eq!(counted.numbers, size(model.num_params()));
-            assert!(counted.total() > mxdna_step(&config, 0.15, &step(8, 512)).total());
+            assert!(counted.total() > mxdna_step(&config, 9, 0.15, &step(8, 512)).total());
             let half = Step { precision: Precision::Bf16, ..step(16, 512) };
-            assert!(mxdna_step(&config, 0.15, &half).kept < counted.kept);
+            assert!(mxdna_step(&config, 9, 0.15, &half).kept < counted.kept);
         }
     }
 

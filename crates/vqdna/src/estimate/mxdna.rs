@@ -2,12 +2,11 @@
 
 use super::{MATRICES, Memory, Step, floats, group, linear, size};
 use crate::backbone::mxdna::{Grid, MxdnaConfig, groups};
-use crate::tokenizer::character;
 
 /// A step of a [`LanguageModel`](crate::model::LanguageModel) that forms units, and the optimiser. How many units there will be is guessed
 /// from the sizes of the experts.
 #[must_use]
-pub fn mxdna_step(config: &MxdnaConfig, masked: f64, step: &Step) -> Memory {
+pub fn mxdna_step(config: &MxdnaConfig, ids: usize, masked: f64, step: &Step) -> Memory {
     let (d, inner, heads) = (size(config.d_model), size(config.d_ff), size(config.heads));
     let (base_layers, unit_layers) = (size(config.base_layers), size(config.unit_layers));
     let sizes: Vec<u64> = config.units.sizes.iter().map(|&bases| size(bases)).collect();
@@ -16,7 +15,7 @@ pub fn mxdna_step(config: &MxdnaConfig, masked: f64, step: &Step) -> Memory {
     let expert = |&bases: &u64| 3 * d * d + d * (d / groups_of(bases)) * bases + 2 * d;
     let tokenizer =
         4 * d + size(sizes.len()) * d + sizes.iter().map(expert).sum::<u64>() + 3 * d * d + 2 * 3 * (3 * d + 1);
-    let letters = size(character::IDS);
+    let letters = size(ids);
     let head = layer + linear(d, d) + 4 * d + linear(d, letters);
     let numbers = letters * d + (base_layers + unit_layers) * layer + tokenizer + 2 * d + head;
 

@@ -44,7 +44,7 @@ pub fn language_step(run: &PretrainConfig, vocabulary: Option<&VqdnaConfig>, ste
     let (source, sizes) = named.map_or((Source::Table(0), Vec::new()), |it| (it.source(), it.sizes()));
     match &run.backbone {
         BackboneConfig::Stack(stack) => pretrain_step(stack, source, &sizes, step),
-        BackboneConfig::Mxdna(mxdna) => mxdna_step(mxdna, run.masking.share, step),
+        BackboneConfig::Mxdna(mxdna) => mxdna_step(mxdna, sizes.iter().sum(), run.masking.share, step),
     }
 }
 

@@ -15,6 +15,8 @@ pub(super) const UNFINISHED: &str = ". If a run was interrupted there, finish it
 pub(super) const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 const RUN: &str = "run.json";
+/// What Hugging Face's library reads.
+const TOKENIZER: &str = "tokenizer.json";
 
 /// Bytes of `config.json` and `run.json` beyond which they are none of ours.
 pub(super) const MOST_CONFIG: u64 = 64 << 20;
@@ -119,6 +121,9 @@ pub(super) fn write_folder(
     }
     write(CONFIG, &json(config))?;
     write(RUN, &json(run))?;
+    if let Some(file) = config.tokenizer.fixed().and_then(|tokenizer| tokenizer.hugging_face()) {
+        write(TOKENIZER, &json(&file))?;
+    }
     write("README.md", card.as_bytes())?;
     // "pt" is what PyTorch-side readers expect to find for files with PyTorch's layouts.
     weights::write(&folder.join(WEIGHTS), weights, &[("format", "pt")]).map_err(misfit(folder))

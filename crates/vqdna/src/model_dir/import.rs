@@ -12,9 +12,11 @@ use super::{FolderError, MOST_CONFIG, ModelConfig, ObjectiveConfig, card, digest
 use crate::backbone::mxdna::{Grid, MxdnaConfig, MxdnaConfigError, UnitConfig, UnitPlaces};
 use crate::model::LanguageModel;
 use crate::objective::masking::MaskingConfig;
-use crate::tokenizer::Tokenizer;
-use crate::tokenizer::character::{self, Character};
+use crate::tokenizer::TokenizerConfig;
 use crate::weights::{self, Array, Arrays, WeightError};
+
+/// Ids of the published model.
+const IDS: usize = 9;
 
 /// An array of the published file that nothing reads.
 const UNUSED: &str = "model.conversion_layer.motif_masked_token_embedding";
@@ -146,7 +148,7 @@ pub fn read_mxdna(path: &Path, config_path: Option<&Path>, device: &Device) -> R
 /// What a folder of the published model says.
 fn config(network: MxdnaConfig) -> ModelConfig {
     let objective = ObjectiveConfig::Masked(MaskingConfig::default());
-    ModelConfig::of_pretrained(Character::default(), None, Policy::default(), network.into(), objective, None)
+    ModelConfig::of_pretrained(TokenizerConfig::mxdna(), None, Policy::default(), network.into(), objective, None)
 }
 
 /// Writes an imported model as a folder.
@@ -161,7 +163,8 @@ pub fn save_mxdna(folder: &Path, from: &Path, imported: &Imported, command_line:
         "imported_from": { "file": from.display().to_string(), "blake3": digest, "unused": imported.unused },
     });
     let Imported { config, model, .. } = imported;
-    let weights = publish(config, &Tokenizer::Character(Character::default()), model);
+    let tokenizer = config.tokenizer.fixed().expect("bases as they are");
+    let weights = publish(config, &tokenizer, model);
     write_folder(folder, config, &weights, &run, &card::of_import(config, from, &digest))
 }
 
@@ -191,9 +194,9 @@ fn network(arrays: &Arrays, published: &PublishedConfig) -> Result<MxdnaConfig, 
         if found.len() == axes { Ok(found) } else { Err(wrong()) }
     };
     let embedding = shape("model.embed_tokens.weight", 2)?;
-    if embedding[0] != character::IDS {
+    if embedding[0] != IDS {
         let name = "model.embed_tokens.weight".to_owned();
-        return Err(WeightError::Shape { name, expected: vec![character::IDS, embedding[1]], found: embedding });
+        return Err(WeightError::Shape { name, expected: vec![IDS, embedding[1]], found: embedding });
     }
     let count = |of: &dyn Fn(usize) -> String| (0..arrays.len()).take_while(|&n| arrays.contains_key(&of(n))).count();
     let layers = |kind: &str| count(&|n| format!("model.{kind}_layers.{n}.ffn.ffn.w1.weight"));

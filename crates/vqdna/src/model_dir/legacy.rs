@@ -13,7 +13,6 @@ use crate::head::sequence::SequenceHeadConfig;
 use crate::layers::lora::LoraConfig;
 use crate::objective::masking::MaskingConfig;
 use crate::tokenizer::TokenizerConfig;
-use crate::tokenizer::character::Character;
 use crate::tokenizer::vqdna::VqdnaConfig;
 
 /// `config.json` of versions 1 to 3.
@@ -75,7 +74,7 @@ pub(super) fn read(value: Value) -> Result<ModelConfig, String> {
     let of_codes = of_codes.or(finetuned.as_ref().and_then(|finetuned| finetuned.backbone.clone()));
     let (tokenizer, backbone) = match (tokenizer, mxdna) {
         (Some(tokenizer), None) => (tokenizer.into(), of_codes.map(Into::into)),
-        (None, Some(mxdna)) => (TokenizerConfig::from(Character::default()), Some(mxdna.into())),
+        (None, Some(mxdna)) => (TokenizerConfig::mxdna(), Some(mxdna.into())),
         _ => return Err("there must be either `tokenizer` or `mxdna`".to_owned()),
     };
     let task = finetuned.map(|finetuned| TaskConfig {

@@ -1,4 +1,5 @@
-//! The folder of a model: `config.json`, `model.safetensors`, `run.json`, `README.md`. It can be moved and holds everything that the
+//! The folder of a model: `config.json`, `model.safetensors`, `run.json`, `README.md`, and over a fixed tokenizer `tokenizer.json`, which
+//! Hugging Face's library reads. It can be moved and holds everything that the
 //! model needs.
 //!
 //! What it holds follows from the sections of its config: see [`Kind`]. There is one loader, [`Model`]; folders of older formats are
@@ -21,8 +22,8 @@ use vqdna_data::segment::Policy;
 
 use crate::backbone::{BackboneConfig, BackboneConfigError};
 use crate::objective::masking::MaskingConfig;
-use crate::tokenizer::TokenizerConfig;
-use crate::tokenizer::vqdna::{VqdnaConfig, VqdnaConfigError};
+use crate::tokenizer::vqdna::VqdnaConfig;
+use crate::tokenizer::{TokenizerConfig, TokenizerConfigError};
 use crate::weights::WeightError;
 
 use files::{CONFIG, MOST_CONFIG, UNFINISHED, controlled, digest_of, misfit, read_weights, write_folder};
@@ -182,7 +183,7 @@ pub enum FolderError {
         /// The file.
         path: PathBuf,
         /// The contradiction.
-        source: VqdnaConfigError,
+        source: TokenizerConfigError,
     },
     /// An encoder that contradicts itself.
     #[error("{}: {source}", path.display())]

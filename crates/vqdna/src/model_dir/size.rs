@@ -88,7 +88,6 @@ mod tests {
     use crate::model_dir::ObjectiveConfig;
     use crate::objective::masking::MaskingConfig;
     use crate::tokenizer::TokenizerConfig;
-    use crate::tokenizer::character::Character;
     use crate::tokenizer::vqdna::{Kind, Preset, publish};
     use burn::prelude::*;
     use vqdna_data::segment::Policy;
@@ -112,7 +111,7 @@ mod tests {
             MxdnaConfig::tiny().into(),
             MxdnaConfig { unit_layers: 3, ..MxdnaConfig::tiny() }.into(),
         ];
-        let tokenizers: [TokenizerConfig; 2] = [Character::default().into(), Preset::Tiny.config(Kind::Hrq).into()];
+        let tokenizers: [TokenizerConfig; 2] = [TokenizerConfig::mxdna(), Preset::Tiny.config(Kind::Hrq).into()];
         for (backbone, tokenizer) in backbones.iter().flat_map(|it| tokenizers.iter().map(move |other| (it, other))) {
             let model = LanguageModel::new(backbone, tokenizer.source(), &tokenizer.sizes(), 0, &device);
             let objective = ObjectiveConfig::Masked(MaskingConfig::default());

@@ -38,6 +38,8 @@ struct MaskedBatch {
     masked: Masked,
     /// Per level, what stands there, `[batch, positions]`.
     ids: Vec<Tensor<2, Int>>,
+    /// Bases that the tokens to predict stand for, each token by itself.
+    bases: usize,
 }
 
 impl MaskedTokens<'_> {
@@ -50,7 +52,7 @@ impl MaskedTokens<'_> {
         let shape = [batch.windows.len(), positions];
         let (mut masked, mut targets) = (vec![false; shape[0] * pools], vec![false; shape[0] * positions]);
         let before = special.before();
-        let mut rows = Vec::new();
+        let (mut rows, mut bases) = (Vec::new(), 0);
         for (row, window) in batch.windows.iter().enumerate() {
             let random = &mut stream(self.seed, purpose, &[window.number, masking.span as u64]);
             let tokens = window.tokens.len();
@@ -66,6 +68,8 @@ impl MaskedTokens<'_> {
                     continue;
                 }
                 targets[row * positions + before..][here.clone()].copy_from_slice(wanted);
+                let spans = here.clone().zip(wanted).filter(|(_, is_target)| **is_target);
+                bases += spans.map(|(token, _)| window.tokens.spans.get(token).len()).sum::<usize>();
                 match treatment {
                     Treatment::Replaced => {
                         masked[row * pools + place] = true;
@@ -94,6 +98,7 @@ impl MaskedTokens<'_> {
             shown: if is_autodiff { shown.autodiff() } else { shown },
             masked: Masked::with_targets(&masked, &targets, shape, pool, &batch.device),
             ids: if is_autodiff { ids.into_iter().map(Tensor::from_inner).collect() } else { ids },
+            bases,
         }
     }
 
@@ -119,7 +124,7 @@ impl Objective for MaskedTokens<'_> {
     }
 
     fn forward(&self, model: &LanguageModel, batch: &TokenWindows) -> Outcome<()> {
-        let MaskedBatch { shown, masked, ids } = self.mask(batch, &self.masking, "masks");
+        let MaskedBatch { shown, masked, ids, .. } = self.mask(batch, &self.masking, "masks");
         let first = batch.windows.first().map_or(0, |window| window.number);
         let random = &mut stream(self.seed, "jitter of scored states", &[first]);
         let losses = model.losses(&shown, &masked, &ids, Some(random));
@@ -189,6 +194,8 @@ impl Objective for MaskedTokens<'_> {
 /// Sums over the masked tokens of held-out windows.
 struct Tally {
     tokens: usize,
+    /// Bases that they stand for.
+    masked_bases: usize,
     predicted: Vec<Predicted>,
     bases: usize,
     units: Option<usize>,
@@ -196,11 +203,13 @@ struct Tally {
 
 impl Tally {
     fn new(levels: usize) -> Self {
-        Self { tokens: 0, predicted: vec![Predicted::default(); levels], bases: 0, units: None }
+        Self { tokens: 0, masked_bases: 0, predicted: vec![Predicted::default(); levels], bases: 0, units: None }
     }
 
-    fn add(&mut self, model: &LanguageModel, MaskedBatch { shown, masked, ids }: &MaskedBatch, bases: usize) {
+    fn add(&mut self, model: &LanguageModel, masked_batch: &MaskedBatch, bases: usize) {
+        let MaskedBatch { shown, masked, ids, bases: masked_bases } = masked_batch;
         self.tokens += masked.count();
+        self.masked_bases += masked_bases;
         self.bases += bases;
         let (predicted, units) = model.predicted(shown, masked, ids);
         for (sum, predicted) in self.predicted.iter_mut().zip(predicted) {
@@ -227,13 +236,18 @@ impl Tally {
                 add(format!("accuracy{suffix}"), mean(predicted.right as f64));
             }
             if is_exact {
-                add("bits_per_base".to_owned(), mean(nats) / std::f64::consts::LN_2);
+                add("bits_per_base".to_owned(), nats / self.masked_bases as f64 / std::f64::consts::LN_2);
             }
         }
         if let Some(units) = self.units {
             add("bases_per_unit".to_owned(), self.bases as f64 / units.max(1) as f64);
         }
-        add("masked_bases".to_owned(), self.tokens as f64);
+        if is_exact && self.masked_bases != self.tokens {
+            add("masked_tokens".to_owned(), self.tokens as f64);
+            add("masked_bases".to_owned(), self.masked_bases as f64);
+        } else {
+            add("masked_bases".to_owned(), self.tokens as f64);
+        }
         measures
     }
 

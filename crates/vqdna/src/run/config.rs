@@ -15,7 +15,7 @@ use crate::backbone::BackboneConfigError;
 use crate::head::sequence::SequenceHeadConfigError;
 use crate::layers::lora::LoraConfigError;
 use crate::objective::masking::MaskingConfig;
-use crate::tokenizer::vqdna::VqdnaConfigError;
+use crate::tokenizer::TokenizerConfigError;
 use crate::train::TrainConfig;
 
 /// Everything that a run of one stage depends on, but its inputs.
@@ -177,9 +177,9 @@ pub enum ConfigError {
         /// Why not.
         reason: &'static str,
     },
-    /// A contradiction in the network of a vocabulary.
+    /// A contradiction in a tokenizer.
     #[error("config: {0}")]
-    Tokenizer(#[from] VqdnaConfigError),
+    Tokenizer(#[from] TokenizerConfigError),
     /// A contradiction in an encoder.
     #[error("config: {0}")]
     Backbone(#[from] BackboneConfigError),

@@ -9,6 +9,7 @@ use super::source::{Bases, Windows};
 use super::stage::{Finished, Job, StageError, StageObserver, identity_over};
 use crate::model_dir::{self, ModelConfig};
 use crate::objective::reconstruct::Reconstruct;
+use crate::tokenizer::TokenizerConfigError;
 use crate::tokenizer::vqdna::{Kind, Preset, VqdnaConfig, publish};
 use crate::train::{Ending, TrainConfig, Training};
 
@@ -61,7 +62,7 @@ impl StageConfig for LearnConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        self.tokenizer.check()?;
+        self.tokenizer.check().map_err(TokenizerConfigError::from)?;
         check_data(&self.data)?;
         require(self.data.codes.is_none(), "data.codes", "left out: a vocabulary is learned from bases")?;
         check_train(&self.train)

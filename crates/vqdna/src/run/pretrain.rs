@@ -21,7 +21,6 @@ use crate::model_dir::{self, ModelConfig, ObjectiveConfig, Vocabulary};
 use crate::objective::masked::MaskedTokens;
 use crate::objective::masking::MaskingConfig;
 use crate::ops::Frozen;
-use crate::tokenizer::character::Character;
 use crate::tokenizer::vqdna::Preset;
 use crate::tokenizer::{Tokenizer, TokenizerConfig};
 use crate::train::checkpoint::Checkpoint;
@@ -79,6 +78,19 @@ impl PretrainConfig {
         Self { seed: 1, data, tokenizer, masking, backbone: backbone.into(), balance: 0.01, train }
     }
 
+    /// The defaults of a size, over a fixed tokenizer: those of [`PretrainConfig::preset`], but for what DNABERT-2 has, and `MxDNA`. Where
+    /// tokens overlap, as many neighbours are masked as hide one base.
+    #[must_use]
+    pub fn fixed(preset: Preset, tokenizer: TokenizerConfig) -> Self {
+        let config = Self::preset(preset, Policy::default());
+        Self {
+            data: DataConfig { codes: None, ..config.data },
+            masking: MaskingConfig { share: 0.15, span: tokenizer.overlap(), ..MaskingConfig::default() },
+            tokenizer: Some(tokenizer),
+            ..config
+        }
+    }
+
     /// The defaults of a size of MxDNA, over bases. The paper names neither optimiser nor schedule: those of the other encoder.
     #[must_use]
     pub fn mxdna(preset: Preset) -> Self {
@@ -87,14 +99,7 @@ impl PretrainConfig {
             Preset::Small => MxdnaConfig::small(),
             Preset::Base => MxdnaConfig::base(),
         };
-        let config = Self::preset(preset, Policy::default());
-        Self {
-            data: DataConfig { codes: None, ..config.data },
-            tokenizer: Some(Character::default().into()),
-            masking: MaskingConfig { share: 0.15, ..MaskingConfig::default() },
-            backbone: backbone.into(),
-            ..config
-        }
+        Self { backbone: backbone.into(), ..Self::fixed(preset, TokenizerConfig::mxdna()) }
     }
 }
 
@@ -259,14 +264,14 @@ impl Pretrain<'_> {
 
     fn objective<'t>(&self, named: &TokenizerConfig, tokenizer: &'t Tokenizer) -> MaskedTokens<'t> {
         let config = self.config;
-        // Beyond what a token sees, nothing outside a span shows its middle.
-        let receptive_field = 2 * named.halo() + 1;
-        let measured = if config.masking.span > 1 { config.masking.span } else { receptive_field };
+        // In a span that is as long, there is a base that nothing outside of it shows.
+        let overlap = named.overlap();
+        let measured = if config.masking.span > 1 { config.masking.span } else { overlap };
         MaskedTokens {
             tokenizer,
             sizes: named.sizes(),
             masking: config.masking.clone(),
-            measured_span: (named.halo() > 0).then_some(measured),
+            measured_span: (overlap > 1).then_some(measured),
             pool: config.backbone.pool(),
             balance: config.balance,
             seed: config.seed,

@@ -1,23 +1,23 @@
-//! From bases to tokens. One file or folder per kind: [`vqdna`] learns a vocabulary of codes, which comes before any other model;
-//! [`character`] takes bases as they are.
+//! From bases to tokens. [`vqdna`] learns a vocabulary of codes, which comes before any other model; the others are fixed, and live
+//! without tensors in [`vqdna_data::vocab`].
 //!
-//! A tokenizer is fixed once a model is trained over its tokens. A further kind is a file here and a variant in each of the two enums
-//! below; no other room names a variant.
+//! A tokenizer is fixed once a model is trained over its tokens. A further kind is a file there, or a file or folder here, and a variant in
+//! each of the two enums below; no other room names a variant.
 
-pub mod character;
 pub mod rows;
 pub mod vqdna;
 
 use burn::prelude::*;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::ops::ControlFlow;
 use vqdna_data::alphabet::{self, BaseId, Letter};
-use vqdna_data::tokens::Tokens;
+use vqdna_data::tokens::{Context, Tokens};
+use vqdna_data::vocab::{self, Character, CharacterConfig, CharacterIds};
 
 use crate::quantizer::Quantizer;
 use crate::seed::Stream;
-use character::Character;
 use vqdna::{Vqdna, VqdnaConfig, VqdnaConfigError};
 
 pub use crate::batch::Batch;
@@ -37,9 +37,20 @@ pub fn bases_of(letters: &[u8]) -> Vec<BaseId> {
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum TokenizerConfig {
     /// One token for each base.
-    Character(Character),
+    Character(CharacterConfig),
     /// Learned codes, one for each base and level.
     Vqdna(VqdnaConfig),
+}
+
+/// A contradiction in a [`TokenizerConfig`]; each message names the field.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenizerConfigError {
+    /// See [`VqdnaConfigError`].
+    #[error(transparent)]
+    Vqdna(#[from] VqdnaConfigError),
+    /// In a fixed tokenizer.
+    #[error("in `tokenizer`: {0}")]
+    Fixed(#[from] vocab::ConfigError),
 }
 
 /// What ids stand for before an encoder sees them.
@@ -52,23 +63,41 @@ pub enum Source {
 }
 
 impl TokenizerConfig {
+    /// Names of fixed tokenizers, and what they are.
+    pub const FIXED: [(&'static str, &'static str); 1] = [("character", "one token for each base (HyenaDNA)")];
+
+    /// The fixed tokenizer of that name, with its defaults.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "character" => Some(Self::Character(CharacterConfig::default())),
+            _ => None,
+        }
+    }
+
+    /// The tokens that `MxDNA` was published with: bases, with ids of its own.
+    #[must_use]
+    pub fn mxdna() -> Self {
+        Self::Character(CharacterConfig { ids: CharacterIds::MxDna })
+    }
+
     /// Finds contradictions before a device opens.
     ///
     /// # Errors
     /// The first contradiction, naming its field.
-    pub fn check(&self) -> Result<(), VqdnaConfigError> {
+    pub fn check(&self) -> Result<(), TokenizerConfigError> {
         match self {
-            Self::Character(_) => Ok(()),
-            Self::Vqdna(vqdna) => vqdna.check(),
+            Self::Character(character) => Ok(character.check()?),
+            Self::Vqdna(vqdna) => Ok(vqdna.check()?),
         }
     }
 
     /// Number of ids of each level, special ones included.
     #[must_use]
     pub fn sizes(&self) -> Vec<usize> {
-        match self {
-            Self::Character(_) => vec![character::IDS],
-            Self::Vqdna(vqdna) => vqdna.quantizer.codebook_sizes(),
+        match (self, self.fixed()) {
+            (Self::Vqdna(vqdna), _) => vqdna.quantizer.codebook_sizes(),
+            (_, fixed) => fixed.iter().map(Tokenizer::size).collect(),
         }
     }
 
@@ -76,17 +105,17 @@ impl TokenizerConfig {
     #[must_use]
     pub fn source(&self) -> Source {
         match self {
-            Self::Character(_) => Source::Table(character::IDS),
             Self::Vqdna(vqdna) => Source::Vectors(vqdna.d_code),
+            _ => Source::Table(self.sizes().into_iter().sum()),
         }
     }
 
-    /// Bases on either side of a token that decide its ids, beyond those that it stands for.
+    /// Neighbouring tokens that all depend on one base: masking fewer of them hides no base. 1 where every base has a token of its own.
     #[must_use]
-    pub fn halo(&self) -> usize {
+    pub fn overlap(&self) -> usize {
         match self {
-            Self::Character(_) => 0,
-            Self::Vqdna(vqdna) => vqdna.encoder_halo(),
+            Self::Character(_) => 1,
+            Self::Vqdna(vqdna) => 2 * vqdna.encoder_halo() + 1,
         }
     }
 
@@ -94,24 +123,18 @@ impl TokenizerConfig {
     #[must_use]
     pub fn learned(&self) -> Option<&VqdnaConfig> {
         match self {
-            Self::Character(_) => None,
             Self::Vqdna(vqdna) => Some(vqdna),
+            _ => None,
         }
     }
 
-    /// The tokenizer, if it needs no weights.
+    /// The tokenizer, if it needs no weights, and its settings are sound.
     #[must_use]
     pub fn fixed(&self) -> Option<Tokenizer> {
         match self {
-            Self::Character(character) => Some(Tokenizer::Character(*character)),
+            Self::Character(character) => Character::new(*character).ok().map(Tokenizer::Character),
             Self::Vqdna(_) => None,
         }
-    }
-}
-
-impl From<Character> for TokenizerConfig {
-    fn from(config: Character) -> Self {
-        Self::Character(config)
     }
 }
 
@@ -137,12 +160,21 @@ pub struct Special {
     pub first: Option<i32>,
     /// After the last one.
     pub last: Option<i32>,
-    /// Between the sequences of a pair.
+    /// Between the sequences of a pair: what stands after a sequence, or else before one.
     pub between: i32,
     /// Behind the end of a sequence.
     pub padding: i32,
     /// In place of a masked token; none if models learn a vector for it.
     pub mask: Option<i32>,
+}
+
+impl From<vocab::Special> for Special {
+    fn from(special: vocab::Special) -> Self {
+        let vocab::Special { padding, mask, first, last, .. } = special;
+        let id = |id: u32| id as i32;
+        let between = id(last.or(first).unwrap_or(padding));
+        Self { first: first.map(id), last: last.map(id), between, padding: id(padding), mask: Some(id(mask)) }
+    }
 }
 
 impl From<Vqdna> for Tokenizer {
@@ -154,39 +186,49 @@ impl From<Vqdna> for Tokenizer {
 /// No token: its vector is 0.
 const NOTHING: i32 = -1;
 
+/// What all fixed tokenizers can do, of the one that there is; else what a vocabulary does.
+macro_rules! of_fixed {
+    ($tokenizer:expr, $fixed:ident => $found:expr, $vqdna:ident => $learned:expr) => {
+        match $tokenizer {
+            Tokenizer::Character($fixed) => $found,
+            Tokenizer::Vqdna($vqdna) => $learned,
+        }
+    };
+}
+
 impl Tokenizer {
     /// What stands beside the tokens of a sequence.
     #[must_use]
     pub fn special(&self) -> Special {
-        match self {
-            Self::Character(_) => Character::special(),
-            Self::Vqdna(_) => Special { first: None, last: None, between: NOTHING, padding: NOTHING, mask: None },
-        }
+        let of_codes = Special { first: None, last: None, between: NOTHING, padding: NOTHING, mask: None };
+        of_fixed!(self, fixed => fixed.special().into(), _vqdna => of_codes)
+    }
+
+    /// Number of ids of all levels, special ones included.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        of_fixed!(self, fixed => fixed.size(), vqdna => vqdna.quantizer.levels())
     }
 
     /// The network of a vocabulary that was learned; none of a fixed tokenizer.
     #[must_use]
     pub fn learned(&self) -> Option<&Vqdna> {
-        match self {
-            Self::Character(_) => None,
-            Self::Vqdna(vqdna) => Some(vqdna),
-        }
+        of_fixed!(self, _fixed => None, vqdna => Some(vqdna))
     }
 
     /// The vectors that ids stand for, if they were learned.
     #[must_use]
     pub fn vectors(&self) -> Option<&Quantizer> {
-        match self {
-            Self::Character(_) => None,
-            Self::Vqdna(vqdna) => Some(&vqdna.quantizer),
-        }
+        self.learned().map(|vqdna| &vqdna.quantizer)
     }
 
-    /// An id in place of that of a masked token, of a level with so many ids: never a special one.
+    /// An id in place of that of a masked token, of a level with so many ids: never a special one, nor one of N alone.
     pub(crate) fn draw(&self, size: usize, random: &mut Stream) -> u32 {
         match self {
-            Self::Character(character) => character.draw(random),
-            Self::Vqdna(_) => random.random_range(0..size) as u32,
+            Self::Character(character) => character.id(random.random_range(0..4)),
+            _ => {
+                of_fixed!(self, fixed => random.random_range(fixed.ordinary()), _vqdna => random.random_range(0..size) as u32)
+            }
         }
     }
 
@@ -199,18 +241,34 @@ impl Tokenizer {
         device: &Device,
         poll: &dyn Fn() -> ControlFlow<()>,
     ) -> Option<Vec<Tokens>> {
-        match self {
-            Self::Character(character) => Some(sequences.iter().map(|bases| character.encode(bases)).collect()),
-            Self::Vqdna(vqdna) => rows::codes(vqdna, sequences, device, poll),
-        }
+        of_fixed!(
+            self,
+            fixed => Some(sequences.iter().map(|bases| fixed.encode(bases)).collect()),
+            vqdna => rows::codes(vqdna, sequences, device, poll)
+        )
     }
 
     /// The tokens of a sequence, where that needs no device.
     #[must_use]
     pub fn encode(&self, bases: &[BaseId]) -> Option<Tokens> {
-        match self {
-            Self::Character(character) => Some(character.encode(bases)),
-            Self::Vqdna(_) => None,
-        }
+        of_fixed!(self, fixed => Some(fixed.encode(bases)), _vqdna => None)
+    }
+
+    /// The text of a token of a fixed tokenizer.
+    #[must_use]
+    pub fn token(&self, id: u32) -> Option<String> {
+        of_fixed!(self, fixed => fixed.token(id), _vqdna => None)
+    }
+
+    /// What a piece of a sequence needs so that its tokens are those of the whole, of a fixed tokenizer.
+    #[must_use]
+    pub fn context(&self) -> Option<Context> {
+        of_fixed!(self, fixed => Some(fixed.context()), _vqdna => None)
+    }
+
+    /// What Hugging Face's library reads as `tokenizer.json`, of a fixed tokenizer.
+    #[must_use]
+    pub fn hugging_face(&self) -> Option<Value> {
+        of_fixed!(self, fixed => Some(fixed.hugging_face()), _vqdna => None)
     }
 }

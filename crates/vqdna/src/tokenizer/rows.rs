@@ -209,9 +209,8 @@ impl TokenRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenizer::bases_of;
-    use crate::tokenizer::character::Character;
     use crate::tokenizer::vqdna::{Kind, Preset};
+    use crate::tokenizer::{TokenizerConfig, bases_of};
 
     fn integers(tensor: &Tensor<2, Int>) -> Vec<i32> {
         tensor.clone().into_data().try_into_vec_as::<i32>().expect("ids fit i32")
@@ -254,7 +253,7 @@ mod tests {
 
     #[test]
     fn characters_stand_between_special_positions_and_padding() {
-        let (device, tokenizer) = (Device::flex(), Tokenizer::Character(Character::default()));
+        let (device, tokenizer) = (Device::flex(), TokenizerConfig::mxdna().fixed().expect("sound"));
         let (long, short) = (vec![0, 1, 2, 3, 4], vec![3]);
         let single = rows(&tokenizer, &[long, short.clone()], None);
         let batch = single.batch(&[1, 0], &device);

@@ -92,7 +92,7 @@ impl Tokenize<'_> {
     ) -> Result<Tokenized, TranscodeError> {
         let total = match shard {
             Some(_) if inputs.iter().any(|path| path == Path::new("-")) => return Err(TranscodeError::ShardOfStdin),
-            Some(_) => self.count(inputs)?,
+            Some(_) => count(inputs, self.letters, self.both_strands)?,
             None => 0,
         };
         let (letters, both_strands) = (self.letters, self.both_strands);
@@ -170,16 +170,6 @@ impl Tokenize<'_> {
         })
     }
 
-    /// Bases that the files hold under the letter policies, over the strands asked for.
-    fn count(&self, inputs: &[PathBuf]) -> Result<u64, TranscodeError> {
-        let mut total = 0;
-        for record in fasta::read_all(inputs)? {
-            let found = segments(&record?, self.letters, &mut Counts::default())?;
-            total += found.iter().map(|segment| segment.bases.len() as u64).sum::<u64>();
-        }
-        Ok(if self.both_strands { 2 * total } else { total })
-    }
-
     /// Runs the three stages. `read` hands everything to the cutter.
     fn run<R>(&self, writer: &mut Writer, progress: Progress, read: R) -> Result<Tokenized, TranscodeError>
     where
@@ -253,8 +243,18 @@ fn whole_segment(corpus: &Corpus, number: usize) -> Result<Segment, TranscodeErr
     Ok(Segment { contig: corpus.filed_under(number), start: info.start, bases, soft_masked: Vec::new() })
 }
 
+/// Bases that the files hold under the letter policies, over the strands that are read.
+pub(super) fn count(inputs: &[PathBuf], letters: Policy, both_strands: bool) -> Result<u64, TranscodeError> {
+    let mut total = 0;
+    for record in fasta::read_all(inputs)? {
+        let found = segments(&record?, letters, &mut Counts::default())?;
+        total += found.iter().map(|segment| segment.bases.len() as u64).sum::<u64>();
+    }
+    Ok(if both_strands { 2 * total } else { total })
+}
+
 /// The region alone, for counting its letters.
-fn without_halo(fetched: &Fetched) -> Record {
+pub(super) fn without_halo(fetched: &Fetched) -> Record {
     let offset = |position: u64| (position - fetched.record.start) as usize;
     let bases = fetched.record.bases[offset(fetched.region.start)..offset(fetched.region.end)].to_vec();
     Record { bases, start: fetched.region.start, ..fetched.record.clone() }
@@ -262,7 +262,7 @@ fn without_halo(fetched: &Fetched) -> Record {
 
 /// The part of a track whose rows belong to a shard; rows start at multiples of [`ROW_BASES`] on the track, and a shard's
 /// rows are neighbours.
-fn share_of(shard: ShardNumber, offset: u64, total: u64, bases: usize) -> Range<usize> {
+pub(super) fn share_of(shard: ShardNumber, offset: u64, total: u64, bases: usize) -> Range<usize> {
     let mine = |row: &usize| holds(shard, offset + (row * ROW_BASES) as u64, total);
     let mut rows = (0..bases.div_ceil(ROW_BASES)).filter(mine);
     let Some(first) = rows.next() else { return 0..0 };

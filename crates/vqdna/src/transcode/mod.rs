@@ -2,10 +2,12 @@
 //!
 //! A genome is cut into pieces with exactly the context that a code can see ([`encode`]), and decoded likewise ([`decode`]).
 //! Codes are those of the whole sequence in one piece, bit for bit, whatever the piece, batch, shard and number of threads:
-//! a position sees all it would see in the whole, and the kernels sum it in the same order wherever it stands.
+//! a position sees all it would see in the whole, and the kernels sum it in the same order wherever it stands. The same holds for the
+//! ids of tokenizers that were not learned ([`fixed`]).
 
 pub mod decode;
 pub mod encode;
+pub mod fixed;
 mod pieces;
 mod rows;
 

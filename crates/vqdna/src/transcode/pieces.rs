@@ -53,8 +53,18 @@ impl Track {
         }
     }
 
+    /// Name of its record.
+    pub(super) fn record(&self) -> &str {
+        &self.record
+    }
+
+    /// The strand that it is read from.
+    pub(super) fn strand(&self) -> Strand {
+        self.strand
+    }
+
     /// Forward coordinates of a range in reading direction.
-    fn span(&self, range: &Range<usize>) -> Range<u64> {
+    pub(super) fn span(&self, range: &Range<usize>) -> Range<u64> {
         match self.strand {
             Strand::Forward => self.start + range.start as u64..self.start + range.end as u64,
             Strand::Reverse => {

@@ -8,9 +8,7 @@ use vqdna::backbone::mxdna::{Grid, Mxdna, MxdnaConfig, States, UnitConfig, UnitP
 use vqdna::model::Embed;
 use vqdna::model::embed::encoder;
 use vqdna::ops::{ExpertWeights, experts, with_composed_ops};
-use vqdna::tokenizer::Source;
-use vqdna::tokenizer::Tokenizer;
-use vqdna::tokenizer::character::{self, Character};
+use vqdna::tokenizer::TokenizerConfig;
 use vqdna::weights::{assign, collect};
 
 /// Sums over rows of other lengths.
@@ -31,7 +29,7 @@ struct Model {
 
 impl Model {
     fn fresh(config: &MxdnaConfig, seed: u64, device: &Device) -> Self {
-        let (embed, backbone) = encoder(&config.clone().into(), Source::Table(character::IDS), seed, device);
+        let (embed, backbone) = encoder(&config.clone().into(), TokenizerConfig::mxdna().source(), seed, device);
         Self { embed, backbone }
     }
 
@@ -74,7 +72,7 @@ fn positions(sequence: &[u8]) -> usize {
 
 /// The states of sequences side by side, with some padding behind the longest.
 fn run(model: &Model, sequences: &[Vec<u8>], padding: usize) -> States {
-    let tokenizer = Tokenizer::Character(Character::default());
+    let tokenizer = TokenizerConfig::mxdna().fixed().expect("sound");
     let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
     let row = |bases: &Vec<u8>| {
         let tokens = tokenizer.encode(bases).expect("tokens of bases alone");

@@ -1,4 +1,6 @@
-//! `vqdna tokenize`: FASTA to codes, or to units.
+//! `vqdna tokenize`: FASTA to codes, to tokens of a fixed tokenizer ([`fixed`]), or to units.
+
+mod fixed;
 
 use anyhow::{Result, bail};
 use clap::Args as ClapArgs;
@@ -26,9 +28,10 @@ use crate::progress::{Progress, describe};
 use crate::sample;
 use crate::words::counted;
 
-/// Turn FASTA into codes: one code for each base and level. Or, with an MxDNA model, into the units that it cuts sequences into, as BED.
+/// Turn FASTA into codes: one code for each base and level; or with a model over another tokenizer into its tokens, with their places. Or,
+/// with an MxDNA model, into the units that it forms, as BED.
 ///
-/// Codes are those of the whole sequence in one piece, whatever --chunk, --batch, --shard and --threads. Units are cut in windows of
+/// Codes and tokens are those of the whole sequence in one piece, whatever --region, --chunk, --batch, --shard and --threads. Units are cut in windows of
 /// --window bases, each with as much around its middle half as --window allows.
 #[derive(ClapArgs, Clone, Debug)]
 #[command(after_help = "Examples:\n\
@@ -42,7 +45,8 @@ pub struct Args {
     /// FASTA or FASTQ files, plain or compressed; `-` is standard input.
     #[arg(required = true, value_name = "FASTA")]
     pub inputs: Vec<PathBuf>,
-    /// Where the codes go: .parquet, .npy (with a sidecar of records), .tsv, or `-` for TSV on standard output. Where units go: .bed
+    /// Where the codes go: .parquet, .npy (with a sidecar of records), .tsv, or `-` for TSV on standard output. Where tokens go: .tsv, .csv,
+    /// .jsonl or .parquet, texts also with .gz, .bgz or .zst, or `-`. Where units go: .bed
     /// (also .bed.gz, .bed.bgz or .bed.zst), or `-` for BED on standard output.
     #[arg(long, short, value_name = "OUT")]
     pub output: PathBuf,
@@ -96,7 +100,11 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 
 /// Tokenizes and says on stderr what was done.
 pub fn run(args: &Args) -> Result<Verdict> {
-    let is_mxdna = ModelConfig::load(&args.model)?.forms_units();
+    let config = ModelConfig::load(&args.model)?;
+    let is_mxdna = config.forms_units();
+    if let (false, Some(tokenizer)) = (is_mxdna, config.tokenizer.fixed()) {
+        return fixed::run(args, &config, &tokenizer);
+    }
     let is_bed = is_bed(&args.output);
     let is_stdout = args.output == Path::new("-");
     match (is_mxdna, is_bed) {
