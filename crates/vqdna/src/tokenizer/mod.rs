@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::ops::ControlFlow;
 use vqdna_data::alphabet::{self, BaseId, Letter};
 use vqdna_data::tokens::{Context, Tokens};
-use vqdna_data::vocab::{self, Character, CharacterConfig, CharacterIds};
+use vqdna_data::vocab::{self, Character, CharacterConfig, CharacterIds, Kmer, KmerConfig};
 
 use crate::quantizer::Quantizer;
 use crate::seed::Stream;
@@ -38,6 +38,8 @@ pub fn bases_of(letters: &[u8]) -> Vec<BaseId> {
 pub enum TokenizerConfig {
     /// One token for each base.
     Character(CharacterConfig),
+    /// A k-mer from every base on.
+    Kmer(KmerConfig),
     /// Learned codes, one for each base and level.
     Vqdna(VqdnaConfig),
 }
@@ -64,13 +66,17 @@ pub enum Source {
 
 impl TokenizerConfig {
     /// Names of fixed tokenizers, and what they are.
-    pub const FIXED: [(&'static str, &'static str); 1] = [("character", "one token for each base (HyenaDNA)")];
+    pub const FIXED: [(&'static str, &'static str); 2] = [
+        ("character", "one token for each base (HyenaDNA)"),
+        ("kmer", "an overlapping k-mer from every base on (DNABERT)"),
+    ];
 
     /// The fixed tokenizer of that name, with its defaults.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "character" => Some(Self::Character(CharacterConfig::default())),
+            "kmer" => Some(Self::Kmer(KmerConfig::default())),
             _ => None,
         }
     }
@@ -88,6 +94,7 @@ impl TokenizerConfig {
     pub fn check(&self) -> Result<(), TokenizerConfigError> {
         match self {
             Self::Character(character) => Ok(character.check()?),
+            Self::Kmer(kmer) => Ok(kmer.check()?),
             Self::Vqdna(vqdna) => Ok(vqdna.check()?),
         }
     }
@@ -115,6 +122,7 @@ impl TokenizerConfig {
     pub fn overlap(&self) -> usize {
         match self {
             Self::Character(_) => 1,
+            Self::Kmer(kmer) => kmer.k,
             Self::Vqdna(vqdna) => 2 * vqdna.encoder_halo() + 1,
         }
     }
@@ -133,6 +141,7 @@ impl TokenizerConfig {
     pub fn fixed(&self) -> Option<Tokenizer> {
         match self {
             Self::Character(character) => Character::new(*character).ok().map(Tokenizer::Character),
+            Self::Kmer(kmer) => Kmer::new(*kmer).ok().map(Tokenizer::Kmer),
             Self::Vqdna(_) => None,
         }
     }
@@ -149,6 +158,8 @@ impl From<VqdnaConfig> for TokenizerConfig {
 pub enum Tokenizer {
     /// See [`Character`].
     Character(Character),
+    /// See [`Kmer`].
+    Kmer(Kmer),
     /// A frozen vocabulary, without autodiff.
     Vqdna(Box<Vqdna>),
 }
@@ -191,6 +202,7 @@ macro_rules! of_fixed {
     ($tokenizer:expr, $fixed:ident => $found:expr, $vqdna:ident => $learned:expr) => {
         match $tokenizer {
             Tokenizer::Character($fixed) => $found,
+            Tokenizer::Kmer($fixed) => $found,
             Tokenizer::Vqdna($vqdna) => $learned,
         }
     };
