@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::ops::ControlFlow;
 use vqdna_data::alphabet::{self, BaseId, Letter};
 use vqdna_data::tokens::{Context, Tokens};
-use vqdna_data::vocab::{self, Character, CharacterConfig, CharacterIds, Kmer, KmerConfig};
+use vqdna_data::vocab::{self, Blocks, BlocksConfig, Character, CharacterConfig, CharacterIds, Kmer, KmerConfig};
 
 use crate::quantizer::Quantizer;
 use crate::seed::Stream;
@@ -40,6 +40,8 @@ pub enum TokenizerConfig {
     Character(CharacterConfig),
     /// A k-mer from every base on.
     Kmer(KmerConfig),
+    /// K-mers one after another.
+    Blocks(BlocksConfig),
     /// Learned codes, one for each base and level.
     Vqdna(VqdnaConfig),
 }
@@ -66,9 +68,10 @@ pub enum Source {
 
 impl TokenizerConfig {
     /// Names of fixed tokenizers, and what they are.
-    pub const FIXED: [(&'static str, &'static str); 2] = [
+    pub const FIXED: [(&'static str, &'static str); 3] = [
         ("character", "one token for each base (HyenaDNA)"),
         ("kmer", "an overlapping k-mer from every base on (DNABERT)"),
+        ("blocks", "non-overlapping k-mers (Nucleotide Transformer)"),
     ];
 
     /// The fixed tokenizer of that name, with its defaults.
@@ -77,6 +80,7 @@ impl TokenizerConfig {
         match name {
             "character" => Some(Self::Character(CharacterConfig::default())),
             "kmer" => Some(Self::Kmer(KmerConfig::default())),
+            "blocks" => Some(Self::Blocks(BlocksConfig::default())),
             _ => None,
         }
     }
@@ -95,6 +99,7 @@ impl TokenizerConfig {
         match self {
             Self::Character(character) => Ok(character.check()?),
             Self::Kmer(kmer) => Ok(kmer.check()?),
+            Self::Blocks(blocks) => Ok(blocks.check()?),
             Self::Vqdna(vqdna) => Ok(vqdna.check()?),
         }
     }
@@ -121,7 +126,7 @@ impl TokenizerConfig {
     #[must_use]
     pub fn overlap(&self) -> usize {
         match self {
-            Self::Character(_) => 1,
+            Self::Character(_) | Self::Blocks(_) => 1,
             Self::Kmer(kmer) => kmer.k,
             Self::Vqdna(vqdna) => 2 * vqdna.encoder_halo() + 1,
         }
@@ -142,6 +147,7 @@ impl TokenizerConfig {
         match self {
             Self::Character(character) => Character::new(*character).ok().map(Tokenizer::Character),
             Self::Kmer(kmer) => Kmer::new(*kmer).ok().map(Tokenizer::Kmer),
+            Self::Blocks(blocks) => Blocks::new(*blocks).ok().map(Tokenizer::Blocks),
             Self::Vqdna(_) => None,
         }
     }
@@ -160,6 +166,8 @@ pub enum Tokenizer {
     Character(Character),
     /// See [`Kmer`].
     Kmer(Kmer),
+    /// See [`Blocks`].
+    Blocks(Blocks),
     /// A frozen vocabulary, without autodiff.
     Vqdna(Box<Vqdna>),
 }
@@ -203,6 +211,7 @@ macro_rules! of_fixed {
         match $tokenizer {
             Tokenizer::Character($fixed) => $found,
             Tokenizer::Kmer($fixed) => $found,
+            Tokenizer::Blocks($fixed) => $found,
             Tokenizer::Vqdna($vqdna) => $learned,
         }
     };
