@@ -7,6 +7,7 @@ use vqdna::estimate;
 use vqdna::model_dir::{Kind, ModelConfig, Vocabulary};
 use vqdna::run::pretrain::{Pretrain, PretrainConfig};
 use vqdna::tokenizer::TokenizerConfig;
+use vqdna::tokenizer::bpe::FILE;
 use vqdna::tokenizer::vqdna::{Preset, VqdnaConfig};
 
 use super::Verdict;
@@ -58,7 +59,9 @@ pub fn run(args: &Args) -> Result<Verdict> {
         (Some(named), inputs) if named == Path::new(MXDNA) => over_bases(args, MXDNA, inputs, PretrainConfig::mxdna),
         (Some(named), inputs) => {
             let name = named.to_string_lossy();
-            match TokenizerConfig::named(&name) {
+            let vocabulary = format!("bpe:{}", named.join(FILE).display());
+            let is_bpe = named.join(FILE).is_file() && !named.join("config.json").exists();
+            match TokenizerConfig::named(if is_bpe { &vocabulary } else { &name })? {
                 Some(fixed) => over_bases(args, &name, inputs, |preset| PretrainConfig::fixed(preset, fixed)),
                 None if named.is_dir() => over_codes(args, named, inputs),
                 None => {

@@ -8,6 +8,7 @@ use vqdna_data::bounded;
 
 use super::card::{Manifest, card};
 use super::{FolderError, ModelConfig, size};
+use crate::tokenizer::bpe::FILE;
 use crate::weights::{self, Arrays, WeightError, WeightFile};
 
 pub(super) const UNFINISHED: &str = ". If a run was interrupted there, finish it with its command and `--resume`";
@@ -15,8 +16,6 @@ pub(super) const UNFINISHED: &str = ". If a run was interrupted there, finish it
 pub(super) const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 const RUN: &str = "run.json";
-/// What Hugging Face's library reads.
-const TOKENIZER: &str = "tokenizer.json";
 
 /// Bytes of `config.json` and `run.json` beyond which they are none of ours.
 pub(super) const MOST_CONFIG: u64 = 64 << 20;
@@ -119,10 +118,11 @@ pub(super) fn write_folder(
         let reason = format!("`{field}` is no finite number");
         return Err(FolderError::Config { path: folder.join(CONFIG), reason });
     }
-    write(CONFIG, &json(config))?;
+    let stored = ModelConfig { tokenizer: config.tokenizer.within(None), ..config.clone() };
+    write(CONFIG, &json(&stored))?;
     write(RUN, &json(run))?;
     if let Some(file) = config.tokenizer.fixed().and_then(|tokenizer| tokenizer.hugging_face()) {
-        write(TOKENIZER, &json(&file))?;
+        write(FILE, &json(&file))?;
     }
     write("README.md", card.as_bytes())?;
     // "pt" is what PyTorch-side readers expect to find for files with PyTorch's layouts.

@@ -313,11 +313,12 @@ impl ModelConfig {
             let field = field.escape_debug();
             return Err(wrong(format!("field `{field}` holds a control character, such as a tab or a line end")));
         }
-        let config = match value.get("format_version").and_then(Value::as_u64) {
+        let mut config = match value.get("format_version").and_then(Value::as_u64) {
             Some(version) if version < FORMAT_VERSION => legacy::read(value).map_err(wrong)?,
             _ => serde_path_to_error::deserialize::<_, Self>(value)
                 .map_err(|e| wrong(format!("field `{}`: {}", e.path(), e.inner())))?,
         };
+        config.tokenizer = config.tokenizer.within(Some(folder));
         config.tokenizer.check().map_err(|source| FolderError::Tokenizer { path: path.clone(), source })?;
         if let Some(backbone) = &config.backbone {
             backbone.check().map_err(|source| FolderError::Backbone { path: path.clone(), source })?;

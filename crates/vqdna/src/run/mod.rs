@@ -1,5 +1,6 @@
 //! A run: its configuration, its data, what it does and leaves behind. One file per stage; [`stage`] holds what they share.
 
+pub mod bpe;
 pub mod changes;
 pub mod codes;
 pub mod config;

@@ -141,11 +141,12 @@ impl StageConfig for PretrainConfig {
         check_train(&self.train)
     }
 
-    /// What is computed again changes no bit, and codes are the same from wherever they come.
+    /// What is computed again changes no bit, and codes and vocabularies are the same from wherever they come.
     fn essence(&self) -> Self {
         let mut essence = self.clone();
         essence.train.recompute = false;
         essence.data.codes = essence.data.codes.map(|_| CodesFrom::default());
+        essence.tokenizer = essence.tokenizer.map(|tokenizer| tokenizer.within(None));
         essence
     }
 }

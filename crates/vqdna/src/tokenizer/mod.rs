@@ -4,6 +4,7 @@
 //! A tokenizer is fixed once a model is trained over its tokens. A further kind is a file there, or a file or folder here, and a variant in
 //! each of the two enums below; no other room names a variant.
 
+pub mod bpe;
 pub mod rows;
 pub mod vqdna;
 
@@ -12,12 +13,16 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
 use vqdna_data::alphabet::{self, BaseId, Letter};
 use vqdna_data::tokens::{Context, Tokens};
-use vqdna_data::vocab::{self, Blocks, BlocksConfig, Character, CharacterConfig, CharacterIds, Kmer, KmerConfig};
+use vqdna_data::vocab::bpe::BpeError;
+use vqdna_data::vocab::{self, Blocks, BlocksConfig, Bpe, Character, CharacterConfig, CharacterIds, Kmer, KmerConfig};
 
 use crate::quantizer::Quantizer;
 use crate::seed::Stream;
+use bpe::{BpeFile, BpeFileError};
 use vqdna::{Vqdna, VqdnaConfig, VqdnaConfigError};
 
 pub use crate::batch::Batch;
@@ -42,12 +47,14 @@ pub enum TokenizerConfig {
     Kmer(KmerConfig),
     /// K-mers one after another.
     Blocks(BlocksConfig),
+    /// Byte-pair encoding.
+    Bpe(BpeFile),
     /// Learned codes, one for each base and level.
     Vqdna(VqdnaConfig),
 }
 
 /// A contradiction in a [`TokenizerConfig`]; each message names the field.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum TokenizerConfigError {
     /// See [`VqdnaConfigError`].
     #[error(transparent)]
@@ -55,6 +62,9 @@ pub enum TokenizerConfigError {
     /// In a fixed tokenizer.
     #[error("in `tokenizer`: {0}")]
     Fixed(#[from] vocab::ConfigError),
+    /// See [`BpeFileError`].
+    #[error(transparent)]
+    Bpe(#[from] BpeFileError),
 }
 
 /// What ids stand for before an encoder sees them.
@@ -68,21 +78,27 @@ pub enum Source {
 
 impl TokenizerConfig {
     /// Names of fixed tokenizers, and what they are.
-    pub const FIXED: [(&'static str, &'static str); 3] = [
+    pub const FIXED: [(&'static str, &'static str); 4] = [
         ("character", "one token for each base (HyenaDNA)"),
         ("kmer", "an overlapping k-mer from every base on (DNABERT)"),
         ("blocks", "non-overlapping k-mers (Nucleotide Transformer)"),
+        ("bpe:FILE", "byte-pair encoding by a tokenizer.json (DNABERT-2)"),
     ];
 
-    /// The fixed tokenizer of that name, with its defaults.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        match name {
+    /// The fixed tokenizer of that name, with its defaults; none if it names none.
+    ///
+    /// # Errors
+    /// If it names a file that cannot be used.
+    pub fn named(name: &str) -> Result<Option<Self>, BpeError> {
+        if let Some(file) = name.strip_prefix("bpe:") {
+            return Ok(Some(Self::Bpe(BpeFile::of(Path::new(file))?)));
+        }
+        Ok(match name {
             "character" => Some(Self::Character(CharacterConfig::default())),
             "kmer" => Some(Self::Kmer(KmerConfig::default())),
             "blocks" => Some(Self::Blocks(BlocksConfig::default())),
             _ => None,
-        }
+        })
     }
 
     /// The tokens that `MxDNA` was published with: bases, with ids of its own.
@@ -100,6 +116,7 @@ impl TokenizerConfig {
             Self::Character(character) => Ok(character.check()?),
             Self::Kmer(kmer) => Ok(kmer.check()?),
             Self::Blocks(blocks) => Ok(blocks.check()?),
+            Self::Bpe(file) => Ok(file.read().map(drop)?),
             Self::Vqdna(vqdna) => Ok(vqdna.check()?),
         }
     }
@@ -126,7 +143,7 @@ impl TokenizerConfig {
     #[must_use]
     pub fn overlap(&self) -> usize {
         match self {
-            Self::Character(_) | Self::Blocks(_) => 1,
+            Self::Character(_) | Self::Blocks(_) | Self::Bpe(_) => 1,
             Self::Kmer(kmer) => kmer.k,
             Self::Vqdna(vqdna) => 2 * vqdna.encoder_halo() + 1,
         }
@@ -148,7 +165,17 @@ impl TokenizerConfig {
             Self::Character(character) => Character::new(*character).ok().map(Tokenizer::Character),
             Self::Kmer(kmer) => Kmer::new(*kmer).ok().map(Tokenizer::Kmer),
             Self::Blocks(blocks) => Blocks::new(*blocks).ok().map(Tokenizer::Blocks),
+            Self::Bpe(file) => file.read().ok().map(|bpe| Tokenizer::Bpe(Arc::new(bpe))),
             Self::Vqdna(_) => None,
+        }
+    }
+
+    /// The same with its file, if it has one, in a folder; with none, as the config of a folder names it.
+    #[must_use]
+    pub fn within(&self, folder: Option<&Path>) -> Self {
+        match self {
+            Self::Bpe(file) => Self::Bpe(file.within(folder)),
+            other => other.clone(),
         }
     }
 }
@@ -168,6 +195,8 @@ pub enum Tokenizer {
     Kmer(Kmer),
     /// See [`Blocks`].
     Blocks(Blocks),
+    /// See [`Bpe`].
+    Bpe(Arc<Bpe>),
     /// A frozen vocabulary, without autodiff.
     Vqdna(Box<Vqdna>),
 }
@@ -212,6 +241,7 @@ macro_rules! of_fixed {
             Tokenizer::Character($fixed) => $found,
             Tokenizer::Kmer($fixed) => $found,
             Tokenizer::Blocks($fixed) => $found,
+            Tokenizer::Bpe($fixed) => $found,
             Tokenizer::Vqdna($vqdna) => $learned,
         }
     };
