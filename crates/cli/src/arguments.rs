@@ -263,3 +263,11 @@ impl RunArgs {
         stage(job, &mut progress)
     }
 }
+
+/// A number of at least one.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("must be a whole number of at least 1".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}

@@ -1,16 +1,21 @@
 //! Work on rows in parallel, in parts whose number does not depend on the threads.
 
-use crate::product::{BLOCK, TILE};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+/// Most rows of a task: few enough that a tile of the widest layer stays in the L2 cache.
+pub const TILE: usize = 144;
+
+/// Rows that a product computes together.
+pub(crate) const BLOCK: usize = 6;
+
 /// Parts of a sum over rows. Fixed, so that the order of additions is.
 const PARTS: usize = 16;
 
-/// Rows of a task when `rows` rows are divided: at most [`TILE`](crate::product::TILE), and such that the number of tasks is a
+/// Rows of a task when `rows` rows are divided: at most [`TILE`], and such that the number of tasks is a
 /// multiple of eight, so that few threads finish together. A function of the rows alone, not of the threads.
 pub(crate) fn tile_height(rows: usize) -> usize {
     const TOGETHER: usize = 8;

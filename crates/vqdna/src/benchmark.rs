@@ -171,7 +171,8 @@ impl Workload {
     pub fn pretrain_memory(&self, threads: usize) -> Memory {
         let tokenizer = self.preset.config(Kind::Hrq);
         let sizes = tokenizer.quantizer.codebook_sizes();
-        estimate::pretrain_step(&self.backbone(), Source::Vectors(tokenizer.d_code), &sizes, &self.step(threads))
+        let source = Source::Vectors(tokenizer.d_code);
+        estimate::pretrain_step(&self.backbone().into(), source, &sizes, MASKED, &self.step(threads))
     }
 
     fn shape(&self) -> [usize; 2] {

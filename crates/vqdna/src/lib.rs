@@ -7,7 +7,7 @@
 //! | floor | rooms |
 //! | --- | --- |
 //! | 0 | [`ops`], [`device`], [`seed`], [`batch`] |
-//! | 1 | [`weights`] |
+//! | 1 | [`weights`], [`memory`] |
 //! | 2 | [`layers`] |
 //! | 3 | [`quantizer`], [`backbone`], [`head`] |
 //! | 4 | [`tokenizer`] |
@@ -30,6 +30,7 @@ pub mod estimate;
 pub mod head;
 pub mod infer;
 pub mod layers;
+pub mod memory;
 pub mod model;
 pub mod model_dir;
 pub mod objective;

@@ -1,6 +1,6 @@
 //! A room imports only from lower floors. The floors are the table in the documentation of each `lib.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Floors by room, read from rows such as ``//! | 2 | [`layers`] |``.
@@ -141,6 +141,96 @@ fn the_library_imports_downwards() {
 #[test]
 fn the_data_crate_imports_downwards() {
     check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/src"));
+}
+
+/// Modules of a crate, those of `commands` each by itself, and which others each imports.
+fn graph(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for path in sources(src) {
+        let place = path.strip_prefix(src).expect("below src").with_extension("");
+        let mut modules: Vec<String> = place.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        if modules.last().is_some_and(|last| last == "mod") {
+            modules.pop();
+        }
+        let is_command = modules.len() > 1 && modules[0] == "commands";
+        let room = if is_command { modules[..2].join("/") } else { modules[0].clone() };
+        let code = code(&std::fs::read_to_string(&path).expect("readable"));
+        let found = graph.entry(room.clone()).or_default();
+        if is_command {
+            // Neighbours: `super::x::` in a file of `commands`, `crate::commands::x::` anywhere.
+            for (at, word) in code.match_indices("super::").chain(code.match_indices("crate::commands::")) {
+                let name: String =
+                    code[at + word.len()..].chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+                if (word != "super::" || modules.len() == 2) && !name.is_empty() {
+                    found.insert(format!("commands/{name}"));
+                }
+            }
+        }
+        // The room of commands lists them, which is no import.
+        let rest = imports(&code, modules.len()).into_iter().filter(|import| *import != room && import != "commands");
+        found.extend(rest);
+    }
+    let known: BTreeSet<String> = graph.keys().cloned().collect();
+    graph.values_mut().for_each(|found| found.retain(|import| known.contains(import)));
+    graph
+}
+
+/// Modules that are left when those are taken away that import nothing of what is left.
+fn in_circles(mut graph: BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
+    loop {
+        let left: BTreeSet<String> = graph.keys().cloned().collect();
+        let before = graph.len();
+        graph.retain(|room, imports| imports.iter().any(|import| import != room && left.contains(import)));
+        if graph.len() == before {
+            return graph.into_keys().collect();
+        }
+    }
+}
+
+#[test]
+fn no_modules_import_each_other() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for src in ["src", "../data/src", "../kernels/src", "../cli/src"] {
+        let graph = graph(&root.join(src));
+        assert!(graph.len() > 10, "{src}: {graph:?}");
+        let circles = in_circles(graph);
+        assert!(circles.is_empty(), "in {src}, these import each other, or what does: {circles:?}");
+    }
+    let of = |edges: &[(&str, &str)]| {
+        let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (from, to) in edges {
+            graph.entry((*from).to_owned()).or_default().insert((*to).to_owned());
+            graph.entry((*to).to_owned()).or_default();
+        }
+        in_circles(graph)
+    };
+    assert!(of(&[("a", "b"), ("b", "c"), ("a", "c")]).is_empty());
+    assert_eq!(of(&[("a", "b"), ("b", "a"), ("b", "c")]), ["a", "b"]);
+}
+
+/// Where new kinds are added, nobody else branches: no other room names a variant of these enums.
+#[test]
+fn kinds_are_named_in_their_room_alone() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (room, enums) in
+        [("tokenizer", ["TokenizerConfig::", "Tokenizer::"]), ("backbone", ["BackboneConfig::", "Backbone::"])]
+    {
+        for path in [root.join("src"), root.join("../cli/src")].iter().flat_map(|src| sources(src)) {
+            if path.components().any(|part| part.as_os_str() == room) {
+                continue;
+            }
+            let code = code(&std::fs::read_to_string(&path).expect("readable"));
+            for (at, name) in enums.iter().flat_map(|name| code.match_indices(name)) {
+                let is_whole = !code[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_');
+                let after = code[at + name.len()..].chars().collect::<Vec<_>>();
+                // Constants are in capitals throughout.
+                let is_variant = after.first().is_some_and(char::is_ascii_uppercase)
+                    && after.get(1).is_some_and(char::is_ascii_lowercase);
+                let line = 1 + code[..at].matches('\n').count();
+                assert!(!(is_whole && is_variant), "{}: {name} names a variant, near line {line}", path.display());
+            }
+        }
+    }
 }
 
 /// Rooms of one crate by floor in the table of ARCHITECTURE.md, whose rows begin ``| model 2 | `layers` |``, or ``| |`` for

@@ -11,8 +11,7 @@ use vqdna::model_dir::{Kind, Model, Network};
 use vqdna::ops::Precision;
 
 use super::Verdict;
-use super::tokenize::at_least_one;
-use crate::arguments::{Compute, PrecisionName, PresetName};
+use crate::arguments::{Compute, PrecisionName, PresetName, at_least_one};
 use crate::memory::print_memory;
 
 /// Measure a fixed workload and print one line of JSON, in the form of the PyTorch definition's bench.py.

@@ -11,8 +11,7 @@ use vqdna_data::output::{self, TextOutput};
 use vqdna_data::segment::Policy;
 
 use super::Verdict;
-use super::tokenize::at_least_one;
-use crate::arguments::{Compute, check_output};
+use crate::arguments::{Compute, at_least_one, check_output};
 use crate::interrupt;
 use crate::output::note_stream;
 use crate::progress::Progress;

@@ -183,7 +183,6 @@ fn config(args: &Args, base: &ModelConfig) -> Result<FinetuneConfig> {
 /// Prints the memory that a run will take, from the model's config and the table.
 fn estimate(args: &Args, config: &FinetuneConfig, made: &ModelConfig) -> Result<()> {
     config.fits(made)?;
-    let Some(tokenizer) = made.tokenizer.learned() else { bail!("--dry-run has no estimate for MxDNA models yet") };
     let splits = Splits::read(&args.data, &config.data)?;
     describe(&splits, config.data.task);
     let rows = [Some(&splits.train), splits.dev.as_ref(), splits.test.as_ref()].map(|set| set.map(|set| &set.rows));
@@ -196,8 +195,7 @@ fn estimate(args: &Args, config: &FinetuneConfig, made: &ModelConfig) -> Result<
     };
     let network = config.backbone.as_ref().or(made.backbone.as_ref());
     let threads = args.run.compute.threads()?;
-    let memory = estimate::finetune(config, network, made.backbone.is_some(), tokenizer, &data, threads);
-    let memory = memory.context("--dry-run has no estimate for MxDNA models yet")?;
+    let memory = estimate::finetune(config, network, made.backbone.is_some(), &made.tokenizer, &data, threads);
     print_memory(&memory, &args.run.compute)
 }
 

@@ -9,7 +9,7 @@ use vqdna::infer::{Budget, Execution, Sequence, Windows};
 use vqdna_data::labelled::{Carry, ColumnRequest, TakenColumns};
 
 use super::Verdict;
-use crate::arguments::{Compute, check_output};
+use crate::arguments::{Compute, at_least_one, check_output};
 use crate::inputs::{self, LetterArgs};
 use crate::output::RowsSeen;
 use crate::predictions::{Format, Predictions};
@@ -92,10 +92,10 @@ impl ReadArgs {
 pub struct WindowArgs {
     /// Bases that are seen together; longer sequences are seen window by window. Default: the longest sequence that the model was
     /// fine-tuned on, else a window of its pre-training.
-    #[arg(long, value_parser = super::tokenize::at_least_one)]
+    #[arg(long, value_parser = at_least_one)]
     pub window: Option<usize>,
     /// Bases from the start of a window to that of the next. Default: half a window; where vectors of windows are pooled, a whole one.
-    #[arg(long, value_parser = super::tokenize::at_least_one)]
+    #[arg(long, value_parser = at_least_one)]
     pub stride: Option<usize>,
 }
 
@@ -117,7 +117,7 @@ impl WindowArgs {
 #[derive(ClapArgs, Clone, Debug)]
 pub struct BudgetArgs {
     /// Memory for batches and what waits for them, in MiB, beside the program, the weights and the longest sequence.
-    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = super::tokenize::at_least_one)]
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = at_least_one)]
     pub memory: usize,
 }
 

@@ -23,17 +23,17 @@ pub use unit::{Pair, Precision, Unit};
 pub(crate) use unit::{rounded, row_written, steps_written};
 
 use crate::fresh::{self, Out};
+pub(crate) use crate::rows::BLOCK;
 use crate::rows::{in_order, tile_heights, tiles, tiles_mut, with_scratch};
 use crate::shape::{count, fits, positive, rows_of};
 use kernel::{Layout, Start, Sweep, sweep};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// Most rows of a task: few enough that a tile of the widest layer stays in the second cache.
-pub const TILE: usize = 144;
+pub use crate::rows::TILE;
 
-/// Rows that a product computes together.
-pub(crate) const BLOCK: usize = kernel::ROWS;
+// The division of rows knows it without knowing products.
+const _: () = assert!(BLOCK == kernel::ROWS, "tiles are whole blocks of a product");
 
 /// Elements from the first to the last of some rows of `width` that begin `stride` apart; none if they cannot be counted.
 fn span(rows: usize, stride: usize, width: usize) -> Option<usize> {

@@ -13,6 +13,7 @@ use std::ops::Range;
 
 use crate::batch::Layout;
 use crate::layers::lora::LoraConfig;
+use crate::memory::Step;
 use crate::seed::Stream;
 use mxdna::{Mxdna, MxdnaConfig, MxdnaConfigError, UnitSpan};
 use transformer::{Transformer, TransformerConfig, TransformerConfigError};
@@ -179,6 +180,16 @@ impl BackboneConfig {
         }
     }
 
+    /// What a training step takes in it, where this share of the positions is chosen for [`Backbone::forward_at`]; with none, all states are
+    /// needed.
+    #[must_use]
+    pub fn step_memory(&self, step: &Step, chosen: Option<f64>) -> StepMemory {
+        match self {
+            Self::Stack(stack) => stack.step_memory(step, chosen),
+            Self::Mxdna(mxdna) => mxdna.step_memory(step, chosen),
+        }
+    }
+
     /// Name of the stream from which fresh weights are drawn, those of the embedding first.
     pub(crate) fn stream(&self) -> &'static str {
         match self {
@@ -222,6 +233,21 @@ impl From<MxdnaConfig> for BackboneConfig {
     fn from(config: MxdnaConfig) -> Self {
         Self::Mxdna(config)
     }
+}
+
+/// What a training step takes in an encoder, in floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepMemory {
+    /// Kept by the forward pass for the backward pass.
+    pub kept: u64,
+    /// Chosen positions.
+    pub chosen: u64,
+    /// Temporary buffers.
+    pub work: u64,
+    /// What comes with a batch besides its tokens.
+    pub data: u64,
+    /// Whether so little is kept of most weights that their gradients find no place freed.
+    pub keeps_little: bool,
 }
 
 /// An encoder.
@@ -355,6 +381,15 @@ impl Backbone {
         match self {
             Self::Stack(_) => None,
             Self::Mxdna(mxdna) => Some(mxdna.units_of(x, layout)),
+        }
+    }
+
+    /// The encoder that forms units, if it is one.
+    #[must_use]
+    pub fn of_units(self) -> Option<Mxdna> {
+        match self {
+            Self::Stack(_) => None,
+            Self::Mxdna(mxdna) => Some(mxdna),
         }
     }
 

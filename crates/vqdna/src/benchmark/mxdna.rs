@@ -6,7 +6,6 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use super::{Measurement, RATE, WARMUP, Workload, measure, measure_training, optimizer, report};
-use crate::backbone::Backbone;
 use crate::backbone::mxdna::{Mxdna, Selection};
 use crate::batch::{TokenBatch, TokenWindow, TokenWindows};
 use crate::model::{Embed, LanguageModel};
@@ -112,10 +111,7 @@ impl<'a> Cutting<'a> {
     /// The encoder without autodiff.
     fn encoder(self) -> (Embed, Mxdna) {
         let model = self.model.expect("the model of the last step").valid();
-        match model.backbone {
-            Backbone::Mxdna(mxdna) => (model.embed, mxdna),
-            Backbone::Stack(_) => unreachable!("the network of the workload"),
-        }
+        (model.embed, model.backbone.of_units().expect("the network of the workload"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Stage 1.
 
-use super::{MATRICES, Memory, Step, floats, group, linear, size};
+use super::{Memory, Step, of_run, step};
+use crate::memory::{MATRICES, floats, group, linear, size};
 use crate::quantizer::QuantizerConfig;
 use crate::run::learn::{LearnConfig, START_ROWS};
 use crate::tokenizer::vqdna::{STEM_KERNEL, VqdnaConfig};
@@ -8,8 +9,8 @@ use crate::tokenizer::vqdna::{STEM_KERNEL, VqdnaConfig};
 /// A run of `vqdna learn` on inputs of about `bases` bases.
 #[must_use]
 pub fn learn(run: &LearnConfig, bases: u64, threads: usize) -> Memory {
-    let step = Step::of(&run.train, &run.data, threads);
-    let memory = learn_step(&run.tokenizer, &step).of_run(&run.train, &run.data, bases);
+    let step = step(&run.train, &run.data, threads);
+    let memory = of_run(learn_step(&run.tokenizer, &step), &run.train, &run.data, bases);
     match run.tokenizer.quantizer.codebook() {
         Some(codebook) if codebook.kmeans_iterations > 0 => memory.besides_steps(start(run, &step, bases)),
         _ => memory,

@@ -1,9 +1,8 @@
 //! Stage 2, over codes.
 
-use super::{MATRICES, Memory, Step, floats, group, learn_step, linear, mxdna_step, size};
+use super::{Memory, Step, learn_step, of_run, step};
 use crate::backbone::BackboneConfig;
-use crate::backbone::transformer::TransformerConfig;
-use crate::ops::Positions;
+use crate::memory::{floats, group, linear, size};
 use crate::run::config::CodesFrom;
 use crate::run::pretrain::PretrainConfig;
 use crate::tokenizer::Source;
@@ -12,19 +11,13 @@ use crate::transcode::encode::BASES_TOGETHER;
 
 /// Floats of gradients of logits that `kernels::cross_entropy` keeps.
 const LOGITS: u64 = 1 << 21;
-/// Sequences beyond this have gradients of queries in parts, as many at a time as `ATTENTION_PARTS` times the threads
-/// (`kernels::attention`).
-const ATTENTION_KEYS: u64 = 512;
-const ATTENTION_PARTS: u64 = 4;
-/// Masked positions, as a share of all: 1 in so many.
-const MASKED: u64 = 4;
-
 /// A run of `vqdna pretrain` over a vocabulary, or over the tokenizer that the config names, on inputs of about `bases` bases. Cached
 /// codes are read from their file window by window, so they take no memory.
 #[must_use]
 pub fn pretrain(run: &PretrainConfig, vocabulary: Option<&VqdnaConfig>, bases: u64, threads: usize) -> Memory {
-    let step = Step::of(&run.train, &run.data, threads);
-    let mut memory = language_step(run, vocabulary, &step).of_run(&run.train, &run.data, bases);
+    let step = step(&run.train, &run.data, threads);
+    let memory = language_step(run, vocabulary, &step);
+    let mut memory = of_run(memory, &run.train, &run.data, bases);
     let Some(vocabulary) = vocabulary else { return memory };
     let frozen = learn_step(vocabulary, &Step { batch: 0, ..step }).numbers;
     memory.numbers = memory.numbers.saturating_add(frozen);
@@ -42,10 +35,7 @@ pub fn pretrain(run: &PretrainConfig, vocabulary: Option<&VqdnaConfig>, bases: u
 pub fn language_step(run: &PretrainConfig, vocabulary: Option<&VqdnaConfig>, step: &Step) -> Memory {
     let named = vocabulary.map(|vocabulary| vocabulary.clone().into()).or(run.tokenizer.clone());
     let (source, sizes) = named.map_or((Source::Table(0), Vec::new()), |it| (it.source(), it.sizes()));
-    match &run.backbone {
-        BackboneConfig::Stack(stack) => pretrain_step(stack, source, &sizes, step),
-        BackboneConfig::Mxdna(mxdna) => mxdna_step(mxdna, sizes.iter().sum(), run.masking.share, step),
-    }
+    pretrain_step(&run.backbone, source, &sizes, run.masking.share, step)
 }
 
 /// Numbers of the vector of a token that come with a batch.
@@ -63,76 +53,35 @@ pub(super) fn encode(vocabulary: &VqdnaConfig, rows: u64) -> u64 {
     floats(rows.saturating_mul(d_stem + (3 + taps) * d).saturating_add(group(rows) * 4 * d))
 }
 
-/// A step of stage 2: a [`LanguageModel`](crate::model::LanguageModel) over tokens of such a source, and the optimiser.
+/// A step of stage 2: a [`LanguageModel`](crate::model::LanguageModel) over tokens of such a source, of which this share is masked, and the
+/// optimiser.
 #[must_use]
-pub fn pretrain_step(config: &TransformerConfig, source: Source, sizes: &[usize], step: &Step) -> Memory {
-    let (d, pool, levels) = (size(config.d_model), size(config.pool).max(1), size(sizes.len()));
-    let masked = step.rows().div_ceil(pool).div_ceil(MASKED);
-    let encoder = encoder(config, source, step, Some(masked));
-    let classifiers: u64 = sizes.iter().map(|&codes| linear(d, size(codes))).sum();
+pub fn pretrain_step(backbone: &BackboneConfig, source: Source, sizes: &[usize], masked: f64, step: &Step) -> Memory {
+    let (d, pool, levels) = (size(backbone.width()), size(backbone.pool()).max(1), size(sizes.len()));
+    let found = backbone.step_memory(step, Some(masked));
+    let classifiers: u64 = sizes.iter().map(|&ids| linear(d, size(ids))).sum();
     let head = linear(d, d) + 2 * d + pool * classifiers;
-    let mut memory = Memory::of_module(encoder.numbers + head, encoder.numbers + head, step.threads);
+    let (embed, _) = embedding(backbone, source);
+    let numbers = embed + backbone.numbers() + backbone.decoder_numbers() + head;
+    let mut memory = Memory::of_module(numbers, numbers, step.threads);
     // The head keeps masked rows before and after its layer, its norm and GELU.
-    memory.kept = floats(encoder.kept.saturating_add(masked.saturating_mul(4 * d + pool * levels)));
-    let logits = LOGITS.min(masked.saturating_mul(size(sizes.iter().copied().max().unwrap_or(0))));
-    memory.work = floats(encoder.work.saturating_add(logits));
-    memory.data = floats(step.rows().saturating_mul(width(source) + levels + 2));
+    memory.kept = floats(found.kept.saturating_add(found.chosen.saturating_mul(4 * d + pool * levels)));
+    let logits = LOGITS.min(found.chosen.saturating_mul(size(sizes.iter().copied().max().unwrap_or(0))));
+    memory.work = floats(found.work.saturating_add(logits));
+    memory.data = floats(step.rows().saturating_mul(width(source) + levels + 2).saturating_add(found.data));
+    if found.keeps_little {
+        // No place is left for gradients.
+        memory.gradients = floats(numbers);
+        return memory;
+    }
     memory.with_gradients()
 }
 
-/// An encoder: its numbers, and the floats that a step keeps of it and works in.
-pub(super) struct Encoder {
-    pub numbers: u64,
-    /// Numbers of the mask vector, which only pre-training learns.
-    pub mask_vector: u64,
-    pub kept: u64,
-    pub work: u64,
-}
-
-/// A step through an encoder; positions are pools of the bases of `step`. The last layer may be asked for some rows alone.
-pub(super) fn encoder(config: &TransformerConfig, source: Source, step: &Step, asked: Option<u64>) -> Encoder {
-    let step = &Step { length: step.length.div_ceil(config.pool.max(1)), ..*step };
-    let (rows, here) = (step.rows(), group(step.rows()));
-    let (d, inner, heads, layers) = (size(config.d_model), size(config.d_ff), size(config.heads), size(config.layers));
-    let layer = linear(d, 3 * d) + linear(d, d) + linear(d, inner) + linear(inner, d) + 4 * d;
-    // Queries, keys and values, what was attended to, and a number a head; then the input of GELU.
-    let (attention, mlp) = (step.units(4 * d) + heads, step.units(inner));
-    let per_layer = match (config.checkpoint, step.recompute) {
-        (true, _) => d,
-        (false, true) => 2 * d,
-        (false, false) => 2 * d + attention + mlp,
-    };
-    let apart = !config.checkpoint && matches!(config.positions, Positions::Rotary { .. });
-    let (per_row, per_asked) = match asked.filter(|_| apart) {
-        // Of the last layer the norm and attention of all rows; of those asked for the rest, and the last norm.
-        Some(_) => (
-            layers.saturating_sub(1) * per_layer + 2 * d + attention,
-            2 * d + if step.recompute { d } else { d + mlp } + 2 * d,
-        ),
-        // The last norm keeps its input.
-        None => (layers * per_layer + 2 * d, 0),
-    };
-    let backward = match (config.checkpoint, step.recompute) {
-        // Gradients of a layer's output and input; of what was attended to. That of queries, keys and values takes the place of
-        // the inner layer that was kept.
-        (false, false) => 3 * d,
-        // Queries, keys, values and what was attended to, found again, and the gradients of both.
-        (false, true) => 4 * d + attention,
-        // One layer as a graph of its own, and the gradient of its output as a product.
-        (true, recompute) => 3 * d + if recompute { 4 * d + attention } else { d + attention + mlp },
-    };
-    let (embed, mask_vector) = match source {
+/// Numbers of the embedding, and those among them that only masking learns.
+pub(super) fn embedding(backbone: &BackboneConfig, source: Source) -> (u64, u64) {
+    let d = size(backbone.width());
+    match source {
         Source::Vectors(width) => (linear(size(width), d) + d, d),
         Source::Table(ids) => (size(ids) * d, 0),
-    };
-    let long = if size(step.length) > ATTENTION_KEYS { ATTENTION_PARTS * size(step.threads) } else { 0 };
-    let attended = size(step.length).saturating_mul(d / heads.max(1)).saturating_mul(1 + long);
-    let work =
-        rows.saturating_mul(backward).saturating_add(here * (d + 2 * step.units(inner))).saturating_add(attended);
-    Encoder {
-        numbers: embed + layers * layer + 2 * d,
-        mask_vector,
-        kept: rows.saturating_mul(per_row).saturating_add(asked.unwrap_or(0).saturating_mul(per_asked)),
-        work: work.saturating_add(MATRICES * d * inner),
     }
 }

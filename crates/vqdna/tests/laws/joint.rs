@@ -89,7 +89,8 @@ fn for_all(law: impl Fn(&str, &TokenizerConfig, &Tokenizer, &BackboneConfig)) {
     for (config, tokenizer) in tokenizers(folder.path()) {
         for backbone in backbones() {
             let kind = |value: serde_json::Value| value["kind"].as_str().unwrap_or_default().to_owned();
-            let named = [serde_json::to_value(&config), serde_json::to_value(&backbone)].map(|v| kind(v.expect("plain")));
+            let named =
+                [serde_json::to_value(&config), serde_json::to_value(&backbone)].map(|v| kind(v.expect("plain")));
             law(&format!("{named:?}, pools of {}", backbone.pool()), &config, &tokenizer, &backbone);
         }
     }

@@ -20,7 +20,7 @@ use vqdna_data::output::Compression;
 use vqdna_data::segment::{Counts, Policy, PolicyChange};
 
 use super::Verdict;
-use crate::arguments::{Compute, PrecisionName, Strands, check_output};
+use crate::arguments::{Compute, PrecisionName, Strands, at_least_one, check_output};
 use crate::inputs;
 use crate::interrupt;
 use crate::output::{Output, note_stream};
@@ -88,14 +88,6 @@ const CHUNK: usize = 4096;
 /// Whether a file is BED by its name, compressed or not.
 fn is_bed(path: &Path) -> bool {
     Path::new(&Compression::of(path).1).extension().is_some_and(|end| end == "bed")
-}
-
-/// A number of at least one.
-pub fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("must be a whole number of at least 1".to_owned()),
-        Ok(number) => Ok(number),
-    }
 }
 
 /// Tokenizes and says on stderr what was done.

@@ -8,6 +8,7 @@
 mod assembly;
 mod encoder;
 mod expert;
+mod memory;
 mod selection;
 
 use burn::prelude::*;

@@ -4,6 +4,8 @@
 //! Where the paper is silent: norms stand before attention and before the linear layers, positions are rotary or ALiBi, which
 //! reach beyond the trained length, and GELU is exact.
 
+mod memory;
+
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
