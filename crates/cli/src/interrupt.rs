@@ -151,7 +151,7 @@ fn end() -> ! {
         // Fails if something is in it, which then stays.
         drop(std::fs::remove_dir(folder));
     }
-    crate::progress::clear();
+    crate::screen::clear();
     message!("{}", stopped());
     leave(i32::from(exit_code()))
 }

@@ -15,10 +15,10 @@ macro_rules! data {
     };
 }
 
-/// Prints a line for a person; see [`progress::say`].
+/// Prints a line for a person; see [`screen::say`].
 macro_rules! message {
     ($($format:tt)*) => {
-        $crate::progress::say(&format!($($format)*))
+        $crate::screen::say(&format!($($format)*))
     };
 }
 
@@ -34,6 +34,7 @@ mod plot;
 mod predictions;
 mod progress;
 mod sample;
+mod screen;
 mod words;
 
 use clap::Parser;

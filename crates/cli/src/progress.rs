@@ -24,13 +24,11 @@ use vqdna::train::Observer;
 use vqdna_data::segment::Counts;
 
 use crate::interrupt;
+use crate::screen;
 use crate::words::counted;
 
 /// Seconds between two lines where there is no terminal; 0 for none. A minute, if it is not set.
 const EVERY: &str = "VQDNA_PROGRESS_EVERY";
-
-/// The bar on the terminal.
-static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// How far a job is.
 pub struct Progress {
@@ -65,7 +63,7 @@ impl Progress {
         let lines = if bar.is_hidden() { lines(&job) } else { None };
         if !bar.is_hidden() {
             bar.enable_steady_tick(Duration::from_millis(500));
-            *shown() = Some(bar.clone());
+            screen::show(Some(bar.clone()));
         }
         Self { job, bar, lines }
     }
@@ -97,7 +95,7 @@ impl Drop for Progress {
             drop(end);
             drop(lines.join());
         } else {
-            *shown() = None;
+            screen::show(None);
             self.bar.finish_and_clear();
         }
     }
@@ -190,42 +188,6 @@ fn lines(job: &Arc<Job>) -> Option<(Sender<()>, JoinHandle<()>)> {
     // Without the thread there are no lines, and the work goes on.
     let lines = std::thread::Builder::new().name("progress".to_owned()).spawn(print).ok()?;
     Some((end, lines))
-}
-
-/// Prints a line for a person, above the bar if there is one. What would steer a terminal, from the name of a file or out of one, is
-/// printed as text.
-pub fn say(text: &str) {
-    let mut line = escaped(text);
-    line.push('\n');
-    // Work goes on when nobody listens any more.
-    let print = || drop(std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()));
-    let bar = shown().clone();
-    match bar {
-        Some(bar) => bar.suspend(print),
-        None => print(),
-    }
-}
-
-/// Takes the bar away before the program ends.
-pub fn clear() {
-    let bar = shown().take();
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
-}
-
-/// A text with its control characters written out, but for tabs and ends of lines.
-fn escaped(text: &str) -> String {
-    let is_harmless = |letter: char| !letter.is_control() || matches!(letter, '\n' | '\t');
-    let mut shown = String::with_capacity(text.len() + 1);
-    for letter in text.chars() {
-        if is_harmless(letter) { shown.push(letter) } else { shown.extend(letter.escape_default()) }
-    }
-    shown
-}
-
-fn shown() -> MutexGuard<'static, Option<ProgressBar>> {
-    lock(&SHOWN)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -388,11 +350,6 @@ fn summary(measures: &Measures) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_steers_a_terminal_is_text() {
-        assert_eq!(escaped("a\u{1b}[31mb\rc\u{7}\u{9b}\n\té"), "a\\u{1b}[31mb\\rc\\u{7}\\u{9b}\n\té");
-    }
 
     #[test]
     fn a_line_says_how_far_how_fast_and_how_long() {
