@@ -171,7 +171,9 @@ fn graph(src: &Path) -> BTreeMap<String, BTreeSet<String>> {
         found.extend(rest);
     }
     let known: BTreeSet<String> = graph.keys().cloned().collect();
-    graph.values_mut().for_each(|found| found.retain(|import| known.contains(import)));
+    for found in graph.values_mut() {
+        found.retain(|import| known.contains(import));
+    }
     graph
 }
 

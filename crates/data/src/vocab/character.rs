@@ -63,7 +63,7 @@ impl Character {
     }
 
     /// Names of special ids, in their order.
-    const fn names(&self) -> &'static [&'static str] {
+    const fn names(self) -> &'static [&'static str] {
         match self.ids {
             CharacterIds::HyenaDna => &OF_HYENADNA,
             CharacterIds::MxDna => &OF_MXDNA,
@@ -112,7 +112,7 @@ impl Character {
     }
 
     /// The base of an id.
-    fn base(&self, id: u32) -> Option<BaseId> {
+    fn base(self, id: u32) -> Option<BaseId> {
         let number = id.checked_sub(self.ordinary().start)?;
         match self.ids {
             CharacterIds::HyenaDna => BaseId::try_from(number).ok().filter(|&base| base <= N),
