@@ -14,3 +14,4 @@ mod quickstart;
 mod reports;
 mod runs;
 mod signals;
+mod tokenizers;
