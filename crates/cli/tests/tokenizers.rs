@@ -42,9 +42,10 @@ fn start(row: &str) -> usize {
 #[test]
 fn fixed_tokenizers_go_the_whole_way() {
     let folder = folder();
-    let rows: String = (0..40).map(|n| format!("{},{}\n", bases(n, 30 + n as usize % 9), n % 2)).collect();
+    let rows = (0..40).map(|n| format!("{},{}\n", bases(n, 30 + n as usize % 9), n % 2)).collect::<Vec<_>>().concat();
     folder.write("rows.csv", format!("sequence,label\n{rows}"));
-    let pairs: String = (0..40).map(|n| format!("{},{},{}\n", bases(n, 30), bases(n + 50, 20), n % 2)).collect();
+    let pairs =
+        (0..40).map(|n| format!("{},{},{}\n", bases(n, 30), bases(n + 50, 20), n % 2)).collect::<Vec<_>>().concat();
     folder.write("pairs.csv", format!("first,second,label\n{pairs}"));
     for (name, settings) in TOKENIZERS {
         let _ = ["run", "full", "probe", "pairs"].map(|made| fs::remove_dir_all(folder.path(made)));
