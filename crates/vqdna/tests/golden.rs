@@ -202,6 +202,7 @@ impl PeerEncoderConfig {
             d_ff: self.d_ff,
             norm_eps: self.eps,
             positions: Positions::Rotary { theta: self.rope_theta },
+            causal: false,
             pool: 1,
             checkpoint,
         };

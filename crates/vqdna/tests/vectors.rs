@@ -187,6 +187,7 @@ fn b4_attention_by_distance_alone() {
         out_part: None,
         heads: 8,
         positions: Positions::Alibi,
+        causal: false,
     };
     let x = tensor(&rows, [1, 3, D], &device);
     let added =

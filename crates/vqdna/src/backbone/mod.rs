@@ -39,6 +39,11 @@ pub enum BackboneConfigError {
     /// See [`MxdnaConfigError`].
     #[error(transparent)]
     Mxdna(#[from] MxdnaConfigError),
+    /// States of a pool, or of a unit, know of later positions.
+    #[error(
+        "`backbone.{0}` makes one state of several positions, which would show a token that is predicted from those before it"
+    )]
+    NotCausal(&'static str),
 }
 
 impl BackboneConfig {
@@ -77,6 +82,20 @@ impl BackboneConfig {
         match self {
             Self::Stack(stack) => stack.pool,
             Self::Mxdna(_) => 1,
+        }
+    }
+
+    /// The same encoder whose states know of their own positions and of earlier ones alone.
+    ///
+    /// # Errors
+    /// If its states stand for several positions.
+    pub fn causal(&self) -> Result<Self, BackboneConfigError> {
+        match self {
+            Self::Stack(stack) if stack.pool == 1 => {
+                Ok(Self::Stack(TransformerConfig { causal: true, ..stack.clone() }))
+            }
+            Self::Stack(_) => Err(BackboneConfigError::NotCausal("pool")),
+            Self::Mxdna(_) => Err(BackboneConfigError::NotCausal("kind")),
         }
     }
 

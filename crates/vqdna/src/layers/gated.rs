@@ -151,6 +151,7 @@ impl Attention {
             out_part: None,
             heads: self.heads,
             positions: Positions::Rotary { theta: self.theta },
+            causal: false,
         };
         match rows.places {
             None => ops::attention(rows.states, rows.real, weights),

@@ -7,7 +7,7 @@ use super::{LayerNorm, Linear};
 use crate::ops::{self, Activation, AttentionWeights, LowRank, MlpWeights, Positions, Rotation};
 use crate::seed::Stream;
 
-/// Transformer layer with norms before its parts (Xiong et al. 2020): attention on both sides, then two linear layers.
+/// Transformer layer with norms before its parts (Xiong et al. 2020): attention, on both sides unless it is causal, then two linear layers.
 #[derive(Module, Debug)]
 pub struct TransformerLayer {
     /// Norm before attention.
@@ -27,6 +27,7 @@ pub struct TransformerLayer {
     heads: usize,
     #[module(skip)]
     positions: Positions,
+    causal: bool,
     recompute: bool,
 }
 
@@ -43,6 +44,8 @@ pub struct TransformerShape {
     pub eps: f64,
     /// How positions enter attention.
     pub positions: Positions,
+    /// Whether a position attends to itself and to earlier ones alone.
+    pub causal: bool,
     /// Whether the backward pass computes the layer again instead of keeping what it needs.
     pub recompute: bool,
 }
@@ -60,7 +63,7 @@ impl TransformerLayer {
     /// A fresh layer.
     #[must_use]
     pub fn new(shape: TransformerShape, random: &mut Stream, device: &Device) -> Self {
-        let TransformerShape { d, heads, d_inner, eps, positions, recompute } = shape;
+        let TransformerShape { d, heads, d_inner, eps, positions, causal, recompute } = shape;
         Self {
             norm1: LayerNorm::new(d, eps, device),
             qkv: Linear::new(d, 3 * d, random, device),
@@ -71,6 +74,7 @@ impl TransformerLayer {
             lora: None,
             heads,
             positions,
+            causal,
             recompute,
         }
     }
@@ -129,6 +133,7 @@ impl TransformerLayer {
             out_part,
             heads: self.heads,
             positions: self.positions,
+            causal: self.causal,
         };
         ops::transformer_layer(x, mask, attention, self.mlp_weights([up_part, down_part]), self.recompute)
     }
@@ -142,7 +147,7 @@ impl TransformerLayer {
     pub fn forward_at(&self, x: Tensor<3>, mask: Tensor<2>, targets: &TargetRows) -> Tensor<2> {
         let [batch, bases, d] = x.dims();
         let at = |all: Tensor<3>| all.reshape([batch * bases, d]).select(0, targets.rows.clone());
-        let is_plain = !self.recompute && self.lora.is_none() && targets.rows.dims()[0] > 0;
+        let is_plain = !self.recompute && !self.causal && self.lora.is_none() && targets.rows.dims()[0] > 0;
         let rotation = match self.positions {
             Positions::Rotary { theta } if is_plain => Rotation { heads: self.heads, theta },
             _ => return at(self.forward(x, mask)),

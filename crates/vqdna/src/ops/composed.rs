@@ -78,6 +78,9 @@ pub(super) fn attention(
             bias = bias - slopes * distances(bases, &device);
         }
     }
+    if w.causal {
+        bias = bias + Tensor::<2>::full([bases, bases], PADDING_SCORE, &device).triu(1).unsqueeze_dims(&[0, 1]);
+    }
     let scores = q.mul_scalar(1.0 / (d_head as f64).sqrt()).matmul(k.transpose()) + bias;
     let y = softmax(scores, 3).matmul(v).swap_dims(1, 2).reshape([batch, bases, d]);
     x + adapted(y, w.out, w.out_bias, w.out_part)

@@ -94,6 +94,8 @@ pub struct AttentionWeights {
     pub heads: usize,
     /// How positions enter.
     pub positions: Positions,
+    /// Whether a position attends to itself and to earlier ones alone.
+    pub causal: bool,
 }
 
 /// Weights of an [`mlp`].
@@ -353,8 +355,8 @@ pub fn conv_block(x: Tensor<3>, mask: Tensor<2>, weights: ConvBlockWeights) -> T
     dispatch!(x.device(), conv_block(x, mask, weights))
 }
 
-/// `x + out(attention(qkv(layer_norm(x))))`: every position attends to every real one, on both sides, by scores scaled by
-/// 1/√`d_head`.
+/// `x + out(attention(qkv(layer_norm(x))))`: every position attends to every real one, on both sides unless attention is causal, by
+/// scores scaled by 1/√`d_head`.
 ///
 /// What comes out at padding is finite and means nothing, also where a whole sequence is padding.
 ///

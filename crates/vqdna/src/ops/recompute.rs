@@ -23,6 +23,7 @@ const NOTHING: [bool; DIFFERENTIATED] = [false; DIFFERENTIATED];
 pub(super) struct Settings {
     heads: usize,
     positions: Positions,
+    causal: bool,
     eps: [f64; 2],
     /// Of the low-rank parts of `qkv`, `out`, `up` and `down`.
     scales: [f64; 4],
@@ -35,7 +36,7 @@ pub(super) fn transformer_layer(x: Tensor<3>, mask: Tensor<2>, a: AttentionWeigh
     let scales = parts.each_ref().map(|(_, scale)| *scale);
     let [[qkv_a, qkv_b], [out_a, out_b], [up_a, up_b], [down_a, down_b]] = parts.map(|(factors, _)| factors);
     let (eps, activation) = ([a.eps, m.eps], m.activation);
-    let settings = Settings { heads: a.heads, positions: a.positions, eps, scales, activation };
+    let settings = Settings { heads: a.heads, positions: a.positions, causal: a.causal, eps, scales, activation };
     Tensor::from_dispatch(Dispatch::vqdna_transformer_layer(
         x.into_dispatch(),
         a.gain.into_dispatch(),
@@ -161,6 +162,7 @@ impl Layer {
                 out_part: part(out_a, out_b, out_scale),
                 heads: settings.heads,
                 positions: settings.positions,
+                causal: settings.causal,
             },
             mlp: MlpWeights {
                 gain: open(gain2),

@@ -17,25 +17,36 @@ use vqdna::weights::{WeightError, collect};
 const ROUNDING: f32 = 1e-5;
 const D_INPUT: usize = 6;
 const CODEBOOK_SIZES: [usize; 2] = [5, 9];
-const POSITIONS: [Positions; 2] = [Positions::Rotary { theta: 10_000.0 }, Positions::Alibi];
 
-fn config(positions: Positions) -> TransformerConfig {
-    let config =
-        TransformerConfig { d_model: 24, layers: 3, heads: 3, d_ff: 40, positions, ..TransformerConfig::tiny() };
+/// What layers have in common.
+#[derive(Clone, Copy, Debug)]
+struct Form {
+    positions: Positions,
+    causal: bool,
+}
+
+fn config(Form { positions, causal }: Form) -> TransformerConfig {
+    let sizes = TransformerConfig { d_model: 24, layers: 3, heads: 3, d_ff: 40, ..TransformerConfig::tiny() };
+    let config = TransformerConfig { positions, causal, ..sizes };
     config.check().expect("a sound config");
     config
 }
 
-fn model(positions: Positions, device: &Device) -> LanguageModel {
-    LanguageModel::new(&config(positions).into(), Source::Vectors(D_INPUT), &CODEBOOK_SIZES, 7, device)
+fn model(form: Form, device: &Device) -> LanguageModel {
+    LanguageModel::new(&config(form).into(), Source::Vectors(D_INPUT), &CODEBOOK_SIZES, 7, device)
 }
 
-/// Every kind of positions, by fused kernels and by Burn's own operations.
-fn for_all(law: impl Fn(Positions)) {
-    for positions in POSITIONS {
-        law(positions);
-        with_composed_ops(|| law(positions));
+/// Every kind of positions, on both sides and causal, by fused kernels and by Burn's own operations.
+fn for_all(law: impl Fn(Form)) {
+    for form in forms() {
+        law(form);
+        with_composed_ops(|| law(form));
     }
+}
+
+fn forms() -> impl Iterator<Item = Form> {
+    let all = [Positions::Rotary { theta: 10_000.0 }, Positions::Alibi];
+    all.into_iter().flat_map(|positions| [false, true].map(|causal| Form { positions, causal }))
 }
 
 /// One sequence on the host.
@@ -114,14 +125,14 @@ fn sequences() -> Vec<Sequence> {
 #[test]
 fn padding_and_neighbours_in_the_batch_never_change_a_hidden_state() {
     let device = Device::flex();
-    for_all(|positions| {
-        let (model, sequences) = (model(positions, &device), sequences());
+    for_all(|form| {
+        let (model, sequences) = (model(form, &device), sequences());
         for (width, filling) in [(64, 0.0), (64, 1e3), (90, -7.0)] {
             let together = hidden(&model, &padded(&sequences, width, filling, &device));
             for (row, sequence) in sequences.iter().enumerate() {
                 let own = together.clone().slice([row..row + 1, 0..sequence.bases()]);
                 let alone = hidden(&model, &padded(std::slice::from_ref(sequence), sequence.bases(), 0.0, &device));
-                assert_near(&format!("{positions:?}: row {row}"), &floats(own), &floats(alone), ROUNDING);
+                assert_near(&format!("{form:?}: row {row}"), &floats(own), &floats(alone), ROUNDING);
             }
         }
     });
@@ -130,8 +141,8 @@ fn padding_and_neighbours_in_the_batch_never_change_a_hidden_state() {
 #[test]
 fn padding_never_changes_the_loss_or_its_gradient() {
     let device = Device::flex().autodiff();
-    for_all(|positions| {
-        let (model, sequences) = (model(positions, &device), sequences());
+    for_all(|form| {
+        let (model, sequences) = (model(form, &device), sequences());
         let made = |width, filling| {
             let loss = loss(&model, &padded(&sequences, width, filling, &device));
             (floats(loss.clone()), Gradients::of(&model, &loss.backward()).to_arrays())
@@ -141,7 +152,7 @@ fn padding_never_changes_the_loss_or_its_gradient() {
         assert_eq!(gradients.len(), collect(&model).len(), "every parameter learns");
         for (name, gradient) in &gradients {
             let largest = gradient.values.iter().fold(0f32, |most, v| most.max(v.abs()));
-            assert!(largest > 0.0, "{positions:?}: {name} learns nothing");
+            assert!(largest > 0.0, "{form:?}: {name} learns nothing");
             assert_near(name, &padded_gradients[name].values, &gradient.values, ROUNDING);
         }
     });
@@ -152,9 +163,9 @@ fn padding_never_changes_the_loss_or_its_gradient() {
 #[test]
 fn checkpointing_changes_neither_loss_nor_gradient() {
     let device = Device::flex().autodiff();
-    for_all(|positions| {
+    for_all(|form| {
         let made = |checkpoint, freeze: bool| {
-            let config = TransformerConfig { checkpoint, ..config(positions) };
+            let config = TransformerConfig { checkpoint, ..config(form) };
             let mut model = LanguageModel::new(&config.into(), Source::Vectors(D_INPUT), &CODEBOOK_SIZES, 7, &device);
             if let (true, Backbone::Stack(stack)) = (freeze, &mut model.backbone) {
                 let layer = &mut stack.layers[1];
@@ -168,7 +179,7 @@ fn checkpointing_changes_neither_loss_nor_gradient() {
             assert_near("loss", &loss, &expected, ROUNDING);
             assert_eq!(gradients.keys().collect::<Vec<_>>(), plain.keys().collect::<Vec<_>>(), "frozen: {freeze}");
             for (name, gradient) in &gradients {
-                assert_near(&format!("{positions:?}: {name}"), &gradient.values, &plain[name].values, ROUNDING);
+                assert_near(&format!("{form:?}: {name}"), &gradient.values, &plain[name].values, ROUNDING);
             }
         }
     });
@@ -177,8 +188,8 @@ fn checkpointing_changes_neither_loss_nor_gradient() {
 #[test]
 fn the_loss_depends_on_codes_at_masked_positions_only() {
     let device = Device::flex();
-    for_all(|positions| {
-        let (model, sequences) = (model(positions, &device), sequences());
+    for_all(|form| {
+        let (model, sequences) = (model(form, &device), sequences());
         let with_codes_moved = |moves: &dyn Fn(bool) -> bool| {
             let mut sequences = sequences.clone();
             for sequence in &mut sequences {
@@ -191,16 +202,16 @@ fn the_loss_depends_on_codes_at_masked_positions_only() {
             floats(loss(&model, &padded(&sequences, 64, 0.0, &device)))
         };
         let unmoved = with_codes_moved(&|_| false);
-        assert_eq!(with_codes_moved(&|masked| !masked), unmoved, "{positions:?}");
-        assert_ne!(with_codes_moved(&|masked| masked), unmoved, "{positions:?}");
+        assert_eq!(with_codes_moved(&|masked| !masked), unmoved, "{form:?}");
+        assert_ne!(with_codes_moved(&|masked| masked), unmoved, "{form:?}");
     });
 }
 
 #[test]
 fn the_vector_at_a_masked_position_is_not_seen() {
     let device = Device::flex();
-    for_all(|positions| {
-        let model = model(positions, &device);
+    for_all(|form| {
+        let model = model(form, &device);
         let sequence = Sequence::new(3, 30);
         let mut other = sequence.clone();
         for (vector, &masked) in other.vectors.chunks_exact_mut(D_INPUT).zip(&sequence.masked) {
@@ -213,18 +224,18 @@ fn the_vector_at_a_masked_position_is_not_seen() {
             sequence.masked.fill(false);
             made(sequence)
         };
-        assert_eq!(made(sequence.clone()), made(other.clone()), "{positions:?}");
-        assert_ne!(unmasked(sequence.clone()), unmasked(other), "{positions:?}");
+        assert_eq!(made(sequence.clone()), made(other.clone()), "{form:?}");
+        assert_ne!(unmasked(sequence.clone()), unmasked(other), "{form:?}");
         let batch = padded(std::slice::from_ref(&sequence), 30, 0.0, &device);
-        assert_eq!(unmasked(sequence), floats(model.hidden(&batch.batch, None).states), "{positions:?}");
+        assert_eq!(unmasked(sequence), floats(model.hidden(&batch.batch, None).states), "{form:?}");
     });
 }
 
 #[test]
 fn the_order_of_positions_is_seen() {
     let device = Device::flex();
-    for_all(|positions| {
-        let model = model(positions, &device);
+    for_all(|form| {
+        let model = model(form, &device);
         let sequence = Sequence::new(4, 12);
         let mut swapped = sequence.clone();
         swapped.masked.fill(false);
@@ -233,10 +244,10 @@ fn the_order_of_positions_is_seen() {
         for channel in 0..D_INPUT {
             swapped.vectors.swap(3 * D_INPUT + channel, 8 * D_INPUT + channel);
         }
-        let first = |sequence| floats(hidden(&model, &padded(&[sequence], 12, 0.0, &device)).slice([0..1, 0..1]));
-        let (before, after) = (first(straight), first(swapped));
+        let last = |sequence| floats(hidden(&model, &padded(&[sequence], 12, 0.0, &device)).slice([0..1, 11..12]));
+        let (before, after) = (last(straight), last(swapped));
         let largest = before.iter().zip(&after).map(|(b, a)| (b - a).abs()).fold(0f32, f32::max);
-        assert!(largest > 1e-4, "{positions:?}: {largest}");
+        assert!(largest > 1e-4, "{form:?}: {largest}");
     });
 }
 
@@ -244,8 +255,8 @@ fn the_order_of_positions_is_seen() {
 #[test]
 fn only_distances_matter() {
     let device = Device::flex();
-    for_all(|positions| {
-        let model = model(positions, &device);
+    for_all(|form| {
+        let model = model(form, &device);
         let sequence = Sequence::new(5, 20);
         let batch = padded(&[sequence], 50, 0.0, &device);
         let shift = |bases: usize| {
@@ -256,22 +267,22 @@ fn only_distances_matter() {
             let moved = TokenBatch::of_vectors(turned(vectors.expect("vectors")), real);
             floats(model.hidden(&moved, None).states.narrow(1, bases, 20))
         };
-        assert_near(&format!("{positions:?}"), &shift(30), &shift(1), ROUNDING);
+        assert_near(&format!("{form:?}"), &shift(30), &shift(1), ROUNDING);
     });
 }
 
 #[test]
 fn nothing_masked_and_nothing_real_give_finite_numbers() {
     let device = Device::flex().autodiff();
-    for_all(|positions| {
-        let model = model(positions, &device);
+    for_all(|form| {
+        let model = model(form, &device);
         let sequences = [Sequence::new(6, 10), Sequence::new(6, 0)];
         let batch = padded(&sequences, 10, 3.0, &device);
-        assert!(floats(hidden(&model, &batch)).iter().all(|v| v.is_finite()), "{positions:?}");
+        assert!(floats(hidden(&model, &batch)).iter().all(|v| v.is_finite()), "{form:?}");
         let loss_of_one = loss(&model, &batch);
         assert!(floats(loss_of_one.clone())[0].is_finite());
         for (name, gradient) in Gradients::of(&model, &loss_of_one.backward()).to_arrays() {
-            assert!(gradient.values.iter().all(|v| v.is_finite()), "{positions:?}: {name}");
+            assert!(gradient.values.iter().all(|v| v.is_finite()), "{form:?}: {name}");
         }
 
         let mut seen = sequences.clone();
@@ -281,7 +292,7 @@ fn nothing_masked_and_nothing_real_give_finite_numbers() {
         let nothing = loss(&model, &batch);
         assert_eq!(floats(nothing.clone()), [0.0]);
         let gradients = Gradients::of(&model, &nothing.backward()).to_arrays();
-        assert!(gradients.values().all(|gradient| gradient.values.iter().all(|&v| v == 0.0)), "{positions:?}");
+        assert!(gradients.values().all(|gradient| gradient.values.iter().all(|&v| v == 0.0)), "{form:?}");
     });
 }
 
@@ -303,7 +314,7 @@ fn initial_weights_depend_on_the_seed_alone() {
 #[test]
 fn weights_that_do_not_fit_are_named_as_in_the_file() {
     let device = Device::flex();
-    let fresh = || model(Positions::Alibi, &device);
+    let fresh = || model(Form { positions: Positions::Alibi, causal: false }, &device);
     let mut arrays = publish(&fresh());
     assert_eq!(publish(&load_published(fresh(), arrays.clone()).expect("its own weights")), arrays);
     let taken = arrays.remove("heads.1.bias").expect("a head");
@@ -313,4 +324,41 @@ fn weights_that_do_not_fit_are_named_as_in_the_file() {
     arrays.insert("layers.3.out.bias".to_owned(), taken);
     let unused = load_published(fresh(), arrays).unwrap_err();
     assert!(matches!(&unused, WeightError::Unused { name } if name == "layers.3.out.bias"), "{unused}");
+}
+
+#[test]
+fn causal_states_know_of_their_own_and_earlier_positions_alone() {
+    let device = Device::flex();
+    for_all(|form| {
+        let model = model(form, &device);
+        let mut sequence = Sequence::new(6, 90);
+        sequence.masked.fill(false);
+        let mut other = sequence.clone();
+        other.vectors[41 * D_INPUT] += 1.0;
+        let states = |sequence| hidden(&model, &padded(&[sequence], 90, 0.0, &device));
+        let change = floats(states(sequence) - states(other));
+        let changed: Vec<bool> = change.chunks_exact(24).map(|state| state.iter().any(|&v| v != 0.0)).collect();
+        let reached: Vec<bool> = (0..90).map(|position| !form.causal || position >= 41).collect();
+        assert_eq!(changed, reached, "{form:?}");
+    });
+}
+
+/// Forward and backward passes, at all positions and at some.
+#[test]
+fn both_forms_of_the_operations_agree() {
+    let device = Device::flex().autodiff();
+    for form in forms() {
+        let made = || {
+            let (model, batch) = (model(form, &device), padded(&sequences(), 64, 0.0, &device));
+            let all = hidden(&model, &batch).slice([0..1, 0..37]);
+            let loss = loss(&model, &batch) + all.clone().square().mean();
+            (floats(all), floats(loss.clone()), Gradients::of(&model, &loss.backward()).to_arrays())
+        };
+        let ((states, loss, gradients), (other_states, other_loss, other)) = (made(), with_composed_ops(made));
+        assert_near(&format!("{form:?}: states"), &states, &other_states, ROUNDING);
+        assert_near(&format!("{form:?}: loss"), &loss, &other_loss, ROUNDING);
+        for (name, gradient) in &gradients {
+            assert_near(&format!("{form:?}: {name}"), &gradient.values, &other[name].values, ROUNDING);
+        }
+    }
 }

@@ -24,7 +24,7 @@ impl TransformerConfig {
             (false, true) => 2 * d,
             (false, false) => 2 * d + attention + mlp,
         };
-        let apart = !self.checkpoint && matches!(self.positions, Positions::Rotary { .. });
+        let apart = !self.checkpoint && !self.causal && matches!(self.positions, Positions::Rotary { .. });
         let (per_row, per_chosen) = match chosen.filter(|_| apart) {
             // Of the last layer the norm and attention of all rows; of the chosen ones the rest, and the last norm.
             Some(_) => (

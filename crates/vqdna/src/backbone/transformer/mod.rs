@@ -31,6 +31,9 @@ pub struct TransformerConfig {
     pub norm_eps: f64,
     /// How attention knows where a position stands.
     pub positions: Positions,
+    /// Whether a position attends to itself and to earlier ones alone, as it must where tokens are predicted from those before them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub causal: bool,
     /// Adjacent bases whose mean vector is one position of the encoder; 1 keeps every base.
     pub pool: usize,
     /// Whether training keeps only the input of each layer and computes the rest again in the backward pass: less memory, for a
@@ -106,6 +109,7 @@ impl TransformerConfig {
             d_ff,
             norm_eps: 1e-5,
             positions: Positions::default(),
+            causal: false,
             pool: 1,
             checkpoint: false,
         }
@@ -162,6 +166,7 @@ impl TransformerConfig {
             d_inner: self.d_ff,
             eps: self.norm_eps,
             positions: self.positions,
+            causal: self.causal,
             recompute: self.checkpoint,
         };
         Transformer {

@@ -49,7 +49,14 @@ pub(in crate::ops) fn attention(
         w.out_bias.into_dispatch(),
         out_a,
         out_b,
-        AttentionSettings { eps: w.eps as f32, heads: w.heads, positions, scales: [qkv_scale, out_scale], places },
+        AttentionSettings {
+            eps: w.eps as f32,
+            heads: w.heads,
+            positions,
+            scales: [qkv_scale, out_scale],
+            causal: w.causal,
+            places,
+        },
     ))
 }
 
@@ -61,6 +68,7 @@ pub(super) struct AttentionSettings {
     positions: KernelPositions,
     /// Of the low-rank parts of `qkv` and `out`.
     scales: [f64; 2],
+    causal: bool,
     /// Where rows stand, if not at their numbers.
     places: Option<Arc<[u32]>>,
 }
@@ -147,7 +155,7 @@ impl Attention {
             mask: floats(mask),
             length,
             places: self.settings.places.as_deref(),
-            causal: false,
+            causal: self.settings.causal,
         }
     }
 
