@@ -47,7 +47,7 @@ const LEARN: [&str; 4] =
     ["data.split.valid=0.05", "train.evaluate_every=0", "train.checkpoint_every=0", "train.steps=300"];
 const PRETRAIN: [&str; 11] = [
     "data.split.valid=0.05",
-    "masking.span=8",
+    "objective.span=8",
     "backbone.d_model=128",
     "backbone.layers=4",
     "backbone.heads=4",

@@ -9,8 +9,7 @@ use super::{Measurement, RATE, WARMUP, Workload, measure, measure_training, opti
 use crate::backbone::mxdna::{Mxdna, Selection};
 use crate::batch::{TokenBatch, TokenWindow, TokenWindows};
 use crate::model::{Embed, LanguageModel};
-use crate::objective::Objective;
-use crate::objective::masked::MaskedTokens;
+use crate::objective::{Objective, Over};
 use crate::ops;
 use crate::run::pretrain::PretrainConfig;
 use crate::seed::{Stream, stream};
@@ -42,8 +41,8 @@ struct Cutting<'a> {
     device: Device,
     random: Stream,
     config: PretrainConfig,
+    named: TokenizerConfig,
     tokenizer: Tokenizer,
-    sizes: Vec<usize>,
     optimizer: Adamw,
     model: Option<LanguageModel>,
     /// Windows so far.
@@ -54,13 +53,14 @@ impl<'a> Cutting<'a> {
     fn new(work: &'a Workload, weights: Weights, device: &Device) -> Self {
         let (config, device) = (PretrainConfig::mxdna(work.preset), device.clone().autodiff());
         let (named, tokenizer) = tokenizer(&config);
-        let sizes = named.sizes();
         let (model, steps) = match weights {
-            Weights::Fresh => (LanguageModel::new(&config.backbone, named.source(), &sizes, 0, &device), BALANCING),
+            Weights::Fresh => {
+                (LanguageModel::new(&config.backbone, named.source(), &named.sizes(), 0, &device), BALANCING)
+            }
             Weights::Of(pretrained) => (pretrained.clone(), 0),
         };
         let (random, optimizer, model) = (stream(0, "benchmark", &[]), optimizer(), Some(model));
-        let mut begun = Self { work, device, random, config, tokenizer, sizes, optimizer, model, drawn: 0 };
+        let mut begun = Self { work, device, random, config, named, tokenizer, optimizer, model, drawn: 0 };
         ops::with_precision(work.precision, || {
             for _ in 0..steps {
                 begun.step();
@@ -80,15 +80,13 @@ impl<'a> Cutting<'a> {
         let windows = windows.collect();
         self.drawn += self.work.batch as u64;
         let batch = TokenWindows { windows, device: self.device.clone() };
-        let objective = MaskedTokens {
+        let objective = self.config.objective.over(Over {
+            named: &self.named,
             tokenizer: &self.tokenizer,
-            sizes: self.sizes.clone(),
-            masking: self.config.masking.clone(),
-            measured_span: None,
             pool: self.config.backbone.pool(),
             balance: self.config.balance,
             seed: 0,
-        };
+        });
         let outcome = objective.forward(&current, &batch);
         let size = outcome.parts.iter().find(|(name, _)| name == "bases_per_unit").map(|(_, size)| size.clone());
         let gradients = Gradients::of(&current, &outcome.loss.backward());

@@ -35,7 +35,7 @@ pub fn pretrain(run: &PretrainConfig, vocabulary: Option<&VqdnaConfig>, bases: u
 pub fn language_step(run: &PretrainConfig, vocabulary: Option<&VqdnaConfig>, step: &Step) -> Memory {
     let named = vocabulary.map(|vocabulary| vocabulary.clone().into()).or(run.tokenizer.clone());
     let (source, sizes) = named.map_or((Source::Table(0), Vec::new()), |it| (it.source(), it.sizes()));
-    pretrain_step(&run.backbone, source, &sizes, run.masking.share, step)
+    pretrain_step(&run.encoder(), source, &sizes, run.objective.share(), step)
 }
 
 /// Numbers of the vector of a token that come with a batch.

@@ -102,9 +102,11 @@ fn of_pretrained(config: &ModelConfig) -> String {
         ),
         None => "bases as they are: there is no vocabulary".to_owned(),
     };
+    let (predicted, tag) = config.objective.as_ref().map(|objective| (objective.described(), objective.tag())).unzip();
+    let (predicted, tag) = (predicted.unwrap_or_default(), tag.unwrap_or_default());
     format!(
-        "---\nlibrary_name: vqdna\ntags: [dna, genomics, masked-lm]\n---\n\n\
-         # A pre-trained encoder\n\n{encoder}, pre-trained to predict masked tokens, over {over}.\n\n"
+        "---\nlibrary_name: vqdna\ntags: [dna, genomics, {tag}]\n---\n\n\
+         # A pre-trained encoder\n\n{encoder}, pre-trained to predict {predicted}, over {over}.\n\n"
     )
 }
 

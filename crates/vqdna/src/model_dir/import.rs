@@ -8,9 +8,10 @@ use vqdna_data::bounded;
 use vqdna_data::segment::Policy;
 
 use super::model::file_name;
-use super::{FolderError, MOST_CONFIG, ModelConfig, ObjectiveConfig, card, digest_of, publish, size, write_folder};
+use super::{FolderError, MOST_CONFIG, ModelConfig, card, digest_of, publish, size, write_folder};
 use crate::backbone::mxdna::{Grid, MxdnaConfig, MxdnaConfigError, UnitConfig, UnitPlaces};
 use crate::model::LanguageModel;
+use crate::objective::ObjectiveConfig;
 use crate::objective::masking::MaskingConfig;
 use crate::tokenizer::TokenizerConfig;
 use crate::weights::{self, Array, Arrays, WeightError};

@@ -6,11 +6,12 @@ use serde_json::Value;
 use vqdna_data::labelled::{Labelling, TakenColumns};
 use vqdna_data::segment::Policy;
 
-use super::{FORMAT_VERSION, ModelConfig, ObjectiveConfig, TaskConfig};
+use super::{FORMAT_VERSION, ModelConfig, TaskConfig};
 use crate::backbone::mxdna::MxdnaConfig;
 use crate::backbone::transformer::TransformerConfig;
 use crate::head::sequence::SequenceHeadConfig;
 use crate::layers::lora::LoraConfig;
+use crate::objective::ObjectiveConfig;
 use crate::objective::masking::MaskingConfig;
 use crate::tokenizer::TokenizerConfig;
 use crate::tokenizer::vqdna::VqdnaConfig;

@@ -21,7 +21,7 @@ use vqdna_data::bounded;
 use vqdna_data::segment::Policy;
 
 use crate::backbone::{BackboneConfig, BackboneConfigError};
-use crate::objective::masking::MaskingConfig;
+use crate::objective::ObjectiveConfig;
 use crate::tokenizer::vqdna::VqdnaConfig;
 use crate::tokenizer::{TokenizerConfig, TokenizerConfigError};
 use crate::weights::WeightError;
@@ -71,14 +71,6 @@ pub struct ModelConfig {
     /// What was fine-tuned, and to what.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskConfig>,
-}
-
-/// What an encoder is pre-trained by.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum ObjectiveConfig {
-    /// Masked tokens are predicted.
-    Masked(MaskingConfig),
 }
 
 /// What a folder holds.
@@ -252,7 +244,7 @@ impl ModelConfig {
         window: Option<usize>,
     ) -> Self {
         Self {
-            architectures: vec![format!("{}ForMaskedLM", network(&backbone))],
+            architectures: vec![format!("{}For{}", network(&backbone), objective.suffix())],
             vocabulary,
             backbone: Some(backbone),
             window,

@@ -85,7 +85,7 @@ mod tests {
     use crate::head::sequence::SequenceHead;
     use crate::layers::lora::LoraConfig;
     use crate::model::LanguageModel;
-    use crate::model_dir::ObjectiveConfig;
+    use crate::objective::ObjectiveConfig;
     use crate::objective::masking::MaskingConfig;
     use crate::tokenizer::TokenizerConfig;
     use crate::tokenizer::vqdna::{Kind, Preset, publish};

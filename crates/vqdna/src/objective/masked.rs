@@ -6,7 +6,7 @@
 use burn::prelude::*;
 
 use super::masking::{MaskingConfig, Treatment};
-use super::{Measures, Objective, Outcome};
+use super::{Measures, Objective, Outcome, Over};
 use crate::batch::{TokenBatch, TokenWindow, TokenWindows};
 use crate::model::{LanguageModel, Masked, Predicted};
 use crate::ops;
@@ -14,6 +14,7 @@ use crate::seed::stream;
 use crate::tokenizer::Tokenizer;
 
 /// Learns a [`LanguageModel`].
+#[derive(Debug)]
 pub struct MaskedTokens<'a> {
     /// The tokenizer of the windows, without autodiff.
     pub tokenizer: &'a Tokenizer,
@@ -42,7 +43,17 @@ struct MaskedBatch {
     bases: usize,
 }
 
-impl MaskedTokens<'_> {
+impl<'a> MaskedTokens<'a> {
+    /// Masks by `masking`; where tokens overlap, spans are measured too, in which there is a base that nothing outside of them shows.
+    #[must_use]
+    pub fn new(masking: MaskingConfig, over: Over<'a>) -> Self {
+        let Over { named, tokenizer, pool, balance, seed } = over;
+        let overlap = named.overlap();
+        let measured = if masking.span > 1 { masking.span } else { overlap };
+        let measured_span = (overlap > 1).then_some(measured);
+        Self { tokenizer, sizes: named.sizes(), masking, measured_span, pool, balance, seed }
+    }
+
     /// Masks a batch. What is drawn for a window depends on the seed, the purpose, the span and the window's number alone.
     fn mask(&self, batch: &TokenWindows, masking: &MaskingConfig, purpose: &str) -> MaskedBatch {
         let (special, pool) = (self.tokenizer.special(), self.pool);
@@ -223,21 +234,11 @@ impl Tally {
 
     /// Loss, and cross-entropy and accuracy of each level; of exact tokens, which have one, without its number and as bits of bases.
     fn measures(&self, is_exact: bool) -> Measures {
-        let mut measures = Measures::new();
+        let mut measures = level_measures(&self.predicted, self.tokens, !is_exact);
         let mut add = |name: String, value: f64| measures.push((name, value));
-        // Without a masked token there is no mean over them.
-        if self.tokens > 0 {
-            let mean = |sum: f64| sum / self.tokens as f64;
+        if is_exact && self.tokens > 0 {
             let nats: f64 = self.predicted.iter().map(|predicted| predicted.nats).sum();
-            add("loss".to_owned(), mean(nats) / self.predicted.len() as f64);
-            for (level, predicted) in (1..).zip(&self.predicted) {
-                let suffix = if is_exact { String::new() } else { format!("_{level}") };
-                add(format!("cross_entropy_nats{suffix}"), mean(predicted.nats));
-                add(format!("accuracy{suffix}"), mean(predicted.right as f64));
-            }
-            if is_exact {
-                add("bits_per_base".to_owned(), nats / self.masked_bases as f64 / std::f64::consts::LN_2);
-            }
+            add("bits_per_base".to_owned(), nats / self.masked_bases as f64 / std::f64::consts::LN_2);
         }
         if let Some(units) = self.units {
             add("bases_per_unit".to_owned(), self.bases as f64 / units.max(1) as f64);
@@ -256,4 +257,20 @@ impl Tally {
         let nats: f64 = self.predicted.iter().map(|predicted| predicted.nats).sum();
         (self.tokens > 0).then(|| nats / self.tokens as f64 / std::f64::consts::LN_2)
     }
+}
+
+/// Loss, and cross-entropy and accuracy of each level, with its number in the name if `numbered`. Without a token there is no mean over them.
+pub(super) fn level_measures(levels: &[Predicted], tokens: usize, numbered: bool) -> Measures {
+    if tokens == 0 {
+        return Measures::new();
+    }
+    let mean = |sum: f64| sum / tokens as f64;
+    let nats: f64 = levels.iter().map(|predicted| predicted.nats).sum();
+    let of_level = |(level, predicted): (usize, &Predicted)| {
+        let suffix = if numbered { format!("_{level}") } else { String::new() };
+        let right = mean(predicted.right as f64);
+        [(format!("cross_entropy_nats{suffix}"), mean(predicted.nats)), (format!("accuracy{suffix}"), right)]
+    };
+    let loss = ("loss".to_owned(), mean(nats) / levels.len() as f64);
+    std::iter::once(loss).chain((1..).zip(levels).flat_map(of_level)).collect()
 }

@@ -8,6 +8,14 @@ pub mod supervised;
 
 use burn::module::Module;
 use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::backbone::{BackboneConfig, BackboneConfigError};
+use crate::batch::TokenWindows;
+use crate::model::LanguageModel;
+use crate::tokenizer::{Tokenizer, TokenizerConfig};
+use masked::MaskedTokens;
+use masking::MaskingConfig;
 
 /// One forward pass.
 #[derive(Clone, Debug)]
@@ -53,4 +61,122 @@ pub trait Objective {
 
     /// Measures on held-out batches; `model` is without autodiff.
     fn evaluate(&self, model: &Self::Model, batches: &mut dyn Iterator<Item = Self::Batch>) -> Measures;
+}
+
+/// What an encoder is pre-trained by.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ObjectiveConfig {
+    /// Masked tokens are predicted from those around them.
+    Masked(MaskingConfig),
+}
+
+/// What a [`LanguageObjective`] depends on besides its config.
+#[derive(Clone, Copy, Debug)]
+pub struct Over<'a> {
+    /// The tokenizer of the windows, as a config.
+    pub named: &'a TokenizerConfig,
+    /// The same in use, without autodiff.
+    pub tokenizer: &'a Tokenizer,
+    /// Adjacent tokens that are one position of the model.
+    pub pool: usize,
+    /// Weight in the loss of what the encoder adds.
+    pub balance: f64,
+    /// The run's seed.
+    pub seed: u64,
+}
+
+impl ObjectiveConfig {
+    /// Expected share of the tokens of a window that are predicted.
+    #[must_use]
+    pub fn share(&self) -> f64 {
+        match self {
+            Self::Masked(masking) => masking.share,
+        }
+    }
+
+    /// What a model is named after that was trained so, as Hugging Face has it.
+    #[must_use]
+    pub fn suffix(&self) -> &'static str {
+        match self {
+            Self::Masked(_) => "MaskedLM",
+        }
+    }
+
+    /// The encoder as this objective needs it.
+    ///
+    /// # Errors
+    /// If the encoder has no such form.
+    pub fn encoder(&self, backbone: &BackboneConfig) -> Result<BackboneConfig, BackboneConfigError> {
+        match self {
+            Self::Masked(_) => Ok(backbone.clone()),
+        }
+    }
+
+    /// Its tag on a model card.
+    #[must_use]
+    pub fn tag(&self) -> &'static str {
+        match self {
+            Self::Masked(_) => "masked-lm",
+        }
+    }
+
+    /// What it predicts, for people.
+    #[must_use]
+    pub fn described(&self) -> &'static str {
+        match self {
+            Self::Masked(_) => "masked tokens",
+        }
+    }
+
+    /// The objective itself.
+    #[must_use]
+    pub fn over<'a>(&self, over: Over<'a>) -> LanguageObjective<'a> {
+        match self {
+            Self::Masked(masking) => LanguageObjective::Masked(MaskedTokens::new(masking.clone(), over)),
+        }
+    }
+}
+
+/// What a [`LanguageModel`] learns by: one variant for each of [`ObjectiveConfig`].
+#[derive(Debug)]
+pub enum LanguageObjective<'a> {
+    /// See [`MaskedTokens`].
+    Masked(MaskedTokens<'a>),
+}
+
+impl Objective for LanguageObjective<'_> {
+    type Model = LanguageModel;
+    type Batch = TokenWindows;
+    type Carry = ();
+
+    fn start(
+        &self,
+        model: LanguageModel,
+        _: &mut dyn Iterator<Item = TokenWindows>,
+        _: usize,
+        _: &dyn Fn() -> bool,
+    ) -> LanguageModel {
+        model
+    }
+
+    fn forward(&self, model: &LanguageModel, batch: &TokenWindows) -> Outcome<()> {
+        match self {
+            Self::Masked(masked) => masked.forward(model, batch),
+        }
+    }
+
+    fn after_step(&self, model: LanguageModel, _: Vec<()>, _: u64) -> LanguageModel {
+        model
+    }
+
+    fn observe(&self, _: &LanguageModel) -> Measures {
+        Measures::new()
+    }
+
+    fn evaluate(&self, model: &LanguageModel, batches: &mut dyn Iterator<Item = TokenWindows>) -> Measures {
+        match self {
+            Self::Masked(masked) => masked.evaluate(model, batches),
+        }
+    }
 }

@@ -14,7 +14,7 @@ use super::changes::{Changes, Origin};
 use crate::backbone::BackboneConfigError;
 use crate::head::sequence::SequenceHeadConfigError;
 use crate::layers::lora::LoraConfigError;
-use crate::objective::masking::MaskingConfig;
+use crate::objective::ObjectiveConfig;
 use crate::tokenizer::TokenizerConfigError;
 use crate::train::TrainConfig;
 
@@ -240,17 +240,18 @@ pub(super) fn check_data(data: &DataConfig) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Checks the fields of `masking`, and those of `data` that it depends on.
-pub(super) fn check_masking(masking: &MaskingConfig, data: &DataConfig) -> Result<(), ConfigError> {
+/// Checks the fields of `objective`, and those of `data` that it depends on.
+pub(super) fn check_objective(objective: &ObjectiveConfig, data: &DataConfig) -> Result<(), ConfigError> {
     let weight = data.soft_masked_weight;
-    require(weight == 0.0 || weight == 1.0, "data.soft_masked_weight", "1, or 0 to never hide soft-masked bases")?;
-    require(masking.share > 0.0 && masking.share < 1.0, "masking.share", "above 0 and below 1")?;
-    require(masking.span > 0, "masking.span", "at least 1")?;
-    require(masking.span <= data.length, "masking.span", "at most `data.length`")?;
-    require(is_share(masking.replaced), "masking.replaced", "a share of the masked bases, 0 to 1")?;
-    require(is_share(masking.random), "masking.random", "a share of the masked bases, 0 to 1")?;
+    require(weight == 0.0 || weight == 1.0, "data.soft_masked_weight", "1, or 0 to never predict soft-masked bases")?;
+    let ObjectiveConfig::Masked(masking) = objective;
+    require(masking.share > 0.0 && masking.share < 1.0, "objective.share", "above 0 and below 1")?;
+    require(masking.span > 0, "objective.span", "at least 1")?;
+    require(masking.span <= data.length, "objective.span", "at most `data.length`")?;
+    require(is_share(masking.replaced), "objective.replaced", "a share of the masked bases, 0 to 1")?;
+    require(is_share(masking.random), "objective.random", "a share of the masked bases, 0 to 1")?;
     let shown = masking.replaced + masking.random;
-    require(shown <= 1.0, "masking.random", "at most 1 together with `masking.replaced`")
+    require(shown <= 1.0, "objective.random", "at most 1 together with `objective.replaced`")
 }
 
 /// Checks the fields of `train`.

@@ -9,7 +9,7 @@ use vqdna_data::span::StrandPolicy;
 
 use super::codes::{CodeFile, Found, Origin, WindowTokens};
 use super::config::{
-    CodesFrom, ConfigError, CorpusConfig, DataConfig, StageConfig, check_data, check_masking, check_train, require,
+    CodesFrom, ConfigError, CorpusConfig, DataConfig, StageConfig, check_data, check_objective, check_train, require,
 };
 use super::source::Windows;
 use super::stage::{Finished, Job, StageError, StageObserver, identity_over};
@@ -17,9 +17,9 @@ use crate::backbone::BackboneConfig;
 use crate::backbone::mxdna::MxdnaConfig;
 use crate::backbone::transformer::TransformerConfig;
 use crate::model::LanguageModel;
-use crate::model_dir::{self, ModelConfig, ObjectiveConfig, Vocabulary};
-use crate::objective::masked::MaskedTokens;
+use crate::model_dir::{self, ModelConfig, Vocabulary};
 use crate::objective::masking::MaskingConfig;
+use crate::objective::{ObjectiveConfig, Over};
 use crate::ops::Frozen;
 use crate::tokenizer::vqdna::Preset;
 use crate::tokenizer::{Tokenizer, TokenizerConfig};
@@ -39,8 +39,8 @@ pub struct PretrainConfig {
     /// The tokenizer, if it is not a vocabulary that was learned before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<TokenizerConfig>,
-    /// Which tokens are masked.
-    pub masking: MaskingConfig,
+    /// Which tokens are predicted, and from what.
+    pub objective: ObjectiveConfig,
     /// The encoder.
     pub backbone: BackboneConfig,
     /// Weight in the loss of what the encoder adds: the load-balancing loss of experts.
@@ -74,8 +74,8 @@ impl PretrainConfig {
             ..TrainConfig::default()
         };
         let data = DataConfig { letters, codes: Some(CodesFrom::default()), ..DataConfig::default() };
-        let (tokenizer, masking) = (None, MaskingConfig::default());
-        Self { seed: 1, data, tokenizer, masking, backbone: backbone.into(), balance: 0.01, train }
+        let (tokenizer, objective) = (None, ObjectiveConfig::Masked(MaskingConfig::default()));
+        Self { seed: 1, data, tokenizer, objective, backbone: backbone.into(), balance: 0.01, train }
     }
 
     /// The defaults of a size, over a fixed tokenizer: those of [`PretrainConfig::preset`], but for what DNABERT-2 has, and `MxDNA`. Where
@@ -83,9 +83,10 @@ impl PretrainConfig {
     #[must_use]
     pub fn fixed(preset: Preset, tokenizer: TokenizerConfig) -> Self {
         let config = Self::preset(preset, Policy::default());
+        let masking = MaskingConfig { share: 0.15, span: tokenizer.overlap(), ..MaskingConfig::default() };
         Self {
             data: DataConfig { codes: None, ..config.data },
-            masking: MaskingConfig { share: 0.15, span: tokenizer.overlap(), ..MaskingConfig::default() },
+            objective: ObjectiveConfig::Masked(masking),
             tokenizer: Some(tokenizer),
             ..config
         }
@@ -103,6 +104,17 @@ impl PretrainConfig {
     }
 }
 
+impl PretrainConfig {
+    /// The encoder that learns: that of the config as the objective needs it.
+    ///
+    /// # Panics
+    /// If it has no such form, which [`StageConfig::check`] refuses.
+    #[must_use]
+    pub fn encoder(&self) -> BackboneConfig {
+        self.objective.encoder(&self.backbone).expect("a checked config")
+    }
+}
+
 impl CorpusConfig for PretrainConfig {
     fn data(&self) -> &DataConfig {
         &self.data
@@ -110,8 +122,8 @@ impl CorpusConfig for PretrainConfig {
 }
 
 impl StageConfig for PretrainConfig {
-    /// `mxdna` was the encoder of that name before it was a kind of `backbone`.
-    const FORMER: &'static [[&'static str; 3]] = &[["mxdna", "backbone", "mxdna"]];
+    /// `mxdna` was the encoder of that name before it was a kind of `backbone`, and `masking` the objective before there was another.
+    const FORMER: &'static [[&'static str; 3]] = &[["mxdna", "backbone", "mxdna"], ["masking", "objective", "masked"]];
 
     fn settled(&self) -> Option<[&'static str; 2]> {
         self.tokenizer.is_none().then_some(["tokenizer", "that of the vocabulary, which stays as it is"])
@@ -127,6 +139,7 @@ impl StageConfig for PretrainConfig {
 
     fn check(&self) -> Result<(), ConfigError> {
         self.backbone.check()?;
+        self.objective.encoder(&self.backbone)?;
         check_data(&self.data)?;
         match &self.tokenizer {
             None => require(self.data.codes.is_some(), "data.codes", "`cached` or `on-the-fly`")?,
@@ -136,7 +149,7 @@ impl StageConfig for PretrainConfig {
                 require(self.data.codes.is_none(), "data.codes", "left out: the tokenizer has no codes")?;
             }
         }
-        check_masking(&self.masking, &self.data)?;
+        check_objective(&self.objective, &self.data)?;
         require(self.balance >= 0.0 && self.balance.is_finite(), "balance", "0 or more")?;
         check_train(&self.train)
     }
@@ -192,7 +205,13 @@ impl Pretrain<'_> {
 
         let device = job.device.clone().autodiff();
         let (source, test) = (windows.source(&tokens, &device), windows.test_source(&tokens, &device));
-        let objective = self.objective(&named, &tokenizer);
+        let objective = config.objective.over(Over {
+            named: &named,
+            tokenizer: &tokenizer,
+            pool: config.backbone.pool(),
+            balance: config.balance,
+            seed: config.seed,
+        });
         let training = Training {
             objective: &objective,
             source: &source,
@@ -202,11 +221,11 @@ impl Pretrain<'_> {
             folder: job.folder,
             stop: job.stop,
         };
-        let model = LanguageModel::new(&config.backbone, named.source(), &objective.sizes, config.seed, &device);
+        let model = LanguageModel::new(&config.encoder(), named.source(), &named.sizes(), config.seed, &device);
         let (model, finished) = job.train(&training, &test, model, begun, observer)?;
         if finished.ending == Ending::Finished {
             let manifest = job.manifest(*config, &corpus, digest.as_deref(), windows.sizes(), &finished);
-            let (backbone, trained_by) = (config.backbone.clone(), ObjectiveConfig::Masked(config.masking.clone()));
+            let (backbone, trained_by) = (config.encoder(), config.objective.clone());
             let (letters, window) = (config.data.letters, Some(config.data.length));
             let made = ModelConfig::of_pretrained(named, digest, letters, backbone, trained_by, window);
             let weights = model_dir::publish(&made, &tokenizer, &model.valid());
@@ -262,22 +281,6 @@ impl Pretrain<'_> {
         };
         Ok(CodeFile::compute(job.folder, vocabulary, corpus, &config.data, job.device, progress)?)
     }
-
-    fn objective<'t>(&self, named: &TokenizerConfig, tokenizer: &'t Tokenizer) -> MaskedTokens<'t> {
-        let config = self.config;
-        // In a span that is as long, there is a base that nothing outside of it shows.
-        let overlap = named.overlap();
-        let measured = if config.masking.span > 1 { config.masking.span } else { overlap };
-        MaskedTokens {
-            tokenizer,
-            sizes: named.sizes(),
-            masking: config.masking.clone(),
-            measured_span: (overlap > 1).then_some(measured),
-            pool: config.backbone.pool(),
-            balance: config.balance,
-            seed: config.seed,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -304,7 +307,8 @@ mod tests {
     fn single_fields_change_and_keep_the_defaults_of_the_stage() {
         let config = set(&["masking.span=41", "data.codes=on-the-fly", "backbone.pool=2", "train.optimizer.clip=0.5"])
             .expect("known");
-        assert_eq!((config.masking.span, config.backbone.pool()), (41, 2));
+        let ObjectiveConfig::Masked(masking) = &config.objective;
+        assert_eq!((masking.span, config.backbone.pool()), (41, 2));
         assert_eq!(config.data.codes, Some(CodesFrom::OnTheFly));
         assert_eq!((config.train.optimizer.beta2, config.train.optimizer.clip), (0.98, 0.5));
     }
@@ -314,12 +318,12 @@ mod tests {
         for (assignment, part) in [
             ("backbone.heads=5", "backbone.heads"),
             ("backbone.pool=0", "backbone.pool"),
-            ("masking.share=0", "masking.share"),
-            ("masking.share=1", "masking.share"),
-            ("masking.span=0", "masking.span"),
-            ("masking.span=513", "masking.span"),
-            ("masking.replaced=1.5", "masking.replaced"),
-            ("masking.random=0.3", "masking.random"),
+            ("masking.share=0", "objective.share"),
+            ("masking.share=1", "objective.share"),
+            ("masking.span=0", "objective.span"),
+            ("masking.span=513", "objective.span"),
+            ("masking.replaced=1.5", "objective.replaced"),
+            ("masking.random=0.3", "objective.random"),
             ("data.soft_masked_weight=0.5", "data.soft_masked_weight"),
             ("data.stride=100", "data.stride"),
             ("train.batch=0", "train.batch"),
@@ -328,7 +332,7 @@ mod tests {
             assert!(message.contains(part), "{assignment}: {message}");
         }
         for (assignment, parts) in [
-            ("masking.spann=2", ["masking", "spann"]),
+            ("masking.spann=2", ["objective", "spann"]),
             ("data.codes=never", ["data.codes", "never"]),
             ("tokenizer.kernel=7", ["tokenizer", "that of the vocabulary"]),
         ] {

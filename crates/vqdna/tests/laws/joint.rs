@@ -1,4 +1,4 @@
-//! Laws of the joint: every tokenizer with every backbone, under masked modelling.
+//! Laws of the joint: every tokenizer with every backbone that every objective can train.
 
 use burn::prelude::*;
 use std::path::Path;
@@ -9,10 +9,9 @@ use vqdna::backbone::mxdna::{MxdnaConfig, UnitConfig};
 use vqdna::backbone::transformer::TransformerConfig;
 use vqdna::batch::{TokenWindow, TokenWindows};
 use vqdna::model::LanguageModel;
-use vqdna::model_dir::{Manifest, Model, ModelConfig, Network, ObjectiveConfig, publish, save};
-use vqdna::objective::masked::MaskedTokens;
+use vqdna::model_dir::{Manifest, Model, ModelConfig, Network, publish, save};
 use vqdna::objective::masking::MaskingConfig;
-use vqdna::objective::{Measures, Objective};
+use vqdna::objective::{LanguageObjective, Measures, Objective, ObjectiveConfig, Over};
 use vqdna::tokenizer::vqdna::{Kind, Preset};
 use vqdna::tokenizer::{Tokenizer, TokenizerConfig};
 use vqdna::train::optimizer::{Adamw, AdamwConfig, Gradients};
@@ -70,34 +69,50 @@ fn windows(tokenizer: &Tokenizer) -> Vec<TokenWindow> {
     tokens.into_iter().zip(0..).map(window).collect()
 }
 
-fn objective<'t>(config: &TokenizerConfig, tokenizer: &'t Tokenizer, backbone: &BackboneConfig) -> MaskedTokens<'t> {
-    let overlap = config.overlap();
-    MaskedTokens {
-        tokenizer,
-        sizes: config.sizes(),
-        masking: MaskingConfig { share: 0.3, replaced: 1.0, random: 0.0, ..MaskingConfig::default() },
-        measured_span: (overlap > 1).then_some(overlap),
-        pool: backbone.pool(),
-        balance: 0.01,
-        seed: 5,
+fn objectives() -> Vec<ObjectiveConfig> {
+    let masking = MaskingConfig { share: 0.3, replaced: 1.0, random: 0.0, ..MaskingConfig::default() };
+    vec![ObjectiveConfig::Masked(masking)]
+}
+
+/// One of each.
+struct Trio<'a> {
+    named: &'a TokenizerConfig,
+    tokenizer: &'a Tokenizer,
+    backbone: BackboneConfig,
+    trained_by: ObjectiveConfig,
+}
+
+impl<'a> Trio<'a> {
+    fn fresh(&self, device: &Device) -> LanguageModel {
+        LanguageModel::new(&self.backbone, self.named.source(), &self.named.sizes(), 3, device)
+    }
+
+    fn objective(&self) -> LanguageObjective<'a> {
+        let (named, tokenizer, pool) = (self.named, self.tokenizer, self.backbone.pool());
+        self.trained_by.over(Over { named, tokenizer, pool, balance: 0.01, seed: 5 })
     }
 }
 
-/// Every tokenizer with every backbone.
-fn for_all(law: impl Fn(&str, &TokenizerConfig, &Tokenizer, &BackboneConfig)) {
+/// Every tokenizer with every backbone and every objective.
+fn for_all(law: impl Fn(&str, Trio)) {
     let folder = tempfile::tempdir().expect("a folder");
-    for (config, tokenizer) in tokenizers(folder.path()) {
-        for backbone in backbones() {
-            let kind = |value: serde_json::Value| value["kind"].as_str().unwrap_or_default().to_owned();
-            let named =
-                [serde_json::to_value(&config), serde_json::to_value(&backbone)].map(|v| kind(v.expect("plain")));
-            law(&format!("{named:?}, pools of {}", backbone.pool()), &config, &tokenizer, &backbone);
+    for (named, tokenizer) in &tokenizers(folder.path()) {
+        for (backbone, trained_by) in backbones().iter().flat_map(|it| objectives().into_iter().map(move |by| (it, by)))
+        {
+            let Ok(backbone) = trained_by.encoder(backbone) else { continue };
+            let kind = |value: Result<serde_json::Value, _>| -> String {
+                let value: serde_json::Value = value.expect("plain");
+                value["kind"].as_str().unwrap_or_default().to_owned()
+            };
+            let kinds = [
+                kind(serde_json::to_value(named)),
+                kind(serde_json::to_value(&backbone)),
+                kind(serde_json::to_value(&trained_by)),
+            ];
+            let what = format!("{kinds:?}, pools of {}", backbone.pool());
+            law(&what, Trio { named, tokenizer, backbone, trained_by });
         }
     }
-}
-
-fn fresh(config: &TokenizerConfig, backbone: &BackboneConfig, device: &Device) -> LanguageModel {
-    LanguageModel::new(backbone, config.source(), &config.sizes(), 3, device)
 }
 
 fn measure(measures: &Measures, name: &str) -> f32 {
@@ -107,25 +122,26 @@ fn measure(measures: &Measures, name: &str) -> f32 {
 #[test]
 fn batches_and_padding_change_no_measure() {
     let device = Device::flex();
-    for_all(|what, config, tokenizer, backbone| {
-        let (model, objective) = (fresh(config, backbone, &device), objective(config, tokenizer, backbone));
+    for_all(|what, trio| {
+        let (model, objective, tokenizer) = (trio.fresh(&device), trio.objective(), trio.tokenizer);
         let batch = |windows: &[TokenWindow]| TokenWindows { windows: windows.to_vec(), device: device.clone() };
         let windows = windows(tokenizer);
         let together = objective.evaluate(&model, &mut std::iter::once(batch(&windows)));
         let alone = objective.evaluate(&model, &mut windows.iter().map(|one| batch(std::slice::from_ref(one))));
-        assert!(measure(&together, "masked_bases") > 10.0, "{what}: {together:?}");
-        for name in ["loss", "masked_bases"] {
+        let bases = together.iter().find(|(name, _)| name.ends_with("ed_bases")).unwrap_or_else(|| panic!("{what}"));
+        assert!(bases.1 > 10.0, "{what}: {together:?}");
+        for name in ["loss", &bases.0] {
             assert_near(what, &[measure(&alone, name)], &[measure(&together, name)], ROUNDING);
         }
     });
 }
 
 #[test]
-fn every_pair_overfits_a_batch() {
+fn every_trio_overfits_a_batch() {
     let device = Device::flex().autodiff();
-    for_all(|what, config, tokenizer, backbone| {
-        let (mut model, objective) = (fresh(config, backbone, &device), objective(config, tokenizer, backbone));
-        let batch = TokenWindows { windows: windows(tokenizer), device: device.clone() };
+    for_all(|what, trio| {
+        let (mut model, objective) = (trio.fresh(&device), trio.objective());
+        let batch = TokenWindows { windows: windows(trio.tokenizer), device: device.clone() };
         let mut optimizer = Adamw::new(&AdamwConfig::default());
         let first = floats(objective.forward(&model, &batch).loss)[0];
         let mut last = first;
@@ -140,21 +156,15 @@ fn every_pair_overfits_a_batch() {
 }
 
 #[test]
-fn folders_give_back_every_pair() {
+fn folders_give_back_every_trio() {
     let device = Device::flex();
-    for_all(|what, config, tokenizer, backbone| {
+    for_all(|what, trio| {
         let folder = tempfile::tempdir().expect("a folder");
-        let model = fresh(config, backbone, &device);
+        let model = trio.fresh(&device);
+        let Trio { named: config, tokenizer, backbone, trained_by } = trio;
         let vocabulary = config.learned().map(|_| "vocabulary".to_owned());
-        let trained_by = ObjectiveConfig::Masked(MaskingConfig::default());
-        let made = ModelConfig::of_pretrained(
-            config.clone(),
-            vocabulary,
-            Policy::default(),
-            backbone.clone(),
-            trained_by,
-            Some(64),
-        );
+        let made =
+            ModelConfig::of_pretrained(config.clone(), vocabulary, Policy::default(), backbone, trained_by, Some(64));
         let weights = publish(&made, tokenizer, &model);
         let manifest = Manifest {
             program: "test".to_owned(),
