@@ -1,7 +1,8 @@
 //! Tokenizer and masked model agree with the PyTorch definition of the networks, on fused kernels and on Burn's own operations.
 //!
 //! Numbers come from `$VQDNA_GOLDEN/vqdna/*/{tokenizer,masked,training}.safetensors` (default: `../shared/golden` beside the
-//! repository, else the copies in `fixtures/golden`); sizes come from the files' metadata.
+//! repository, else the copies in `fixtures/golden`); sizes come from the files' metadata. Those of a causal model come from
+//! `fixtures/golden/causal`, which `benches/causal_golden.py` makes.
 
 use burn::prelude::*;
 use serde::Deserialize;
@@ -67,6 +68,11 @@ struct Golden {
 }
 
 impl Golden {
+    fn read(path: PathBuf) -> Self {
+        let (arrays, metadata) = read(&path).unwrap_or_else(|e| panic!("{e}"));
+        Self { path, arrays, metadata }
+    }
+
     fn config(&self) -> VqdnaConfig {
         serde_json::from_str::<PeerConfig>(&self.metadata["config"]).expect("a peer config").ours()
     }
@@ -132,12 +138,7 @@ fn files(kind: &str) -> Vec<Golden> {
     let mut shapes: Vec<_> = std::fs::read_dir(&folder).expect("readable").map(|e| e.expect("entry").path()).collect();
     shapes.sort();
     let paths = shapes.iter().map(|shape| shape.join(kind)).filter(|path| path.is_file());
-    let found: Vec<Golden> = paths
-        .map(|path| {
-            let (arrays, metadata) = read(&path).unwrap_or_else(|e| panic!("{e}"));
-            Golden { path, arrays, metadata }
-        })
-        .collect();
+    let found: Vec<Golden> = paths.map(Golden::read).collect();
     assert!(!found.is_empty(), "no {kind} in {}", folder.display());
     found
 }
@@ -194,15 +195,18 @@ struct PeerEncoderConfig {
 }
 
 impl PeerEncoderConfig {
-    fn model(&self, checkpoint: bool, device: &Device) -> LanguageModel {
+    /// ALiBi where no wavelength is given.
+    fn model(&self, causal: bool, checkpoint: bool, device: &Device) -> LanguageModel {
+        let positions =
+            if self.rope_theta > 0.0 { Positions::Rotary { theta: self.rope_theta } } else { Positions::Alibi };
         let config = TransformerConfig {
             d_model: self.d_model,
             layers: self.layers,
             heads: self.heads,
             d_ff: self.d_ff,
             norm_eps: self.eps,
-            positions: Positions::Rotary { theta: self.rope_theta },
-            causal: false,
+            positions,
+            causal,
             pool: 1,
             checkpoint,
         };
@@ -211,15 +215,15 @@ impl PeerEncoderConfig {
     }
 }
 
-fn masked_model(golden: &Golden, checkpoint: bool, device: &Device) -> LanguageModel {
+fn language_model(golden: &Golden, causal: bool, checkpoint: bool, device: &Device) -> LanguageModel {
     let config: PeerEncoderConfig = serde_json::from_str(&golden.metadata["config"]).expect("a peer config");
-    language::load_published(config.model(checkpoint, device), golden.part("w."))
+    language::load_published(config.model(causal, checkpoint, device), golden.part("w."))
         .unwrap_or_else(|e| panic!("{}: {e}", golden.path.display()))
 }
 
 fn masked_model_agrees(golden: &Golden, checkpoint: bool) {
     let device = Device::flex().autodiff();
-    let model = masked_model(golden, checkpoint, &device);
+    let model = language_model(golden, false, checkpoint, &device);
     let vectors = golden.tensor::<3>("in.vectors", &device);
     let shape: [usize; 2] = golden.arrays["in.masked"].shape.as_slice().try_into().expect("two axes");
     let is_masked: Vec<bool> = golden.arrays["in.masked"].values.iter().map(|&v| v != 0.0).collect();
@@ -234,13 +238,49 @@ fn masked_model_agrees(golden: &Golden, checkpoint: bool) {
     let loss = model.loss(&batch, &masked, &codes);
     golden.check("out.loss", &values(loss.clone()), TOLERANCE);
 
-    let gradients = Gradients::of(&model, &loss.backward()).to_arrays();
-    let gradients: Arrays =
-        gradients.into_iter().map(|(name, array)| (language::published_name(&name).to_owned(), array)).collect();
+    gradients_agree(golden, &published_gradients(&model, loss));
+}
+
+fn published_gradients(model: &LanguageModel, loss: Tensor<1>) -> Arrays {
+    let gradients = Gradients::of(model, &loss.backward()).to_arrays();
+    gradients.into_iter().map(|(name, array)| (language::published_name(&name).to_owned(), array)).collect()
+}
+
+fn gradients_agree(golden: &Golden, gradients: &Arrays) {
     let want = golden.part("grad.");
     assert_eq!(gradients.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>(), "names of gradients");
-    for (name, gradient) in &gradients {
+    for (name, gradient) in gradients {
         golden.check(&format!("grad.{name}"), &gradient.values, TOLERANCE);
+    }
+}
+
+/// Rotary positions and `ALiBi`; every position with a real one after it predicts that.
+fn causal_models_agree(checkpoint: bool) {
+    let device = Device::flex().autodiff();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/golden/causal");
+    for golden in ["rotary", "alibi"].map(|kind| Golden::read(folder.join(format!("{kind}.safetensors")))) {
+        let model = language_model(&golden, true, checkpoint, &device);
+        let is_real = &golden.arrays["in.real"];
+        let shape: [usize; 2] = is_real.shape.as_slice().try_into().expect("two axes");
+        let [batch, length] = shape;
+        let has_next = |at: usize| at % length + 1 < length && is_real.values[at + 1] > 0.0;
+        let predicting: Vec<bool> = (0..batch * length).map(has_next).collect();
+        let nowhere = vec![false; batch * length];
+        let asked = Masked::with_targets(&nowhere, &predicting, shape, 1, &device);
+        let next = |level: usize| {
+            let ids = golden.tensor::<2>(&format!("in.codes.{level}"), &device).int();
+            Tensor::cat(vec![ids.clone().narrow(1, 1, length - 1), ids.narrow(1, 0, 1)], 1)
+        };
+        let next: Vec<_> = (1..=golden.part("in.codes.").len()).map(next).collect();
+        let inputs =
+            TokenBatch::of_vectors(golden.tensor::<3>("in.vectors", &device), golden.tensor::<2>("in.real", &device));
+        golden.check("out.hidden", &values(model.hidden(&inputs, None).states), TOLERANCE);
+        let loss = model.loss(&inputs, &asked, &next);
+        golden.check("out.loss", &values(loss.clone()), TOLERANCE);
+        let mut gradients = published_gradients(&model, loss);
+        // No position is masked.
+        assert!(gradients.remove("mask_vector").is_none_or(|gradient| gradient.values.iter().all(|&v| v == 0.0)));
+        gradients_agree(&golden, &gradients);
     }
 }
 
@@ -317,6 +357,18 @@ fn masked_model_on_composed_operations() {
 }
 
 #[test]
+fn causal_model_on_fused_kernels() {
+    causal_models_agree(false);
+    causal_models_agree(true);
+}
+
+#[test]
+fn causal_model_on_composed_operations() {
+    with_composed_ops(|| causal_models_agree(false));
+    with_composed_ops(|| causal_models_agree(true));
+}
+
+#[test]
 fn twelve_steps_on_fused_kernels() {
     for golden in files("training.safetensors") {
         training_agrees(&golden);
@@ -338,7 +390,7 @@ fn published_names_are_those_of_the_definition() {
         assert_eq!(publish(&model), golden.part("w."), "weights survive the way in and out");
     }
     for golden in files("masked.safetensors") {
-        let published = language::publish(&masked_model(&golden, false, &Device::flex()));
+        let published = language::publish(&language_model(&golden, false, false, &Device::flex()));
         assert_eq!(published, golden.part("w."), "weights survive the way in and out");
     }
 }
