@@ -6,6 +6,7 @@ mod joint;
 mod lora;
 mod masked;
 mod mxdna;
+mod next;
 mod quantizer;
 mod tokenizer;
 

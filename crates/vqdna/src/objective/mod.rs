@@ -3,6 +3,7 @@
 
 pub mod masked;
 pub mod masking;
+pub mod next;
 pub mod reconstruct;
 pub mod supervised;
 
@@ -16,6 +17,7 @@ use crate::model::LanguageModel;
 use crate::tokenizer::{Tokenizer, TokenizerConfig};
 use masked::MaskedTokens;
 use masking::MaskingConfig;
+use next::{NextConfig, NextTokens};
 
 /// One forward pass.
 #[derive(Clone, Debug)]
@@ -69,6 +71,8 @@ pub trait Objective {
 pub enum ObjectiveConfig {
     /// Masked tokens are predicted from those around them.
     Masked(MaskingConfig),
+    /// Each token is predicted from those before it.
+    Next(NextConfig),
 }
 
 /// What a [`LanguageObjective`] depends on besides its config.
@@ -92,6 +96,7 @@ impl ObjectiveConfig {
     pub fn share(&self) -> f64 {
         match self {
             Self::Masked(masking) => masking.share,
+            Self::Next(_) => 1.0,
         }
     }
 
@@ -100,6 +105,7 @@ impl ObjectiveConfig {
     pub fn suffix(&self) -> &'static str {
         match self {
             Self::Masked(_) => "MaskedLM",
+            Self::Next(_) => "CausalLM",
         }
     }
 
@@ -110,6 +116,7 @@ impl ObjectiveConfig {
     pub fn encoder(&self, backbone: &BackboneConfig) -> Result<BackboneConfig, BackboneConfigError> {
         match self {
             Self::Masked(_) => Ok(backbone.clone()),
+            Self::Next(_) => backbone.causal(),
         }
     }
 
@@ -118,6 +125,7 @@ impl ObjectiveConfig {
     pub fn tag(&self) -> &'static str {
         match self {
             Self::Masked(_) => "masked-lm",
+            Self::Next(_) => "causal-lm",
         }
     }
 
@@ -126,6 +134,7 @@ impl ObjectiveConfig {
     pub fn described(&self) -> &'static str {
         match self {
             Self::Masked(_) => "masked tokens",
+            Self::Next(_) => "each token from those before it",
         }
     }
 
@@ -134,6 +143,7 @@ impl ObjectiveConfig {
     pub fn over<'a>(&self, over: Over<'a>) -> LanguageObjective<'a> {
         match self {
             Self::Masked(masking) => LanguageObjective::Masked(MaskedTokens::new(masking.clone(), over)),
+            Self::Next(_) => LanguageObjective::Next(NextTokens::new(over)),
         }
     }
 }
@@ -143,6 +153,8 @@ impl ObjectiveConfig {
 pub enum LanguageObjective<'a> {
     /// See [`MaskedTokens`].
     Masked(MaskedTokens<'a>),
+    /// See [`NextTokens`].
+    Next(NextTokens<'a>),
 }
 
 impl Objective for LanguageObjective<'_> {
@@ -163,6 +175,7 @@ impl Objective for LanguageObjective<'_> {
     fn forward(&self, model: &LanguageModel, batch: &TokenWindows) -> Outcome<()> {
         match self {
             Self::Masked(masked) => masked.forward(model, batch),
+            Self::Next(next) => next.forward(model, batch),
         }
     }
 
@@ -177,6 +190,7 @@ impl Objective for LanguageObjective<'_> {
     fn evaluate(&self, model: &LanguageModel, batches: &mut dyn Iterator<Item = TokenWindows>) -> Measures {
         match self {
             Self::Masked(masked) => masked.evaluate(model, batches),
+            Self::Next(next) => next.evaluate(model, batches),
         }
     }
 }

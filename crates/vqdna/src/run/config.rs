@@ -244,7 +244,7 @@ pub(super) fn check_data(data: &DataConfig) -> Result<(), ConfigError> {
 pub(super) fn check_objective(objective: &ObjectiveConfig, data: &DataConfig) -> Result<(), ConfigError> {
     let weight = data.soft_masked_weight;
     require(weight == 0.0 || weight == 1.0, "data.soft_masked_weight", "1, or 0 to never predict soft-masked bases")?;
-    let ObjectiveConfig::Masked(masking) = objective;
+    let ObjectiveConfig::Masked(masking) = objective else { return Ok(()) };
     require(masking.share > 0.0 && masking.share < 1.0, "objective.share", "above 0 and below 1")?;
     require(masking.span > 0, "objective.span", "at least 1")?;
     require(masking.span <= data.length, "objective.span", "at most `data.length`")?;

@@ -307,7 +307,7 @@ mod tests {
     fn single_fields_change_and_keep_the_defaults_of_the_stage() {
         let config = set(&["masking.span=41", "data.codes=on-the-fly", "backbone.pool=2", "train.optimizer.clip=0.5"])
             .expect("known");
-        let ObjectiveConfig::Masked(masking) = &config.objective;
+        let ObjectiveConfig::Masked(masking) = &config.objective else { panic!("the default is masked") };
         assert_eq!((masking.span, config.backbone.pool()), (41, 2));
         assert_eq!(config.data.codes, Some(CodesFrom::OnTheFly));
         assert_eq!((config.train.optimizer.beta2, config.train.optimizer.clip), (0.98, 0.5));

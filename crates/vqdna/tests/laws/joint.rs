@@ -11,6 +11,7 @@ use vqdna::batch::{TokenWindow, TokenWindows};
 use vqdna::model::LanguageModel;
 use vqdna::model_dir::{Manifest, Model, ModelConfig, Network, publish, save};
 use vqdna::objective::masking::MaskingConfig;
+use vqdna::objective::next::NextConfig;
 use vqdna::objective::{LanguageObjective, Measures, Objective, ObjectiveConfig, Over};
 use vqdna::tokenizer::vqdna::{Kind, Preset};
 use vqdna::tokenizer::{Tokenizer, TokenizerConfig};
@@ -71,7 +72,7 @@ fn windows(tokenizer: &Tokenizer) -> Vec<TokenWindow> {
 
 fn objectives() -> Vec<ObjectiveConfig> {
     let masking = MaskingConfig { share: 0.3, replaced: 1.0, random: 0.0, ..MaskingConfig::default() };
-    vec![ObjectiveConfig::Masked(masking)]
+    vec![ObjectiveConfig::Masked(masking), ObjectiveConfig::Next(NextConfig {})]
 }
 
 /// One of each.
