@@ -48,6 +48,7 @@ pub mod fasta;
 pub mod input;
 pub mod labelled;
 pub mod lock;
+pub mod markov;
 pub mod metric;
 pub mod nearest;
 pub mod number;

@@ -11,6 +11,7 @@ mod edge_cases;
 mod labelled;
 mod laws;
 mod malformed;
+mod markov;
 mod tables;
 
 /// A folder of real data. They lie outside the repository, in the folder `VQDNA_SHARED` (default: `../shared` beside the
