@@ -336,7 +336,7 @@ fn summary(measures: &Measures) -> String {
         let text = match name.as_str() {
             "loss" => format!("loss {value:.4}"),
             "reconstruction" => format!("reconstruction {:.2} %", 100.0 * value),
-            name if name.starts_with("bits_per_base") || name.starts_with("masked_code_bits") => {
+            name if name.starts_with("bits_per_base") || name.contains("code_bits") => {
                 format!("{} {value:.3}", name.replace('_', " "))
             }
             name if name.starts_with("usage_") => format!("{} {:.0} %", name.replace('_', " "), 100.0 * value),

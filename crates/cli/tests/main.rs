@@ -7,6 +7,7 @@ mod finetune;
 mod formats;
 mod inputs;
 mod mxdna;
+mod next;
 mod pipeline;
 mod predictions;
 mod program;

@@ -35,7 +35,9 @@ fn changed<C: StageConfig>(config: &C, changes: &[&str]) -> C {
 fn pretrain(place: &Place, name: &str, changes: &[&str], resume: bool, event: Event) -> Result<Finished, StageError> {
     let small = ["train.batch=2", "data.length=64", "data.split.valid=0.2", "mxdna.units.sizes=[1, 2, 3, 5]"];
     let config = changed(&PretrainConfig::mxdna(Preset::Tiny), &[&small, changes].concat());
-    place.run(name, resume, event, |job, observer| Pretrain { job, config: &config, vocabulary: None }.run(observer))
+    place.run(name, resume, event, |job, observer| {
+        Pretrain { job, config: &config, vocabulary: None, markov: None }.run(observer)
+    })
 }
 
 /// The name of a folder with a model that has seen a little.

@@ -44,7 +44,7 @@ fn config(changes: &[&str]) -> PretrainConfig {
 fn pretrain(place: &Place, name: &str, changes: &[&str], resume: bool, event: Event) -> Result<Finished, StageError> {
     let (config, vocabulary) = (config(changes), vocabulary(1, Kind::Hrq));
     place.run(name, resume, event, |job, observer| {
-        Pretrain { job, config: &config, vocabulary: Some(&vocabulary) }.run(observer)
+        Pretrain { job, config: &config, vocabulary: Some(&vocabulary), markov: None }.run(observer)
     })
 }
 
@@ -199,7 +199,7 @@ fn another_run_is_not_resumed() {
     }
     let (config, other) = (config(&[]), vocabulary(2, Kind::Hrq));
     let run = place.run("run", true, Event::Nothing, |job, observer| {
-        Pretrain { job, config: &config, vocabulary: Some(&other) }.run(observer)
+        Pretrain { job, config: &config, vocabulary: Some(&other), markov: None }.run(observer)
     });
     let refused = run.expect_err("another vocabulary");
     assert!(matches!(refused, StageError::Train(TrainError::OtherRun { .. })), "{refused}");
@@ -251,7 +251,7 @@ fn a_folder_gives_back_what_was_saved() {
     for (kind, changes) in [(Kind::Hrq, &[][..]), (Kind::Fsq, &["backbone.pool=4"])] {
         let (place, config, vocabulary) = (Place::new(), config(changes), vocabulary(3, kind));
         let run = place.run("run", false, Event::Nothing, |job, observer| {
-            Pretrain { job, config: &config, vocabulary: Some(&vocabulary) }.run(observer)
+            Pretrain { job, config: &config, vocabulary: Some(&vocabulary), markov: None }.run(observer)
         });
         run.expect("pre-trained");
         let folder = place.folder("run");

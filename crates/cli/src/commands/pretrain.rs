@@ -9,6 +9,7 @@ use vqdna::run::pretrain::{Pretrain, PretrainConfig};
 use vqdna::tokenizer::TokenizerConfig;
 use vqdna::tokenizer::bpe::FILE;
 use vqdna::tokenizer::vqdna::{Preset, VqdnaConfig};
+use vqdna_data::markov::MOST_ORDER;
 
 use super::Verdict;
 use crate::arguments::{Configure, RunArgs};
@@ -35,6 +36,9 @@ pub struct Args {
     /// which the model forms units of 1 to 10.
     #[arg(long, help = tokenizer_help())]
     pub tokenizer: Option<PathBuf>,
+    /// Measure beside the model what Markov models of order 0 to ORDER take per base, which counted the same windows on both strands.
+    #[arg(long, value_name = "ORDER", value_parser = clap::value_parser!(u8).range(..=MOST_ORDER as i64))]
+    pub markov: Option<u8>,
     #[command(flatten)]
     pub configure: Configure,
     #[command(flatten)]
@@ -117,10 +121,10 @@ fn pretrain(
         print_memory(&memory, &args.run.compute)?;
         return Ok(Verdict::Passed);
     }
-    let device = args.run.open(config.train.precision)?;
+    let (device, markov) = (args.run.open(config.train.precision)?, args.markov.map(usize::from));
     let vocabulary = vocabulary.map(|(folder, _)| Vocabulary::load(folder, &device)).transpose()?;
     let finished = args.run.start("pre-training", inputs, &device, config.train.steps, |job, progress| {
-        Ok(Pretrain { job, config, vocabulary: vocabulary.as_ref() }.run(progress)?)
+        Ok(Pretrain { job, config, vocabulary: vocabulary.as_ref(), markov }.run(progress)?)
     })?;
     print_finished(&finished, "data.split")?;
     Ok(Verdict::Passed)

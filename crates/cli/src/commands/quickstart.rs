@@ -175,7 +175,7 @@ impl<'a> Stages<'a> {
         let vocabulary = Vocabulary::load(&self.folder.stage("learn"), self.device)?;
         let config = self.config(&PretrainConfig::preset(Preset::Tiny, vocabulary.letters), &PRETRAIN)?;
         self.stage("pretrain", GENOME.0, "pre-training", config.train.steps, |job, progress| {
-            Ok(Pretrain { job, config: &config, vocabulary: Some(&vocabulary) }.run(progress)?)
+            Ok(Pretrain { job, config: &config, vocabulary: Some(&vocabulary), markov: None }.run(progress)?)
         })
     }
 

@@ -2,8 +2,10 @@
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::io;
 use std::time::Instant;
 use vqdna_data::corpus::Corpus;
+use vqdna_data::markov::Costs;
 use vqdna_data::segment::Policy;
 use vqdna_data::span::StrandPolicy;
 
@@ -19,14 +21,14 @@ use crate::backbone::transformer::TransformerConfig;
 use crate::model::LanguageModel;
 use crate::model_dir::{self, ModelConfig, Vocabulary};
 use crate::objective::masking::MaskingConfig;
-use crate::objective::{ObjectiveConfig, Over};
+use crate::objective::{Measures, ObjectiveConfig, Over};
 use crate::ops::Frozen;
 use crate::tokenizer::vqdna::Preset;
 use crate::tokenizer::{Tokenizer, TokenizerConfig};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::optimizer::AdamwConfig;
 use crate::train::schedule::ScheduleConfig;
-use crate::train::{Ending, TrainConfig, Training};
+use crate::train::{Ending, TrainConfig, TrainError, Training};
 
 /// Everything that a run of `pretrain` depends on, but its vocabulary and its inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -172,6 +174,8 @@ pub struct Pretrain<'a> {
     pub config: &'a PretrainConfig,
     /// The vocabulary, which stays as it is; none over a tokenizer that the config names.
     pub vocabulary: Option<&'a Vocabulary>,
+    /// The highest order of Markov models whose bits per base are measured beside the model; none if they are not.
+    pub markov: Option<usize>,
 }
 
 impl Pretrain<'_> {
@@ -188,7 +192,7 @@ impl Pretrain<'_> {
     }
 
     fn pretrain(&self, begun: Instant, observer: &mut dyn StageObserver) -> Result<Finished, StageError> {
-        let Self { job, config, vocabulary } = self;
+        let Self { job, config, vocabulary, .. } = self;
         config.check()?;
         let _claim = job.claim(observer)?;
         let corpus = job.read(&config.data, observer)?;
@@ -222,8 +226,11 @@ impl Pretrain<'_> {
             stop: job.stop,
         };
         let model = LanguageModel::new(&config.encoder(), named.source(), &named.sizes(), config.seed, &device);
-        let (model, finished) = job.train(&training, &test, model, begun, observer)?;
+        let (model, mut finished) = job.train(&training, &test, model, begun, observer)?;
         if finished.ending == Ending::Finished {
+            if let Some(most) = self.markov {
+                finished.measures.extend(self.markov_measures(&windows, &corpus, most)?);
+            }
             let manifest = job.manifest(*config, &corpus, digest.as_deref(), windows.sizes(), &finished);
             let (backbone, trained_by) = (config.encoder(), config.objective.clone());
             let (letters, window) = (config.data.letters, Some(config.data.length));
@@ -241,6 +248,21 @@ impl Pretrain<'_> {
             (None, Some(named)) => (named.clone(), named.fixed().expect("a checked config")),
             (None, None) => panic!("a vocabulary, or a tokenizer in the config"),
         }
+    }
+
+    /// Bits per base of Markov models on the windows that the model is measured on.
+    fn markov_measures(&self, windows: &Windows, corpus: &Corpus, most: usize) -> Result<Measures, StageError> {
+        let go_on = || self.job.poll().is_continue();
+        let costs = windows.markov(corpus, most, &go_on).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => StageError::Interrupted,
+            _ => TrainError::Data(error).into(),
+        })?;
+        let Some(Costs { add_one, back_off, bases }) = costs else { return Ok(Measures::new()) };
+        let named = |kind: &'static str, bits: Vec<f64>| {
+            let of_order = move |(order, bits)| (format!("{kind}_{order}_bits_per_base"), bits / bases as f64);
+            bits.into_iter().enumerate().map(of_order)
+        };
+        Ok(named("markov", add_one).chain(named("back_off", back_off)).collect())
     }
 
     fn tokens<'t>(
