@@ -14,6 +14,7 @@ use std::ops::Range;
 use crate::batch::Layout;
 use crate::layers::lora::LoraConfig;
 use crate::memory::Step;
+use crate::ops::KeyValues;
 use crate::seed::Stream;
 use mxdna::{Mxdna, MxdnaConfig, MxdnaConfigError, UnitSpan};
 use transformer::{Transformer, TransformerConfig, TransformerConfigError};
@@ -359,6 +360,32 @@ impl Backbone {
                 penalty: None,
             },
             Self::Mxdna(mxdna) => mxdna.states_of_layer(x, layout, layer),
+        }
+    }
+
+    /// Keys and values of no position yet, of each layer of a causal encoder, with room for `capacity` positions of one sequence.
+    ///
+    /// # Panics
+    /// If the encoder forms units, or `capacity` is 0 or above 2²⁴.
+    #[must_use]
+    pub fn key_values(&self, capacity: usize) -> Vec<KeyValues> {
+        match self {
+            Self::Stack(stack) => stack.key_values(capacity),
+            Self::Mxdna(_) => panic!("a causal encoder"),
+        }
+    }
+
+    /// The hidden states of positions that follow those of which keys and values are kept, which then are kept too.
+    ///
+    /// # Shapes
+    /// - `x`, output: `[1, positions, d]`
+    ///
+    /// # Panics
+    /// If the encoder is not causal, has adapters, or there would be more positions than there is room for.
+    pub fn extend(&self, x: Tensor<3>, kept: &mut [KeyValues]) -> Tensor<3> {
+        match self {
+            Self::Stack(stack) => stack.extend(x, kept),
+            Self::Mxdna(_) => panic!("a causal encoder"),
         }
     }
 

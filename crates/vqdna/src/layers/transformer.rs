@@ -4,7 +4,7 @@ use burn::prelude::*;
 
 use super::lora::{Adapters, LoraConfig};
 use super::{LayerNorm, Linear};
-use crate::ops::{self, Activation, AttentionWeights, LowRank, MlpWeights, Positions, Rotation};
+use crate::ops::{self, Activation, AttentionWeights, KeyValues, LowRank, MlpWeights, Positions, Rotation};
 use crate::seed::Stream;
 
 /// Transformer layer with norms before its parts (Xiong et al. 2020): attention, on both sides unless it is causal, then two linear layers.
@@ -157,6 +157,25 @@ impl TransformerLayer {
         let attended = ops::attend(qkv, targets.mask.clone(), mask, places.expand([batch, bases]), rotation);
         let rows = at(x).unsqueeze_dim(0) + self.out.forward(at(attended).unsqueeze_dim(0));
         ops::mlp(rows, self.mlp_weights([None, None])).squeeze_dim(0)
+    }
+
+    /// Keys and values of no position yet, for [`TransformerLayer::extend`].
+    #[must_use]
+    pub fn key_values(&self, capacity: usize) -> KeyValues {
+        KeyValues::new(capacity, self.heads, self.out.weight.dims()[0], self.positions)
+    }
+
+    /// [`TransformerLayer::forward`] of a causal layer at positions that follow those of which keys and values are kept.
+    ///
+    /// # Shapes
+    /// - `x`, output: `[1, positions, d]`
+    ///
+    /// # Panics
+    /// If the layer is not causal, has adapters, or there would be more positions than there is room for.
+    pub fn extend(&self, x: Tensor<3>, kept: &mut KeyValues) -> Tensor<3> {
+        assert!(self.causal && self.lora.is_none(), "a causal layer without adapters");
+        let attended = kept.attend(self.qkv.forward(self.norm1.forward(x.clone())));
+        ops::mlp(x + self.out.forward(attended), self.mlp_weights([None, None]))
     }
 
     fn mlp_weights(&self, [up_part, down_part]: [Option<LowRank>; 2]) -> MlpWeights {

@@ -10,6 +10,7 @@ use super::embed::{Embed, encoder};
 use crate::backbone::{Backbone, BackboneConfig, Chosen, Hidden};
 use crate::batch::TokenBatch;
 use crate::head::token::TokenHead;
+use crate::ops::KeyValues;
 use crate::seed::{Stream, stream};
 use crate::tokenizer::Source;
 use crate::weights::{self, Arrays, WeightError, to_array};
@@ -205,6 +206,21 @@ impl LanguageModel {
             }
         });
         (predicted, units)
+    }
+
+    /// Logits of each level for the token after the last of some positions, which follow those of which keys and values are kept.
+    ///
+    /// # Shapes
+    /// - `batch`: of one sequence, at least one position
+    ///
+    /// # Panics
+    /// See [`Backbone::extend`].
+    pub fn next(&self, batch: &TokenBatch, kept: &mut [KeyValues]) -> Vec<Vec<f32>> {
+        let (x, _) = self.embed.forward(batch, None);
+        let [_, positions, d] = x.dims();
+        let last = self.backbone.extend(x, kept).narrow(1, positions - 1, 1).reshape([1, d]);
+        let features = self.head.features(last);
+        (0..self.head.heads.len()).map(|level| to_array(self.head.logits(level, features.clone())).values).collect()
     }
 
     /// Shows each level and classifier the features of the pools that it predicts ids of, and those ids.

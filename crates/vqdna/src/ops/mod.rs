@@ -18,6 +18,7 @@ macro_rules! dispatch {
 mod composed;
 #[cfg(feature = "cpu")]
 mod flex;
+mod key_values;
 mod positions;
 mod quantize;
 #[cfg(feature = "cpu")]
@@ -27,6 +28,8 @@ mod switched;
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
+
+pub use key_values::KeyValues;
 
 pub use positions::Positions;
 pub use quantize::{Averages, add_codes, average, code_statistics, commitment, nearest, residual, straight_through};

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Chosen;
 use crate::layers::lora::LoraConfig;
 use crate::layers::{LayerNorm, TargetRows, TransformerLayer, TransformerShape};
-use crate::ops::Positions;
+use crate::ops::{KeyValues, Positions};
 use crate::seed::Stream;
 
 /// The network of the encoder.
@@ -226,6 +226,17 @@ impl Transformer {
 
     fn after_layers(&self, x: Tensor<3>, real: &Tensor<2>, layers: usize) -> Tensor<3> {
         self.layers[..layers].iter().fold(x, |x, layer| layer.forward(x, real.clone()))
+    }
+
+    /// See [`Backbone::key_values`](super::Backbone::key_values).
+    pub(super) fn key_values(&self, capacity: usize) -> Vec<KeyValues> {
+        self.layers.iter().map(|layer| layer.key_values(capacity)).collect()
+    }
+
+    /// See [`Backbone::extend`](super::Backbone::extend).
+    pub(super) fn extend(&self, x: Tensor<3>, kept: &mut [KeyValues]) -> Tensor<3> {
+        assert_eq!(kept.len(), self.layers.len(), "keys and values of each layer");
+        self.norm.forward(self.layers.iter().zip(kept).fold(x, |x, (layer, kept)| layer.extend(x, kept)))
     }
 
     /// See [`Backbone::with_adapters`](super::Backbone::with_adapters).
