@@ -5,6 +5,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use vqdna_data::output::{self, TextOutput};
 
+/// Endings of FASTA files.
+pub const FASTA: [&str; 8] = [".fa", ".fasta", ".fna", ".ffn", ".frn", ".fas", ".fsa", ".txt"];
+
 /// A text in the making, compressed as its name says.
 pub struct Output {
     text: TextOutput,

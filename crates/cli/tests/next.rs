@@ -82,3 +82,35 @@ fn what_cannot_be_predicted_so_is_refused() {
         assert!(!folder.path("new").exists(), "{line}");
     }
 }
+
+#[test]
+fn generated_sequences_repeat_for_a_seed() {
+    let folder = folder();
+    folder.ok(&format!("pretrain --tokenizer blocks genome.fa -o run --steps 2 --set objective.kind=next {BRIEFLY}"));
+    folder.ok("generate run --prompt ACGTTGCA --length 300 -n 3 --temperature 0.9 --top-p 0.9 --seed 5 -o three.fa");
+    folder.ok("generate run --prompt ACGTTGCA --length 300 -n 1 --temperature 0.9 --top-p 0.9 --seed 5 -o one.fa.gz");
+    let (three, one) = (folder.text("three.fa"), folder.ok("tokenize run one.fa.gz -o -").text().to_owned());
+    let records: Vec<&str> = three.split('>').skip(1).collect();
+    assert!(records.len() == 3 && records[0] != records[1], "{three}");
+    for (record, number) in records.iter().zip(1..) {
+        let (name, sequence) = record.split_once('\n').expect("a name");
+        assert_eq!(name, format!("generated_{number} seed=5 prompt=8"));
+        let sequence = sequence.replace('\n', "");
+        assert!(sequence.len() == 308 && sequence.starts_with("ACGTTGCA"), "{sequence}");
+    }
+    folder.write("first.fa", format!(">{}", records[0]));
+    assert_eq!(folder.ok("tokenize run first.fa -o -").text(), one, "the first of three");
+
+    folder.ok(&format!("pretrain --tokenizer character genome.fa -o masked --steps 1 {BRIEFLY}"));
+    for (line, parts) in [
+        ("run --prompt ACGN", &["--prompt", "letter 4 is N"][..]),
+        ("run --top-p 1", &["--top-p"]),
+        ("run --temperature -1", &["--temperature"]),
+        ("masked --prompt ACGT", &["masked", "objective.kind=next"]),
+        ("run -o new.bam", &["new.bam", ".fa"]),
+    ] {
+        let outcome = folder.run(&format!("generate {line}"));
+        assert_eq!(outcome.code, Some(2), "{line}: {}", outcome.stderr);
+        assert!(parts.iter().all(|part| outcome.stderr.contains(part)), "{line}: {}", outcome.stderr);
+    }
+}

@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | 0 | [`aside`], [`bounded`], [`lock`], [`random`], [`random_access`], [`words`], [`nearest`], [`number`], `pages` |
 //! | 1 | [`alphabet`], [`span`], [`input`], [`output`], [`metric`], [`bucket`] |
-//! | 2 | [`fasta`], [`codes`], [`synthetic`], [`shuffle`], [`vectors`], [`tabular`], [`tokens`] |
+//! | 2 | [`fasta`], [`codes`], [`synthetic`], [`shuffle`], [`markov`], [`vectors`], [`tabular`], [`tokens`] |
 //! | 3 | [`segment`], [`window`], [`split`], [`bed`], [`vocab`] |
 //! | 4 | [`corpus`], [`labelled`] |
 //! | 5 | [`sampler`], [`sequences`] |

@@ -2,6 +2,7 @@
 
 mod backbone;
 mod codebook;
+mod generate;
 mod joint;
 mod lora;
 mod masked;

@@ -13,7 +13,7 @@ use vqdna_data::segment::Policy;
 use super::Verdict;
 use crate::arguments::{Compute, at_least_one, check_output};
 use crate::interrupt;
-use crate::output::note_stream;
+use crate::output::{FASTA, note_stream};
 use crate::progress::Progress;
 use crate::words::counted;
 
@@ -40,9 +40,6 @@ pub struct Args {
     #[command(flatten)]
     pub compute: Compute,
 }
-
-/// Endings of FASTA files.
-const FASTA: [&str; 8] = [".fa", ".fasta", ".fna", ".ffn", ".frn", ".fas", ".fsa", ".txt"];
 
 /// Bases of an original kept in memory, in bytes; beyond, they go to a temporary file.
 const ORIGINAL_MEMORY: u64 = 1_000_000_000;

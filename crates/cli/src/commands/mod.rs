@@ -6,6 +6,7 @@ mod doctor;
 mod embed;
 mod evaluate;
 mod finetune;
+mod generate;
 mod import;
 mod inspect;
 mod learn;
@@ -44,6 +45,7 @@ enum Command {
     Tokenize(tokenize::Args),
     Units(units::Args),
     Decode(decode::Args),
+    Generate(generate::Args),
     Merge(merge::Args),
     Inspect(inspect::Args),
     Import(import::Args),
@@ -73,6 +75,7 @@ pub fn run(cli: Cli) -> Result<Verdict> {
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Units(args) => units::run(&args),
         Command::Decode(args) => decode::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Import(args) => import::run(&args),

@@ -4,6 +4,7 @@
 mod budget;
 pub mod embed;
 mod execution;
+pub mod generate;
 pub mod input;
 pub mod predict;
 mod sequence;

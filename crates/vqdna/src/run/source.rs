@@ -126,7 +126,7 @@ impl<'a> Windows<'a> {
     /// # Errors
     /// If the corpus cannot be read, or `poll` ends it, which is [`io::ErrorKind::Interrupted`].
     pub fn markov(&self, corpus: &Corpus, most: usize, poll: &dyn Fn() -> bool) -> io::Result<Option<Costs>> {
-        let held_out = if self.test.len() > 0 { &self.test } else { &self.valid };
+        let held_out = if self.test.is_empty() { &self.valid } else { &self.test };
         let read = |(segment, bases): (usize, Range<usize>)| -> io::Result<Vec<BaseId>> {
             if poll() { Ok(corpus.window(segment, bases)?.0) } else { Err(io::ErrorKind::Interrupted.into()) }
         };

@@ -311,6 +311,13 @@ impl Tokenizer {
         of_fixed!(self, fixed => fixed.token(id), _vqdna => None)
     }
 
+    /// The bases of a token of a fixed tokenizer; none of a special one, or one that tells of N.
+    #[must_use]
+    pub fn bases(&self, id: u32) -> Option<Vec<BaseId>> {
+        let bases = of_fixed!(self, fixed => fixed.decode(&[id]), _vqdna => None);
+        bases.filter(|bases| !bases.is_empty() && !bases.contains(&alphabet::N))
+    }
+
     /// What a piece of a sequence needs so that its tokens are those of the whole, of a fixed tokenizer.
     #[must_use]
     pub fn context(&self) -> Option<Context> {

@@ -96,6 +96,15 @@ impl Special {
         }
         Row { levels: (0..first.len()).map(level).collect(), special }
     }
+
+    /// The row of tokens that follow others, or are the first ones, of a sequence that has no end yet.
+    pub(crate) fn continued(&self, tokens: &[Vec<u32>], are_first: bool) -> Row {
+        let first = self.first.filter(|_| are_first);
+        let level = |ids: &Vec<u32>| first.into_iter().chain(ids.iter().map(|&id| id as i32)).collect();
+        let mut special = vec![false; tokens.first().map_or(0, Vec::len)];
+        special.splice(0..0, first.map(|_| true));
+        Row { levels: tokens.iter().map(level).collect(), special }
+    }
 }
 
 impl Tokenizer {
