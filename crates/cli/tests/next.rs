@@ -28,7 +28,8 @@ fn causal_models_go_the_whole_way() {
         let rival: f64 = outcome.value("markov_0_bits_per_base").parse().expect("a number");
         assert!((1.9..2.1).contains(&rival), "{name}: {rival}");
         assert!(outcome.text().contains("back_off_3_bits_per_base"), "{name}");
-        assert_eq!(folder.ok(&format!("inspect {name}")).value(measure), outcome.value(measure), "{name}");
+        let shown = folder.ok(&format!("inspect {name}"));
+        assert_eq!([shown.value(measure), shown.value("objective")], [outcome.value(measure), "next"], "{name}");
         let config: serde_json::Value =
             serde_json::from_slice(&folder.read(&format!("{name}/config.json"))).expect("JSON");
         assert_eq!(

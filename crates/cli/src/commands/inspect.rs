@@ -133,6 +133,9 @@ fn show(folder: &Path, made: &ModelConfig) -> Result<Shown> {
             add(name, if let [size] = sizes[..] { json!(size) } else { json!(sizes) });
         }
     }
+    if let Some(objective) = &made.objective {
+        add("objective", serde_json::to_value(objective)?["kind"].clone());
+    }
     if made.kind() != Kind::Vocabulary {
         add("parameters_head", count(&arrays, &["masked.", "head."]).into());
     }

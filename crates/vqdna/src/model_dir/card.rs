@@ -100,7 +100,7 @@ fn of_pretrained(config: &ModelConfig) -> String {
             "the codes of a frozen vocabulary ({} codes; VQDNA, arXiv 2405.10812), which is inside and named {vocabulary}",
             codes(config)
         ),
-        None => "bases as they are: there is no vocabulary".to_owned(),
+        None => config.tokenizer.described(),
     };
     let (predicted, tag) = config.objective.as_ref().map(|objective| (objective.described(), objective.tag())).unzip();
     let (predicted, tag) = (predicted.unwrap_or_default(), tag.unwrap_or_default());
@@ -111,10 +111,9 @@ fn of_pretrained(config: &ModelConfig) -> String {
 }
 
 fn of_finetuned(config: &ModelConfig, TaskConfig { labelling, .. }: &TaskConfig) -> String {
-    let over = match (&config.vocabulary, &config.backbone) {
-        (Some(vocabulary), _) => format!("over a vocabulary that is inside and named {vocabulary}"),
-        (None, Some(backbone)) => format!("by an encoder of {}", backbone.described()),
-        (None, None) => "over bases".to_owned(),
+    let over = match &config.vocabulary {
+        Some(vocabulary) => format!("over a vocabulary that is inside and named {vocabulary}"),
+        None => format!("over {}", config.tokenizer.described()),
     };
     format!(
         "---\nlibrary_name: vqdna\ntags: [dna, genomics, sequence-classification]\n---\n\n\

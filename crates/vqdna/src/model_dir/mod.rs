@@ -186,7 +186,7 @@ pub enum FolderError {
         source: BackboneConfigError,
     },
     /// A model without codes where they are needed.
-    #[error("{} holds a model over bases as they are: it has no vocabulary and no codes", folder.display())]
+    #[error("{} holds a model over a fixed tokenizer: it has no vocabulary and no codes", folder.display())]
     NoVocabulary {
         /// The folder.
         folder: PathBuf,

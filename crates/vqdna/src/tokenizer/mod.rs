@@ -121,6 +121,18 @@ impl TokenizerConfig {
         }
     }
 
+    /// What its tokens are, for people.
+    #[must_use]
+    pub fn described(&self) -> String {
+        match self {
+            Self::Character(_) => "single bases".to_owned(),
+            Self::Kmer(kmer) => format!("overlapping {}-mers", kmer.k),
+            Self::Blocks(blocks) => format!("{}-mers one after another", blocks.k),
+            Self::Bpe(_) => "the tokens of a byte-pair encoding".to_owned(),
+            Self::Vqdna(_) => "learned codes".to_owned(),
+        }
+    }
+
     /// Number of ids of each level, special ones included.
     #[must_use]
     pub fn sizes(&self) -> Vec<usize> {

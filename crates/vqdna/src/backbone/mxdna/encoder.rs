@@ -335,7 +335,7 @@ impl Mxdna {
         Some(Tensor::from_data(TensorData::new(factors, shape), device))
     }
 
-    /// Number of the last layer that [`Mxdna::states_of_layer`] knows.
+    /// Number of the last layer that [`Backbone::states_of_layer`](super::super::Backbone::states_of_layer) knows.
     #[must_use]
     pub fn last_layer(&self) -> usize {
         self.bases.len() + 1 + self.units.len()
