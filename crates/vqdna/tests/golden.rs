@@ -266,7 +266,7 @@ fn causal_models_agree(checkpoint: bool) {
         let has_next = |at: usize| at % length + 1 < length && is_real.values[at + 1] > 0.0;
         let predicting: Vec<bool> = (0..batch * length).map(has_next).collect();
         let nowhere = vec![false; batch * length];
-        let asked = Masked::with_targets(&nowhere, &predicting, shape, 1, &device);
+        let targets = Masked::with_targets(&nowhere, &predicting, shape, 1, &device);
         let next = |level: usize| {
             let ids = golden.tensor::<2>(&format!("in.codes.{level}"), &device).int();
             Tensor::cat(vec![ids.clone().narrow(1, 1, length - 1), ids.narrow(1, 0, 1)], 1)
@@ -275,7 +275,7 @@ fn causal_models_agree(checkpoint: bool) {
         let inputs =
             TokenBatch::of_vectors(golden.tensor::<3>("in.vectors", &device), golden.tensor::<2>("in.real", &device));
         golden.check("out.hidden", &values(model.hidden(&inputs, None).states), TOLERANCE);
-        let loss = model.loss(&inputs, &asked, &next);
+        let loss = model.loss(&inputs, &targets, &next);
         golden.check("out.loss", &values(loss.clone()), TOLERANCE);
         let mut gradients = published_gradients(&model, loss);
         // No position is masked.

@@ -21,7 +21,7 @@ const LINE: usize = 60;
 /// Generate DNA with a model that was pre-trained to predict the next token.
 ///
 /// Each sequence begins with the prompt. The model sees the last bases, as many as in a window of its training. For a seed, the same
-/// sequences come out, however many are asked for.
+/// sequences come out, however many are generated.
 #[derive(ClapArgs, Clone, Debug)]
 #[command(after_help = "Examples:\n\
     \x20 vqdna pretrain --tokenizer character examples/data/lambda.fa -o runs/next --preset tiny --steps 200 --set objective.kind=next\n\

@@ -124,16 +124,6 @@ impl Objective for MaskedTokens<'_> {
     type Batch = TokenWindows;
     type Carry = ();
 
-    fn start(
-        &self,
-        model: LanguageModel,
-        _: &mut dyn Iterator<Item = TokenWindows>,
-        _: usize,
-        _: &dyn Fn() -> bool,
-    ) -> LanguageModel {
-        model
-    }
-
     fn forward(&self, model: &LanguageModel, batch: &TokenWindows) -> Outcome<()> {
         let MaskedBatch { shown, masked, ids, .. } = self.mask(batch, &self.masking, "masks");
         let first = batch.windows.first().map_or(0, |window| window.number);
@@ -160,14 +150,6 @@ impl Objective for MaskedTokens<'_> {
             None => all.mean(),
         };
         Outcome { loss, parts, carry: () }
-    }
-
-    fn after_step(&self, model: LanguageModel, _: Vec<()>, _: u64) -> LanguageModel {
-        model
-    }
-
-    fn observe(&self, _: &LanguageModel) -> Measures {
-        Measures::new()
     }
 
     /// Measures of masks that the seed fixes; where tokens see beyond their bases twice: of single positions, and of spans. Masked

@@ -50,16 +50,25 @@ pub trait Objective {
         batches: &mut dyn Iterator<Item = Self::Batch>,
         micro_batches: usize,
         go_on: &dyn Fn() -> bool,
-    ) -> Self::Model;
+    ) -> Self::Model {
+        let _ = (batches, micro_batches, go_on);
+        model
+    }
 
     /// Loss of one micro-batch.
     fn forward(&self, model: &Self::Model, batch: &Self::Batch) -> Outcome<Self::Carry>;
 
     /// Changes outside the optimiser (codebooks), once per step, with the carries of its micro-batches.
-    fn after_step(&self, model: Self::Model, carries: Vec<Self::Carry>, step: u64) -> Self::Model;
+    fn after_step(&self, model: Self::Model, carries: Vec<Self::Carry>, step: u64) -> Self::Model {
+        let _ = (carries, step);
+        model
+    }
 
     /// What can be read off the model at a step without data.
-    fn observe(&self, model: &Self::Model) -> Measures;
+    fn observe(&self, model: &Self::Model) -> Measures {
+        let _ = model;
+        Measures::new()
+    }
 
     /// Measures on held-out batches; `model` is without autodiff.
     fn evaluate(&self, model: &Self::Model, batches: &mut dyn Iterator<Item = Self::Batch>) -> Measures;
@@ -162,29 +171,11 @@ impl Objective for LanguageObjective<'_> {
     type Batch = TokenWindows;
     type Carry = ();
 
-    fn start(
-        &self,
-        model: LanguageModel,
-        _: &mut dyn Iterator<Item = TokenWindows>,
-        _: usize,
-        _: &dyn Fn() -> bool,
-    ) -> LanguageModel {
-        model
-    }
-
     fn forward(&self, model: &LanguageModel, batch: &TokenWindows) -> Outcome<()> {
         match self {
             Self::Masked(masked) => masked.forward(model, batch),
             Self::Next(next) => next.forward(model, batch),
         }
-    }
-
-    fn after_step(&self, model: LanguageModel, _: Vec<()>, _: u64) -> LanguageModel {
-        model
-    }
-
-    fn observe(&self, _: &LanguageModel) -> Measures {
-        Measures::new()
     }
 
     fn evaluate(&self, model: &LanguageModel, batches: &mut dyn Iterator<Item = TokenWindows>) -> Measures {

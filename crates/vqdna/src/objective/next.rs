@@ -31,8 +31,8 @@ pub struct NextTokens<'a> {
     is_exact: bool,
 }
 
-/// A batch, and what is asked of it.
-struct Asked {
+/// A batch with its targets: the tokens one position further.
+struct ShiftedBatch {
     shown: TokenBatch,
     /// Which positions predict the token after them.
     predicting: Masked,
@@ -50,7 +50,7 @@ impl<'a> NextTokens<'a> {
         Self { tokenizer, levels: named.sizes().len(), is_exact: named.learned().is_none() }
     }
 
-    fn ask(&self, batch: &TokenWindows) -> Asked {
+    fn shift(&self, batch: &TokenWindows) -> ShiftedBatch {
         let special = self.tokenizer.special();
         let shape = [batch.windows.len(), special.positions(batch.width(), None)];
         let [_, positions] = shape;
@@ -80,7 +80,7 @@ impl<'a> NextTokens<'a> {
         let next: Vec<_> = shown.ids.iter().map(later).collect();
         let is_autodiff = batch.device.is_autodiff();
         let nowhere = vec![false; predicting.len()];
-        Asked {
+        ShiftedBatch {
             predicting: Masked::with_targets(&nowhere, &predicting, shape, 1, &batch.device),
             shown: if is_autodiff { shown.autodiff() } else { shown },
             next: if is_autodiff { next.into_iter().map(Tensor::from_inner).collect() } else { next },
@@ -90,7 +90,7 @@ impl<'a> NextTokens<'a> {
 
     /// Loss of one micro-batch.
     pub(super) fn forward(&self, model: &LanguageModel, batch: &TokenWindows) -> Outcome<()> {
-        let Asked { shown, predicting, next, bases } = self.ask(batch);
+        let ShiftedBatch { shown, predicting, next, bases } = self.shift(batch);
         let losses = model.losses(&shown, &predicting, &next, None);
         let all = Tensor::cat(losses.levels, 0);
         let nats = all.clone().inner().sum().mul_scalar(predicting.count() as f64);
@@ -103,14 +103,14 @@ impl<'a> NextTokens<'a> {
         let (mut sums, mut tokens, mut bases) = (vec![Predicted::default(); self.levels], 0, 0);
         ops::with_frozen_weights(|| {
             for batch in batches {
-                let asked = self.ask(&batch);
-                let (predicted, _) = model.predicted(&asked.shown, &asked.predicting, &asked.next);
+                let shifted = self.shift(&batch);
+                let (predicted, _) = model.predicted(&shifted.shown, &shifted.predicting, &shifted.next);
                 for (sum, predicted) in sums.iter_mut().zip(predicted) {
                     sum.nats += predicted.nats;
                     sum.right += predicted.right;
                 }
-                tokens += asked.predicting.count();
-                bases += asked.bases;
+                tokens += shifted.predicting.count();
+                bases += shifted.bases;
             }
         });
         let mut measures = Measures::new();
