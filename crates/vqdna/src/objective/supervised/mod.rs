@@ -140,10 +140,6 @@ impl<M: Predictor> Objective for Supervised<'_, M> {
     type Batch = Batch<M::Input>;
     type Carry = ();
 
-    fn start(&self, model: M, _: &mut dyn Iterator<Item = Batch<M::Input>>, _: usize, _: &dyn Fn() -> bool) -> M {
-        model
-    }
-
     fn forward(&self, model: &M, batch: &Batch<M::Input>) -> Outcome<()> {
         let Output { outputs, penalty } = self.predict(model, batch);
         let loss = self.loss(outputs, &batch.truth, true);
@@ -154,14 +150,6 @@ impl<M: Predictor> Objective for Supervised<'_, M> {
                 Outcome { loss: loss + penalty.mul_scalar(self.balance), parts, carry: () }
             }
         }
-    }
-
-    fn after_step(&self, model: M, _: Vec<()>, _: u64) -> M {
-        model
-    }
-
-    fn observe(&self, _: &M) -> Measures {
-        Measures::new()
     }
 
     /// `loss` without weights of classes, then the measures of the task as [`Scores`] names them.
